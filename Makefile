@@ -1,0 +1,45 @@
+# Two doors: `make reproduce` and `make test`. Each sets up what it needs in .venv first.
+#
+#   make reproduce PROFILE=quick SEED=0 DATA=phantom CORES=2   every figure and table of the paper, into runs/
+#   make test                                                  notebooks and package in step, style, tests
+#   make accept                                                copy that run's results into figures/<profile>/
+#   make readme                                                README.md from nbs/index.ipynb and figures/quick/
+#   make clean                                                 remove the set-up and the caches; runs/ stays
+
+PROFILE ?= quick
+SEED ?= 0
+DATA ?= phantom
+CORES ?= 2
+PYTHON ?= python3
+
+RUN = --profile "$(PROFILE)" --seed "$(SEED)" --data "$(DATA)"
+BIN = .venv/bin
+
+.PHONY: reproduce test accept readme clean
+.DEFAULT_GOAL := reproduce
+
+reproduce: .venv/.ready
+	@$(BIN)/lungadv reproduce $(RUN) --cores "$(CORES)"
+
+test: .venv/.ready
+	@before=$$(cat lungadv/*.py nbs/*.ipynb | cksum); $(BIN)/nbdev-export && $(BIN)/nbdev-clean || exit 1; \
+	test "$$before" = "$$(cat lungadv/*.py nbs/*.ipynb | cksum)" || \
+	{ echo "lungadv/ and nbs/ were not in step, or a notebook held outputs; they have been rewritten: look with 'git diff', commit, test again"; exit 1; }
+	$(BIN)/ruff check
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
+	$(BIN)/pytest
+
+accept: .venv/.ready
+	@$(BIN)/python -m lungadv.pipeline accept $(RUN)
+
+readme: .venv/.ready
+	@$(BIN)/python -m lungadv.pipeline readme
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis lungadv.egg-info build dist docs/_build
+
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "lungadv needs Python 3.11 or later, this is %d.%d: name another one with make PYTHON=python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,71 @@
+"""The pipeline: one rule a step of `lungadv.pipeline.STEPS`, run inside the run's folder by `lungadv reproduce`.
+
+A step is made again when its notebook, a module that this imports, a data file, a setting that these mention
+or an upstream stage changes; by content, not by time. Threads are fixed, so --cores never changes a result.
+"""
+
+import sys
+
+from lungadv import pipeline, runs
+
+terms = {name: str(config[name]) for name in ("profile", "seed", "data")}
+run = runs.open_run(terms["profile"], int(terms["seed"]), terms["data"])
+manifest = [] if run.data == "phantom" else [run.data]
+# A picture of the simulator alone is part of the story, not of the paper: run where its notebook has an experiment.
+steps = [step for step in pipeline.STEPS if step.stage or pipeline.has_parameters(step)]
+
+
+def made(step):
+    stage = [f"{step.stage}/provenance.json"] if step.stage else []
+    return stage + [f"figures/{name}" for name in step.figures]
+
+
+rule all:
+    input:
+        [made(step) for step in steps],
+    default_target: True
+
+
+for step in steps:
+
+    if step.notebook:
+
+        rule:
+            name:
+                step.name
+            input:
+                notebook=pipeline.notebook_path(step),
+                sources=pipeline.sources(step),
+                stages=[f"{name}/provenance.json" for name in step.needs],
+                manifest=manifest if step.stage == "datasets" else [],
+            output:
+                made(step),
+            log:
+                f"notebooks/{step.name}.ipynb",
+            params:
+                python=sys.executable,
+                given=[word for name, value in {**terms, **step.parameters}.items() for word in ("-p", name, value)],
+                fixed=step.threads,
+                settings=pipeline.settings_of(step, run.settings),
+            threads: step.threads
+            shell:
+                "{params.python:q} -m lungadv.pipeline notebook {input.notebook:q} {log:q} --threads {params.fixed} {params.given:q}"
+
+    else:
+
+        rule:
+            name:
+                step.name
+            input:
+                sources=pipeline.sources(step),
+                stages=[f"{name}/provenance.json" for name in step.needs],
+            output:
+                made(step),
+            params:
+                python=sys.executable,
+                stage=step.stage,
+                given=[f"--{name}={value}" for name, value in terms.items()],
+                settings=pipeline.settings_of(step, run.settings),
+            threads: step.threads
+            shell:
+                "{params.python:q} -m lungadv.pipeline stage {params.stage:q} {params.given:q}"

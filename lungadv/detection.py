@@ -1,0 +1,118 @@
+"""From one scan to its findings: candidate generation, then false positive reduction, with trained weights.
+
+A folder of weights holds `candidates/` and `fpr/<strategy>/` as a finished run does, so a run's folder is one.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lungadv import ct, runs
+
+COLUMNS = ["seriesuid", "coordX", "coordY", "coordZ", "probability", "uncertainty", "diameter_mm"]
+STRATEGY = "beta+syn"  # the paper's best network on clean scans
+SLAB_MM = 100.0  # no adult chest is shorter from top to bottom
+
+
+def default_weights():
+    """The shipped weights, else those of the latest finished quick run. Raises InputError when there are none."""
+    shipped = Path(__file__).parent / "weights"
+    if is_weights(shipped):
+        return shipped
+    try:
+        found = [folder for folder in runs.runs_folder().glob("phantom-quick-*") if is_weights(folder)]
+    except runs.InputError:  # not in a clone
+        found = []
+    if not found:
+        raise runs.InputError("no trained weights here: run `make reproduce` in a clone first, or give a folder of weights with --weights")
+    return max(found, key=lambda folder: _weights_file(folder).stat().st_mtime)
+
+
+def _weights_file(folder):
+    return Path(folder) / "fpr" / STRATEGY / "weights.safetensors"
+
+
+def is_weights(folder):
+    """Whether a folder holds the networks of both stages."""
+    return _weights_file(folder).exists() and any((Path(folder) / "candidates").glob("*.safetensors"))
+
+
+def load_settings(folder):
+    """The settings that the weights in a folder were trained with, from the provenance beside them."""
+    import json
+    from types import SimpleNamespace
+
+    return SimpleNamespace(**json.loads((_weights_file(folder).parent / "provenance.json").read_text(encoding="utf-8"))["settings"])
+
+
+def detect(scan, weights):
+    """The findings in a scan, most probable first: a DataFrame of COLUMNS, coordinates in LPS mm, probability and uncertainty in [0, 1].
+
+    `weights` is a folder of weights. Raises InputError when it holds none.
+    """
+    from lungadv import candidates, fpr
+
+    if not is_weights(weights):
+        raise runs.InputError(f"{weights} holds no weights: candidates/*.safetensors and fpr/{STRATEGY}/weights.safetensors are needed")
+    settings = load_settings(weights)
+    found = candidates.detect(candidates.load_networks(Path(weights) / "candidates"), scan, ct.lung_mask(scan), settings)
+    centres = found[["coordX", "coordY", "coordZ"]].to_numpy(float)
+    patches = ct.to_unit(ct.extract_patches(scan, centres, settings.patch_size, settings.patch_spacing))
+    probability, uncertainty = fpr.predict(fpr.load_weights(_weights_file(weights)), patches)
+    findings = found.assign(seriesuid=scan.uid, probability=np.asarray(probability), uncertainty=np.asarray(uncertainty))
+    return findings[COLUMNS].sort_values("probability", ascending=False, ignore_index=True)
+
+
+def extent_mm(scan):
+    """How much of the body a scan covers from its first slice to its last, in mm, the thickness of a slice included."""
+    return float(scan.hu.shape[0] * scan.spacing[2])
+
+
+def coverage_warning(scan):
+    """What to tell the reader of findings from a scan that is no whole chest; None when it may be one."""
+    extent = extent_mm(scan)
+    if extent >= SLAB_MM:
+        return None
+    return (
+        f"this scan covers only {extent:.0f} mm: a slab, not a chest; "
+        "nodules outside it were not seen, and findings near its first and last slices have less context than in training"
+    )
+
+
+def contact_sheet(scan, findings, path, count=12):
+    """Draw the most probable findings as a PNG: axial slices around each, ringed at its diameter, with the numbers."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from lungadv import plots
+
+    plots.style()
+    size, spacing = 64, 1.0
+    shown = findings.head(count)
+    patches = ct.to_unit(ct.extract_patches(scan, shown[["coordX", "coordY", "coordZ"]].to_numpy(float), size, spacing))
+    figure, axes = plt.subplots(-(-max(len(shown), 1) // 4), 4, figsize=(8, 2.3 * -(-max(len(shown), 1) // 4)), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, patch, axis in zip(shown.itertuples(), patches, axes.flat, strict=False):
+        axis.imshow(np.asarray(patch)[0, size // 2], cmap="gray", vmin=0, vmax=1)
+        centre = (size - 1) / 2
+        axis.add_patch(plt.Circle((centre, centre), row.diameter_mm / spacing / 2 + 3, fill=False, color="#E69F00", lw=1.2))
+        axis.set_title(
+            f"{row.Index + 1}: p {row.probability:.2f}, u {row.uncertainty:.2f}, {row.diameter_mm:.0f} mm\n"
+            f"({row.coordX:.0f}, {row.coordY:.0f}, {row.coordZ:.0f}) mm",
+            fontsize=7,
+        )
+    figure.suptitle(f"{scan.uid}\n{len(findings)} findings, the first {len(shown)} of them. Not for clinical use.", fontsize=7)
+    figure.tight_layout()
+    with runs.replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})
+    plt.close(figure)
+
+
+def write_findings(findings, path):
+    """Write findings as CSV, whole or not at all."""
+    with runs.replacing(path) as temporary:
+        pd.DataFrame(findings, columns=COLUMNS).to_csv(temporary, index=False, float_format="%.6g")

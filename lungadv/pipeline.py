@@ -1,0 +1,435 @@
+"""From notebooks to results: what the Snakefile runs, and what is done with a finished run.
+
+The pipeline has one step a notebook (the strategies share one notebook, run once each). Snakemake orders the
+steps; each is `python -m lungadv.pipeline notebook ...`, which checks the notebook's parameters, runs it with
+papermill and shows its progress. A finished run is compared with the committed results (`compare_expected`),
+becomes them (`accept`), and fills the README (`render_readme`).
+"""
+
+import argparse
+import ast
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from lungadv import runs
+from lungadv.runs import InputError
+
+TABLES = ("table1.csv", "table2.csv", "claims.csv")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rule of the pipeline: a notebook (or a stage without one), the stage it builds and the figures it draws."""
+
+    name: str
+    notebook: str | None = None
+    stage: str | None = None
+    figures: tuple = ()
+    parameters: dict = field(default_factory=dict)
+    reads: tuple = ()  # data files, as patterns from the repository's root
+
+    @property
+    def threads(self):
+        return runs.STAGES[self.stage].threads if self.stage else 1
+
+    @property
+    def needs(self):
+        return runs.STAGES[self.stage].needs if self.stage else ()
+
+
+def _step(notebook, stage=None, figures=(), **more):
+    return Step(notebook, notebook, stage, figures, **more)
+
+
+def _pngs(*numbers):
+    return tuple(f"fig{number:02d}.png" for number in numbers)
+
+
+STEPS = (
+    _step("00_two_moons", "two_moons", _pngs(1, 7)),
+    _step("04_phantom", figures=("phantom.png",)),
+    _step("05_scanner", figures=("scanner.png",)),
+    _step("06_datasets", "datasets", ("table1.csv",), reads=("data_manifests/*",)),
+    _step("07_synthesizer", "synthesizer", _pngs(4)),
+    _step("08_candidates", "candidates", _pngs(3)),
+    Step("patches", stage="patches"),
+    *(Step(f"09_fpr-{name}", "09_fpr", f"fpr/{name}", parameters={"strategy": name}) for name in runs.STRATEGIES),
+    _step("10_banks", "banks", _pngs(2, 5, 6, 8)),
+    _step("11_benchmarks", "benchmarks", ("table2.csv", "froc.png"), reads=("lungadv/data/table2.csv",)),
+    _step("12_stress_tests", "stress", _pngs(*range(9, 15))),
+    _step("13_claims", "claims", ("claims.csv",), reads=("lungadv/data/*.csv",)),
+)
+
+
+# What a step is made of: when any of it changes, Snakemake makes the step again.
+
+
+def notebook_path(step):
+    """The notebook of a step, or None."""
+    return step.notebook and runs.repo_root() / "nbs" / f"{step.notebook}.ipynb"
+
+
+def sources(step):
+    """The files a step's results follow from: its notebook, every module of the package that this imports, its data."""
+    root = runs.repo_root()
+    if step.notebook:
+        found, code = {notebook_path(step)}, notebook_code(notebook_path(step))
+    else:
+        found, code = set(), f"import {runs.STAGES[step.stage].build.split(':')[0]}"
+    waiting = _imported(code)
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting |= _imported(module.read_text(encoding="utf-8"))
+    return sorted(map(str, found | {path for pattern in step.reads for path in root.glob(pattern) if path.is_file()}))
+
+
+def notebook_code(path):
+    """The code cells of a notebook as one text, without lines for IPython alone (%, !)."""
+    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    lines = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code").splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+
+
+def _imported(code):
+    """The files of the lungadv modules that some code imports."""
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lungadv":
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names if alias.name.startswith("lungadv.")}
+    package = Path(__file__).parent
+    files = {package.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names if "." in name}
+    return {path for path in files if path.exists()}
+
+
+def settings_of(step, settings):
+    """The settings that a step's sources mention by name: a change of another one does not concern it."""
+    text = "\n".join(Path(path).read_text(encoding="utf-8") for path in sources(step) if path.endswith((".py", ".ipynb")))
+    words = set(re.findall(r"\w+", text))
+    return {key: value for key, value in sorted(vars(settings).items()) if key in words}
+
+
+def has_parameters(step):
+    """Whether a step's notebook is there and has an experiment to run."""
+    path = notebook_path(step)
+    return path.exists() and len(_tagged(path)) == 1
+
+
+# Running one step.
+
+
+def _tagged(path):
+    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+
+
+def notebook_parameters(path):
+    """The parameters of a notebook and their default values.
+
+    Raises InputError unless exactly one cell is tagged `parameters` (papermill would pass over that in silence).
+    """
+    tagged = _tagged(path)
+    if len(tagged) != 1:
+        raise InputError(f"{path} has {len(tagged)} cells tagged 'parameters': tag exactly one, so that papermill can set them")
+    return {
+        target.id: ast.literal_eval(node.value)
+        for node in ast.parse("".join(tagged[0]["source"])).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+    }
+
+
+def check_parameters(path, given):
+    """Texts from a command line as values of the types that the notebook's defaults have. Raises InputError for an unknown name."""
+    defaults = notebook_parameters(path)
+    values = {}
+    for name, text in given.items():
+        if name not in defaults:
+            raise InputError(f"{Path(path).name} has no parameter '{name}': it has {', '.join(defaults)}")
+        kind = type(defaults[name])
+        try:
+            values[name] = kind(text)
+        except ValueError:
+            raise InputError(f"parameter {name}={text!r} of {Path(path).name} is not of type {kind.__name__}") from None
+    return values
+
+
+class ProgressLines:
+    """A file that shows a notebook's output as whole lines under its name; progress bars become a line now and then."""
+
+    def __init__(self, name, file, seconds=10.0):
+        self.name, self.file, self.seconds = name, file, seconds
+        self.rest, self.shown = "", time.monotonic()
+
+    def write(self, text):
+        *lines, self.rest = re.split(r"(?<=[\r\n])", self.rest + text)
+        for line in lines:
+            bar = line.endswith("\r")
+            if line.strip() and (not bar or time.monotonic() - self.shown > self.seconds):
+                self.shown = time.monotonic()
+                print(f"[{self.name}] {line.strip()}", file=self.file, flush=True)
+
+    def flush(self):
+        self.file.flush()
+
+
+def run_notebook(path, out, given, threads=1):
+    """Run a notebook with papermill, `given` parameters as text, keeping the executed notebook at `out` as its log."""
+    import papermill
+
+    path, out = Path(path), Path(out)
+    values = check_parameters(path, given)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # For the kernel: as many threads as the step always has, whatever --cores says, and the same order of sets each time.
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONHASHSEED": "0"}
+    lines = ProgressLines(out.stem, sys.stderr)
+    try:
+        papermill.execute_notebook(
+            str(path),
+            str(out),
+            values,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            stdout_file=lines,
+            stderr_file=lines,
+            start_timeout=300,
+            cwd=str(path.parent),
+        )
+    except papermill.PapermillExecutionError as error:
+        message = error.evalue if error.ename == "InputError" else f"{error.ename}: {error.evalue}"
+        raise InputError(f"{path.name} stopped: {message} (the whole story: {out})") from None
+
+
+# A finished run.
+
+
+def results(run):
+    """The numbers of a run that committed results promise: {"cpm/<benchmark>/<strategy>": value}."""
+    table = pd.read_csv(run.figures / "table2.csv")
+    return {f"cpm/{row.benchmark}/{row.strategy}": float(row.cpm) for row in table.itertuples()}
+
+
+def compare_expected(run):
+    """A run's numbers beside figures/<profile>/expected.json: key, value, expected, tolerance, inside; empty if there is none."""
+    path = committed(run) / "expected.json"
+    if not path.exists():
+        return pd.DataFrame(columns=["key", "value", "expected", "tolerance", "inside"])
+    measured = results(run)
+    rows = [
+        {"key": key, "value": measured.get(key), "expected": row["value"], "tolerance": row["tolerance"]}
+        for key, row in json.loads(path.read_text()).items()
+    ]
+    table = pd.DataFrame(rows)
+    table["inside"] = (table.value - table.expected).abs() <= table.tolerance
+    return table
+
+
+def committed(run):
+    """The folder of the committed results of a run's profile."""
+    return runs.repo_root() / "figures" / run.profile
+
+
+def accept(run):
+    """Copy the figures, their numbers, the tables and the ledger of a run into figures/<profile>/, and renew expected.json.
+
+    Raises InputError while the run is not finished.
+    """
+    missing = [name for name in expected_figures() if not (run.figures / name).exists()]
+    if missing:
+        raise InputError(
+            f"{run.figures / missing[0]} is missing: finish `make reproduce PROFILE={run.profile} SEED={run.seed}` before `make accept`"
+        )
+    folder = committed(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(run.figures.iterdir()):
+        if path.suffix in (".png", ".csv") or (path.suffix == ".pdf" and path.stat().st_size < 2**20):
+            shutil.copyfile(path, folder / path.name)
+    _write_json(folder / "expected.json", expected(run))
+    _write_json(folder / "provenance.json", provenance(run))
+    return folder
+
+
+def expected_figures():
+    """Every figure and table that the steps promise, the simulator's own pictures aside."""
+    return [name for step in STEPS if step.stage for name in step.figures]
+
+
+def expected(run):
+    """Value and tolerance of each result over the seeds at hand: the mean, and three standard deviations or 0.05, the larger."""
+    seeds = [results(other) for other in finished_seeds(run)]
+    table = pd.DataFrame(seeds)
+    spread = (3 * table.std(ddof=1)).fillna(0.0).clip(lower=0.05)
+    return {key: {"value": round(table[key].mean(), 4), "tolerance": round(spread[key], 4), "seeds": len(seeds)} for key in table}
+
+
+def finished_seeds(run):
+    """The finished runs of the same profile and data, one a seed."""
+    pattern = re.compile(re.escape(run.folder.name.removesuffix(str(run.seed))) + r"(\d+)")
+    matches = sorted((int(match[1]), path) for path in run.folder.parent.iterdir() if (match := pattern.fullmatch(path.name)))
+    return [
+        runs.Run(run.profile, seed, run.data, run.settings, path) for seed, path in matches if (path / "claims/provenance.json").exists()
+    ]
+
+
+def provenance(run):
+    """Who made a run: its terms, commit and versions, and the seconds and memory of every stage."""
+    stages = {
+        name: json.loads(path.read_text()) for name in runs.STAGES if (path := run.path(name) / "provenance.json").exists()
+    }
+    last = stages["claims"]
+    shared = ("profile", "seed", "data", "settings", "commit", "dirty", "versions", "python", "device")
+    whole = run.folder / "run.json"
+    return {
+        **{key: last[key] for key in shared},
+        "seeds": [other.seed for other in finished_seeds(run)],
+        "run": json.loads(whole.read_text()) if whole.exists() else None,
+        "stages": {
+            name: {key: made[key] for key in ("commit", "dirty", "wall_seconds", "peak_memory_mib", "threads")} for name, made in stages.items()
+        },
+    }
+
+
+def _write_json(path, content):
+    with runs.replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+# The README.
+
+NOTEBOOK_OF = {"toy": "00_two_moons", "method": "10_banks", "benchmark": "11_benchmarks", "stress": "12_stress_tests"}
+
+
+def render_readme():
+    """Write README.md: the text of nbs/index.ipynb, its markers (<!-- ledger -->, ...) filled from figures/quick/."""
+    root = runs.repo_root()
+    cells = json.loads((root / "nbs" / "index.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    text = re.sub(r"\]\(\.\./", "](", text)  # seen from the root: pictures ...
+    text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](nbs/\1", text)  # ... and notebooks
+    parts = {"ledger": _ledger, "table1": _table1, "table2": _table2, "cost": _cost}
+    for name, render in parts.items():
+        marker = f"<!-- {name} -->"
+        if marker in text:
+            text = text.replace(marker, f"{marker}\n{render(root / 'figures' / 'quick')}")
+    with runs.replacing(root / "README.md") as temporary:
+        temporary.write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def _markdown(table):
+    """A DataFrame of texts as a markdown table."""
+    rows = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows)
+
+
+def _missing(path):
+    return f"*{path.name} comes with the first `make reproduce` and `make accept`.*"
+
+
+def _ledger(folder):
+    path = folder / "claims.csv"
+    if not path.exists():
+        return _missing(path)
+    ledger = pd.read_csv(path, dtype=str, keep_default_na=False)
+    part = _parts()
+    names = [NOTEBOOK_OF.get(part.get(claim), "13_claims") for claim in ledger.id]
+    return _markdown(
+        pd.DataFrame(
+            {
+                "claim": [f"[{claim}](nbs/{name}.ipynb)" for claim, name in zip(ledger.id, names, strict=True)],
+                "the paper says": ledger.claim,
+                "measured here": ledger.measured,
+                "95 % interval": ledger.interval,
+                "verdict": [f"**{verdict}**" if verdict == "reproduced" else verdict for verdict in ledger.verdict],
+            }
+        )
+    )
+
+
+@cache
+def _parts():
+    claims = pd.read_csv(Path(__file__).parent / "data" / "claims.csv", dtype=str)
+    return dict(zip(claims.id, claims.part, strict=True))
+
+
+def _table1(folder):
+    path = folder / "table1.csv"
+    return _markdown(pd.read_csv(path, dtype=str, keep_default_na=False)) if path.exists() else _missing(path)
+
+
+def _table2(folder):
+    """CPM of every strategy on both benchmarks, beside the paper's."""
+    path = folder / "table2.csv"
+    return _markdown(pd.read_csv(path, dtype=str, keep_default_na=False)) if path.exists() else _missing(path)
+
+
+def _cost(folder):
+    """Seconds and memory of the committed run, stage by stage."""
+    path = folder / "provenance.json"
+    if not path.exists():
+        return _missing(path)
+    made = json.loads(path.read_text())
+    rows = [(name, f"{stage['wall_seconds']:.0f}", stage["threads"], stage["peak_memory_mib"]) for name, stage in made["stages"].items()]
+    table = _markdown(pd.DataFrame(rows, columns=["stage", "seconds", "threads", "peak MiB"]))
+    whole = made["run"]
+    if not whole:
+        return table
+    minutes, gib = whole["wall_seconds"] / 60, whole["peak_memory_mib"] / 1024
+    return f"Measured: {minutes:.1f} minutes on {whole['cores']} cores, at most {gib:.1f} GiB of memory.\n\n{table}"
+
+
+def main(arguments=None):
+    """The commands behind the Snakefile and the Makefile."""
+    parser = argparse.ArgumentParser(prog="python -m lungadv.pipeline", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    notebook = commands.add_parser("notebook", help="run one notebook with papermill")
+    notebook.add_argument("notebook", type=Path)
+    notebook.add_argument("out", type=Path)
+    notebook.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    notebook.add_argument("--threads", type=int, default=1)
+    for name, text in (("stage", "build one stage"), ("accept", "make a run the committed results")):
+        command = commands.add_parser(name, help=text)
+        if name == "stage":
+            command.add_argument("stage")
+        command.add_argument("--profile", default="quick")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--data", default="phantom")
+    commands.add_parser("readme", help="write README.md from nbs/index.ipynb")
+    options = parser.parse_args(arguments)
+    try:
+        _run_command(options)
+    except (InputError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _run_command(options):
+    if options.command == "readme":
+        render_readme()
+    elif options.command == "accept":
+        run = runs.open_run(options.profile, options.seed, options.data)
+        print(f"the results of {run.folder.name} are now those of {accept(run)}")
+    else:
+        name = options.stage if options.command == "stage" else options.out.stem
+        started = time.perf_counter()
+        print(f"[{name}] starts", file=sys.stderr, flush=True)
+        if options.command == "stage":
+            runs.build(runs.open_run(options.profile, options.seed, options.data), options.stage)
+        else:
+            run_notebook(options.notebook, options.out, dict(options.parameters), options.threads)
+        print(f"[{name}] done in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

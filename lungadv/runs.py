@@ -1,0 +1,274 @@
+"""Profiles, run folders, provenance and random streams: what every stage of the pipeline shares.
+
+A *run* is one pass of the pipeline: a profile (a section of `settings.ini`), a seed and a data set. Each *stage*
+writes one folder of the run, to a temporary name that is renamed when it is complete, so a killed run leaves
+nothing half-made.
+"""
+
+import ast
+import configparser
+import hashlib
+import importlib
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+STRATEGIES = {  # Table II's rows by folder name, and the control that is trained on as long without new data
+    "baseline-ce": "baseline-ce",
+    "baseline-beta": "baseline-beta",
+    "baseline-beta-finetune": "baseline-beta-finetune",
+    "control": "baseline-beta-finetune, trained on (control)",
+    "beta+syn-random": "beta+syn (random)",
+    "beta+syn": "beta+syn",
+    "beta+perturb": "beta+perturb",
+    "beta+perturb+syn": "beta+perturb+syn",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a stage is built, how many threads it computes with, and the stages it reads."""
+
+    build: str
+    threads: int
+    needs: tuple = ()
+
+
+STAGES = {
+    "two_moons": Stage("lungadv.two_moons:build", 1),
+    "datasets": Stage("lungadv.datasets:build", 2),
+    "synthesizer": Stage("lungadv.synthesizer:build", 1, ("datasets",)),
+    "candidates": Stage("lungadv.candidates:build", 2, ("datasets",)),
+    "patches": Stage("lungadv.fpr:build_patches", 2, ("datasets", "candidates")),
+    "outline": Stage("lungadv.fpr:build_outline", 2, ("patches",)),
+    "fpr/baseline-ce": Stage("lungadv.fpr:build", 1, ("patches", "outline")),
+    "fpr/baseline-beta": Stage("lungadv.fpr:build", 1, ("patches", "outline")),
+    "fpr/baseline-beta-finetune": Stage("lungadv.fpr:build", 2, ("patches", "fpr/baseline-ce")),
+    "banks": Stage("lungadv.banks:build", 2, ("patches", "synthesizer", "fpr/baseline-beta-finetune")),
+    "fpr/control": Stage("lungadv.fpr:build", 1, ("patches", "fpr/baseline-beta-finetune")),
+    **{
+        f"fpr/{name}": Stage("lungadv.fpr:build", 1, ("patches", "fpr/baseline-beta-finetune", "banks"))
+        for name in ("beta+syn-random", "beta+syn", "beta+perturb", "beta+perturb+syn")
+    },
+    "benchmarks": Stage("lungadv.benchmarks:build", 2, ("candidates", *(f"fpr/{name}" for name in STRATEGIES))),
+    "stress": Stage("lungadv.stress:build", 2, ("banks", *(f"fpr/{name}" for name in STRATEGIES))),
+    "claims": Stage("lungadv.claims:build", 1, ("two_moons", "benchmarks", "stress")),
+}
+
+
+class InputError(Exception):
+    """Something the user gave is wrong: one line that names it and the remedy."""
+
+
+def repo_root(start=None):
+    """The clone that holds settings.ini and the Snakefile, searched upwards from `start` (default: here)."""
+    start = Path(start or Path.cwd()).resolve()
+    for folder in (start, *start.parents, Path(__file__).resolve().parents[1]):
+        if (folder / "settings.ini").exists() and (folder / "Snakefile").exists():
+            return folder
+    raise InputError(
+        "no clone of lungadv here: settings.ini and Snakefile were not found in this folder or above it; "
+        "run `git clone` of the project, `cd lungadv`, then `make reproduce`"
+    )
+
+
+def load_settings(profile, **overrides):
+    """The settings of one profile as a namespace; values are Python literals, else text.
+
+    Raises InputError for an unknown profile or an override that names no setting.
+    """
+    parser = configparser.ConfigParser(inline_comment_prefixes=("#",))
+    parser.optionxform = str
+    parser.read(repo_root() / "settings.ini", encoding="utf-8")
+    if profile not in parser.sections():
+        raise InputError(f"unknown profile '{profile}': choose one of {', '.join(parser.sections())}")
+    values = {key: _literal(text) for key, text in parser[profile].items()}
+    unknown = sorted(set(overrides) - set(values))
+    if unknown:
+        raise InputError(f"unknown setting '{unknown[0]}': settings.ini [{profile}] has {', '.join(sorted(values))}")
+    return SimpleNamespace(**(values | overrides))
+
+
+def _literal(text):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pass of the pipeline: its profile, seed, data, settings and folder."""
+
+    profile: str
+    seed: int
+    data: str
+    settings: SimpleNamespace
+    folder: Path
+
+    def path(self, stage, *names):
+        """A file of a stage's folder."""
+        return self.folder.joinpath(stage, *names)
+
+    @property
+    def figures(self):
+        """Where the run's figures and the numbers behind them are written."""
+        folder = self.folder / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _entropy(self, items):
+        key = json.dumps([self.seed, *map(str, items)]).encode()
+        return int.from_bytes(hashlib.sha256(key).digest()[:8], "little")
+
+    def rng(self, *items):
+        """A numpy generator derived from the run's seed and `items`, such as a stage and a scan."""
+        return np.random.default_rng(self._entropy(items))
+
+    def generator(self, *items, device="cpu"):
+        """A torch generator derived from the run's seed and `items`."""
+        return torch.Generator(device=device).manual_seed(self._entropy(items) >> 1)
+
+
+def open_run(profile="tiny", seed=0, data="phantom", **overrides):
+    """The run of these terms; its folder is runs/<data>-<profile>-<seed> (LUNGADV_RUNS moves `runs`).
+
+    `data` is "phantom" or the path of a manifest (see `datasets`).
+    """
+    settings = load_settings(profile, **overrides)
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed {seed!r} is not a whole number from 0 up")
+    if data != "phantom" and not Path(data).exists():
+        raise InputError(f"manifest '{data}' does not exist: give the path of a CSV manifest, or 'phantom'")
+    base = Path(os.environ.get("LUNGADV_RUNS") or repo_root() / "runs").resolve()
+    data = data if data == "phantom" else str(Path(data).resolve())
+    return Run(profile, seed, data, settings, base / f"{Path(data).stem}-{profile}-{seed}")
+
+
+def device():
+    """The accelerator if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(device):
+    """bfloat16 where the processor computes in it, float32 elsewhere."""
+    fast = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+def require(run, stage):
+    """The folder of a finished stage. At tiny size a missing one is built; in other profiles it is an InputError."""
+    folder = run.path(stage)
+    if not (folder / "provenance.json").exists():
+        if run.profile != "tiny":
+            raise InputError(
+                f"{folder} is missing: run `make reproduce PROFILE={run.profile} SEED={run.seed}`, "
+                "or the notebook of that stage, first"
+            )
+        build(run, stage)
+    return folder
+
+
+def build(run, stage):
+    """Build one stage of a run, whatever is there already."""
+    if stage not in STAGES:
+        raise InputError(f"unknown stage '{stage}': choose one of {', '.join(STAGES)}")
+    module, function = STAGES[stage].build.split(":")
+    arguments = stage.split("/")[1:]  # "fpr/beta+syn" is fpr.build(run, "beta+syn")
+    return getattr(importlib.import_module(module), function)(run, *arguments)
+
+
+@contextmanager
+def writing(run, stage):
+    """A temporary folder that becomes the stage's folder, with provenance.json, when the block ends well."""
+    started, threads = time.perf_counter(), torch.get_num_threads()
+    torch.set_num_threads(STAGES[stage].threads)
+    inputs = {name: require(run, name) / "provenance.json" for name in STAGES[stage].needs}
+    final = run.path(stage)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        provenance = describe(run, stage, inputs) | {
+            "wall_seconds": round(time.perf_counter() - started, 2),
+            "outputs": {str(path.relative_to(temporary)): sha256(path) for path in _small_files(temporary)},
+        }
+        (temporary / "provenance.json").write_text(json.dumps(provenance, indent=1))
+        _replace_folder(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        torch.set_num_threads(threads)
+
+
+def _small_files(folder, limit=64 * 2**20):
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size < limit)
+
+
+def _replace_folder(new, old):
+    if old.exists():
+        stale = old.with_name(f".{old.name}.stale.{os.getpid()}")
+        os.replace(old, stale)
+        shutil.rmtree(stale)
+    os.replace(new, old)
+
+
+def describe(run, stage, inputs):
+    """Who made a stage: commit, parameters, versions, device, peak memory and the hashes of its inputs."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {
+        "stage": stage,
+        "profile": run.profile,
+        "seed": run.seed,
+        "data": Path(run.data).name,
+        "settings": vars(run.settings),
+        **git_state(),
+        "versions": {name: version(name) for name in ("torch", "numpy", "scipy", "pandas")},
+        "python": platform.python_version(),
+        "device": str(device()),
+        "threads": STAGES[stage].threads,
+        "peak_memory_mib": round(peak / 1024),
+        "inputs": {name: sha256(path) for name, path in inputs.items()},
+    }
+
+
+def git_state():
+    """The commit of the clone and whether its files differ from it; empty outside a clone."""
+
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=repo_root(), capture_output=True, text=True, check=True).stdout
+
+    try:
+        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
+    except (OSError, subprocess.CalledProcessError, InputError):
+        return {"commit": None, "dirty": None}
+
+
+def sha256(path):
+    """The hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def replacing(path):
+    """A temporary path beside `path` that replaces it when the block ends well."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
