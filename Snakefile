@@ -11,18 +11,12 @@ from lungadv import pipeline, runs
 terms = {name: str(config[name]) for name in ("profile", "seed", "data")}
 run = runs.open_run(terms["profile"], int(terms["seed"]), terms["data"])
 manifest = [] if run.data == "phantom" else [run.data]
-# A picture of the simulator alone is part of the story, not of the paper: run where its notebook has an experiment.
-steps = [step for step in pipeline.STEPS if step.stage or pipeline.has_parameters(step)]
-
-
-def made(step):
-    stage = [f"{step.stage}/provenance.json"] if step.stage else []
-    return stage + [f"figures/{name}" for name in step.figures]
+steps = pipeline.present()
 
 
 rule all:
     input:
-        [made(step) for step in steps],
+        [pipeline.outputs(step) for step in steps],
     default_target: True
 
 
@@ -39,7 +33,7 @@ for step in steps:
                 stages=[f"{name}/provenance.json" for name in step.needs],
                 manifest=manifest if step.stage == "datasets" else [],
             output:
-                made(step),
+                pipeline.outputs(step),
             log:
                 f"notebooks/{step.name}.ipynb",
             params:
@@ -60,7 +54,7 @@ for step in steps:
                 sources=pipeline.sources(step),
                 stages=[f"{name}/provenance.json" for name in step.needs],
             output:
-                made(step),
+                pipeline.outputs(step),
             params:
                 python=sys.executable,
                 stage=step.stage,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HU_MIN', 'HU_MAX', 'AIR', 'LOWEST_HU', 'FILE_KINDS', 'IN_PLANE', 'ScanError', 'to_unit', 'to_hu', 'Scan', 'read_scan',
-           'write_scan', 'write_volume', 'extract_patches', 'resample', 'lung_mask']
+           'read_header', 'write_scan', 'write_volume', 'write_series', 'extract_patches', 'resample', 'lung_mask']
 
 # %% ../nbs/03_ct.ipynb #f57bf842
 import os
@@ -87,7 +87,7 @@ def _points(points):
         raise ScanError(f"expected points of shape (N, 3), got {points.shape}")
     return points
 
-# %% ../nbs/03_ct.ipynb #04354779
+# %% ../nbs/03_ct.ipynb #ede5652f
 def read_scan(path):
     """Read a scan: an .mhd, .mha, .nrrd or .nii(.gz) file, or a folder that holds one DICOM series.
 
@@ -97,15 +97,34 @@ def read_scan(path):
     path = Path(path)
     if not path.exists():
         raise ScanError(f"'{path}' does not exist: give a scan file or the folder of a DICOM series")
-    image, uid = _read_series(path) if path.is_dir() else _read_file(path)
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1 or min(image.GetSize()) < 2:
+    image, uid = _read_series(path) if path.is_dir() else (_read_file(path), _stem(path))
+    return _scan(path, image, image.GetNumberOfComponentsPerPixel(), uid, _hu)
+
+
+def read_header(path):
+    """A scan file's geometry alone, as a Scan whose voxels are all AIR and take no memory; of a DICOM folder, the scan itself."""
+    import SimpleITK as sitk
+
+    path = Path(path)
+    if not path.is_file():
+        return read_scan(path)
+    uid = _stem(path)
+    _check_data_file(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    _quietly(path, reader.ReadImageInformation)
+    return _scan(path, reader, reader.GetNumberOfComponents(), uid, lambda header: np.broadcast_to(np.int16(AIR), header.GetSize()[::-1]))
+
+
+def _scan(path, image, components, uid, voxels):
+    """The Scan of SimpleITK's image or header, its HU made by `voxels`."""
+    if image.GetDimension() != 3 or components != 1 or min(image.GetSize()) < 2:
         raise ScanError(
-            f"'{path}' is {image.GetDimension()}-dimensional of size {image.GetSize()} with {image.GetNumberOfComponentsPerPixel()} "
-            "value(s) a voxel: give one three-dimensional CT volume of at least two slices"
+            f"'{path}' is {image.GetDimension()}-dimensional of size {image.GetSize()} with {components} value(s) a voxel: "
+            "give one three-dimensional CT volume of at least two slices"
         )
     try:
-        direction = np.array(image.GetDirection()).reshape(3, 3)
-        return Scan(_hu(image, path), image.GetSpacing(), image.GetOrigin(), direction, uid)
+        return Scan(voxels(image), image.GetSpacing(), image.GetOrigin(), np.reshape(image.GetDirection(), (3, 3)), uid)
     except ScanError as error:
         raise ScanError(f"'{path}': {error}") from None
 
@@ -118,24 +137,26 @@ def _stem(path):
 
 
 def _read_file(path):
-    uid = _stem(path)
+    import SimpleITK as sitk
+
+    _stem(path)
     _check_data_file(path)
-    return _read_image(path, str(path)), uid
+    return _quietly(path, sitk.ReadImage, str(path))
 
 
-def _read_image(path, names):
-    """SimpleITK's image of a file or a list of files; its warnings and errors become one ScanError."""
+def _quietly(path, read, *arguments):
+    """What SimpleITK reads from `path`, without its warnings; its error becomes one ScanError."""
     import SimpleITK as sitk
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        return sitk.ReadImage(names)
+        return read(*arguments)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].split("ERROR: ")[-1]
         raise ScanError(f"'{path}' cannot be read ({reason}): is it complete, and the kind of file its name says?") from None
 
 
-def _hu(image, path):
+def _hu(image):
     import SimpleITK as sitk
 
     values = sitk.GetArrayViewFromImage(image)
@@ -167,7 +188,7 @@ def _check_data_file(path):
     if size and data.stat().st_size < int(size):
         raise ScanError(f"'{data}' holds {data.stat().st_size} bytes of the {size} its header says: copy it again, it is cut short")
 
-# %% ../nbs/03_ct.ipynb #bc4a6944
+# %% ../nbs/03_ct.ipynb #1af6099e
 def _read_series(folder):
     import SimpleITK as sitk
 
@@ -180,7 +201,7 @@ def _read_series(folder):
         found = ", ".join(f"{uid} ({len(names)} files)" for uid, names in files.items())
         raise ScanError(f"folder '{folder}' holds {len(series)} series: {found}; put each into a folder of its own")
     _check_slices(folder, [_slice_header(folder, name) for name in files[series[0]]])
-    return _read_image(folder, files[series[0]]), series[0].strip()
+    return _quietly(folder, sitk.ReadImage, files[series[0]]), series[0].strip()
 
 
 def _slice_header(folder, name):
@@ -252,6 +273,45 @@ def write_volume(values, scan, path):
     finally:
         data.unlink(missing_ok=True)
         header.unlink(missing_ok=True)
+
+# %% ../nbs/03_ct.ipynb #0072afa4
+def write_series(scan, folder):
+    """Write a scan as a DICOM CT series into a new folder, slices from the feet up; its uid (digits and dots) is the SeriesInstanceUID."""
+    import SimpleITK as sitk
+
+    if set(scan.uid) - set("0123456789.") or len(scan.uid) > 55:
+        raise ScanError(f"scan '{scan.uid}': a DICOM series needs a uid of at most 55 digits and dots")
+    folder = Path(folder)
+    folder.mkdir(parents=True)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    across, down, _ = scan.direction.T
+    series = {
+        "0008|0060": "CT",
+        "0008|0016": "1.2.840.10008.5.1.4.1.1.2",  # CT image storage
+        "0010|0010": "Phantom",
+        "0010|0020": scan.uid,
+        "0020|000d": f"{scan.uid}.1",
+        "0020|000e": scan.uid,
+        "0020|0052": f"{scan.uid}.2",
+        "0020|0037": _numbers(*across, *down),
+        "0018|0050": _numbers(scan.spacing[2]),
+        "0028|1052": "0",
+        "0028|1053": "1",
+    }
+    for z, position in enumerate(scan.to_world([[z, 0, 0] for z in range(len(scan.hu))])):
+        image = sitk.GetImageFromArray(scan.hu[z])
+        image.SetSpacing(scan.spacing[:2])
+        slice_of = {"0008|0018": f"{scan.uid}.3.{z + 1}", "0020|0013": str(z + 1), "0020|0032": _numbers(*position)}
+        for tag, value in (series | slice_of).items():
+            image.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{z + 1:04d}.dcm"))
+        writer.Execute(image)
+
+
+def _numbers(*values):
+    """DICOM decimal strings: at most 16 characters each."""
+    return "\\".join(f"{value:.9g}" for value in values)
 
 # %% ../nbs/03_ct.ipynb #37eab801
 def _grid(scan, size, spacing):
@@ -334,7 +394,7 @@ def _block_mean(scan, block):
     origin = scan.to_world([(block[::-1] - 1) / 2])[0]
     return Scan(mean.round().short().numpy(), tuple(scan.spacing * block), tuple(origin), scan.direction, scan.uid)
 
-# %% ../nbs/03_ct.ipynb #64e8809f
+# %% ../nbs/03_ct.ipynb #dbfed161
 def lung_mask(scan):
     """Where the lungs are: bool (z, y, x) on the scan's grid; all False when there is none.
 
@@ -383,7 +443,7 @@ def _largest(mask, smallest):
 
 
 def _close(mask, pixel, radius):
-    """Closed within each slice by a disc of `radius` mm, and its holes filled."""
+    """Closed within each slice by a disc of `radius` mm, and its holes up to 15 cm2 filled: nodules, not the mediastinum."""
     if not mask.any():
         return mask
     margin = [(0, 0)] + [(int(np.ceil(radius / step)) + 1,) * 2 for step in pixel]
@@ -391,4 +451,6 @@ def _close(mask, pixel, radius):
     near = ndimage.distance_transform_edt(~np.pad(mask, margin), sampling) <= radius
     closed = ndimage.distance_transform_edt(near, sampling) > radius
     closed = closed[tuple(slice(low, -high or None) for low, high in margin)] | mask
-    return np.stack([ndimage.binary_fill_holes(plane) for plane in closed])
+    holes, _ = ndimage.label(np.stack([ndimage.binary_fill_holes(plane) for plane in closed]) & ~closed, structure=IN_PLANE)
+    small = np.bincount(holes.ravel()) * pixel[0] * pixel[1] <= 1500
+    return closed | (small[holes] & (holes > 0))

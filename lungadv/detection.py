@@ -3,7 +3,9 @@
 A folder of weights holds `candidates/` and `fpr/<strategy>/` as a finished run does, so a run's folder is one.
 """
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -40,9 +42,6 @@ def is_weights(folder):
 
 def load_settings(folder):
     """The settings that the weights in a folder were trained with, from the provenance beside them."""
-    import json
-    from types import SimpleNamespace
-
     return SimpleNamespace(**json.loads((_weights_file(folder).parent / "provenance.json").read_text(encoding="utf-8"))["settings"])
 
 
@@ -57,6 +56,8 @@ def detect(scan, weights):
         raise runs.InputError(f"{weights} holds no weights: candidates/*.safetensors and fpr/{STRATEGY}/weights.safetensors are needed")
     settings = load_settings(weights)
     found = candidates.detect(candidates.load_networks(Path(weights) / "candidates"), scan, ct.lung_mask(scan), settings)
+    if found.empty:
+        return pd.DataFrame(columns=COLUMNS)
     centres = found[["coordX", "coordY", "coordZ"]].to_numpy(float)
     patches = ct.to_unit(ct.extract_patches(scan, centres, settings.patch_size, settings.patch_spacing))
     probability, uncertainty = fpr.predict(fpr.load_weights(_weights_file(weights)), patches)
@@ -65,8 +66,9 @@ def detect(scan, weights):
 
 
 def extent_mm(scan):
-    """How much of the body a scan covers from its first slice to its last, in mm, the thickness of a slice included."""
-    return float(scan.hu.shape[0] * scan.spacing[2])
+    """How much of the body a scan covers from foot to head, in mm, the thickness of its slices included."""
+    sides = np.array(scan.hu.shape[::-1]) * scan.spacing
+    return float(np.abs(scan.direction[2]) @ sides)
 
 
 def coverage_warning(scan):
@@ -93,7 +95,8 @@ def contact_sheet(scan, findings, path, count=12):
     size, spacing = 64, 1.0
     shown = findings.head(count)
     patches = ct.to_unit(ct.extract_patches(scan, shown[["coordX", "coordY", "coordZ"]].to_numpy(float), size, spacing))
-    figure, axes = plt.subplots(-(-max(len(shown), 1) // 4), 4, figsize=(8, 2.3 * -(-max(len(shown), 1) // 4)), squeeze=False)
+    rows = -(-max(len(shown), 1) // 4)
+    figure, axes = plt.subplots(rows, 4, figsize=(8, 2.3 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for row, patch, axis in zip(shown.itertuples(), patches, axes.flat, strict=False):

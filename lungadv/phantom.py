@@ -20,7 +20,7 @@ from scipy.special import ndtr, ndtri
 
 from . import ct, scanner
 
-# %% ../nbs/04_phantom.ipynb #e9f36129
+# %% ../nbs/04_phantom.ipynb #18618e7f
 TYPES = ("solid", "fully_calcified", "part_solid", "ground_glass")
 MIMICS = (
     "bifurcation", "end-on vessel", "scar", "fissure thickening", "mucus plug", "consolidation", "pleural plaque", "osteophyte",
@@ -28,7 +28,7 @@ MIMICS = (
 RECIPE = {
     "shape": (176, 176, 220),  # voxels, z y x
     "spacing": (1.25, 1.25, 1.25),  # mm, x y z
-    "photons": 3e4,  # a detector cell, unattenuated: low dose (1.5e5 standard, 1e4 ultra-low)
+    "photons": 3e4,  # a view and detector cell, unattenuated: low dose (1.5e5 standard, 1e4 ultra-low)
     "nodules": (),  # each {"type": ..., "diameter_mm": optional}
     "mimics": 0,
     "small_nodules": 0,  # of 3-6 mm
@@ -153,14 +153,17 @@ def smooth_min(a, b, width=8.0):
     h = np.clip(0.5 + 0.5 * (b - a) / width, 0, 1)
     return b + h * (a - b) - width * h * (1 - h)
 
-# %% ../nbs/04_phantom.ipynb #dcd3002d
+# %% ../nbs/04_phantom.ipynb #f5756a69
 def cover(distance_mm, width):
     """Share of a voxel inside a surface at a signed distance (mm); `width` (mm) is that of the edge."""
     return np.clip(0.5 - distance_mm / np.float32(width), 0, 1)
 
 
 def paint(hu, share, value):
-    hu += share * (value - hu)
+    """Cover `hu` in place, slice by slice (which stays in the processor's cache); `value` a number or an array."""
+    for k in range(len(hu)):
+        if share[k].any():
+            hu[k] += share[k] * ((value[k] if np.ndim(value) else value) - hu[k])
 
 
 def capsules(grid, start, end, r_start, r_end, out=None):
@@ -212,7 +215,7 @@ def _capsule_batch(grid, out, half, a, b, ra, rb):
     flat = np.ravel_multi_index([i.reshape(s) for i, s in zip(index, shape, strict=True)], grid.shape, mode="clip")
     np.maximum.at(out.reshape(-1), flat[keep], share[keep])
 
-# %% ../nbs/04_phantom.ipynb #aa74c983
+# %% ../nbs/04_phantom.ipynb #50f2e290
 @dataclass
 class Person:
     """Distances (mm) on the coarse grid, and the lines that are drawn as tubes (mm, z y x)."""
@@ -251,14 +254,14 @@ def chest(grid, rng):
     height = grid.size[0]
     t = z / height
     wide, deep = breadth * rng.uniform(0.93, 1.0), depth * rng.uniform(0.90, 0.98)
-    fat, wall = rng.uniform(5, 13), rng.uniform(14, 18)
+    fat, wall = rng.uniform(7, 17), rng.uniform(11, 14)
     a, b = wide - fat - wall, deep - 0.8 * fat - wall - 3
-    middle = -2.0
+    middle = -5.0
     # skin and subcutaneous fat, thicker in front and at the sides; the muscles of back and shoulders are thicker
     around = np.arctan2(y, x)
     squeeze = 1 + 0.05 * np.sin(2.6 * t + rng.uniform(0, 1)) + 0.02 * np.cos(2 * around)
-    skin = distance((np.abs(x / wide) ** 2.6 + np.abs(y / deep) ** 2.6) ** (1 / 2.6) / squeeze - 1 + 0 * z)
-    layer = fat * (1 + 0.35 * np.cos(2 * around + 0.4)) + 1.5 * coarse_noise(grid, rng, 20)
+    skin = distance((np.abs(x / wide) ** 2.3 + np.abs(y / deep) ** 2.3) ** (1 / 2.3) / squeeze - 1 + 0 * z)
+    layer = fat * (1 + 0.25 * np.cos(2 * around) - 0.3 * np.sin(around)) + 1.5 * coarse_noise(grid, rng, 20)
     muscle = skin + np.maximum(layer, 2.5)
     # the inner chest wall: one superellipse a side whose axis moves outwards towards the apex
     shift, size = a * _apex_shift(height, t), np.maximum(_narrowing(t), 1e-3)
@@ -273,22 +276,23 @@ def chest(grid, rng):
     hz, hy, hx = z - 0.33 * height, y - middle + 0.30 * b, x - 17 * s[2]
     u, v = hx * np.cos(tilt) - hz * np.sin(tilt), hx * np.sin(tilt) + hz * np.cos(tilt)
     bulk = rng.uniform(0.92, 1.08)
-    heart = distance(np.sqrt((u / (53 * s[2] * bulk)) ** 2 + (v / (41 * s[0] * bulk)) ** 2 + (hy / (39 * s[1] * bulk)) ** 2) - 1)
-    spine = (middle + b - 10 * s[1], rng.normal(0, 1.5))
+    heart = distance(np.sqrt((u / (53 * s[2] * bulk)) ** 2 + (v / (41 * s[0] * bulk)) ** 2 + (hy / (39 * s[1] * bulk)) ** 2) - 1) + 2.5 * coarse_noise(grid, rng, 16)
+    spine = (middle + b - 22 * s[1], rng.normal(0, 1.5))
     backbone = distance(np.sqrt(((x - spine[1]) / (21 * s[2])) ** 2 + ((y - spine[0] - 4) / (19 * s[1])) ** 2) - 1 + 0 * z)
-    column = np.abs(x - 3) - s[2] * (8 + 12 * np.exp(-(((y - middle - 5) / (0.42 * b)) ** 2)) + 12 * np.clip(t - 0.7, 0, 1) / 0.3) + 0 * z
+    column = np.abs(x - 4) - s[2] * (5 + 8 * np.exp(-(((y - middle - 5) / (0.42 * b)) ** 2)) + 14 * np.clip(t - 0.7, 0, 1) / 0.3) + 0 * z
     great, airway, hilum = _great_vessels(height, b, middle, s, rng)
     medial = smooth_min(smooth_min(heart, backbone), column)
-    for points, radii in great:
+    for points, radii in great + airway[:1]:
         medial = smooth_min(medial, _tube_distance(points, radii + 1.5, z, y, x), 5.0)
     for root in hilum:
         medial = smooth_min(medial, np.sqrt(((z - root[0]) / 1.5) ** 2 + (y - root[1]) ** 2 + (x - root[2]) ** 2) - 10 * s[2], 10.0)
+    medial = medial + 1.2 * coarse_noise(grid, rng, 12)
     # diaphragm: two domes, the right one higher; recesses reach deep behind and at the sides
     lift = height * rng.uniform(0.9, 1.1, 2) * (0.235, 0.195)
     side = np.where(x < 0, 0, 1)
     profile = 1 - ((np.abs(x) - 0.46 * a) / (0.62 * a)) ** 2 - ((y - middle + 0.12 * b) / (0.95 * b)) ** 2
     floor = np.maximum(0.055 * height, height * 0.04 + lift[side] * 1.1 * profile)
-    dome = (z - floor) * 0.8
+    dome = (z - floor) * 0.8 + coarse_noise(grid, rng, 14)
     lung = np.maximum(np.maximum(cage, -medial), -dome) + 0 * x
     texture = coarse_noise(grid, rng, 9) * 0.8 + coarse_noise(grid, rng, 3) * 0.6
     return Person((a, b), height, middle, spine, skin, muscle, cage, lung, dome, heart, texture, great, airway, hilum)
@@ -332,7 +336,7 @@ def _tube_distance(points, radii, z, y, x):
         best = np.minimum(best, gap - r)
     return best
 
-# %% ../nbs/04_phantom.ipynb #471fba08
+# %% ../nbs/04_phantom.ipynb #52a37d64
 def rib_lines(person, grid, rng):
     """Centre lines of the ribs: bone (N, 2, 3) and cartilage (M, 2, 3) segments in mm z y x."""
     a, b = person.half
@@ -362,12 +366,12 @@ def rib_lines(person, grid, rng):
 def bones(hu, grid, person, rng):
     """Paint ribs, breastbone, shoulder blades and spine."""
     bone, cartilage = rib_lines(person, grid, rng)
-    up = np.array([2.6, 0, 0])
-    bone = np.concatenate([bone + up, bone - up])
+    up = np.array([2.0, 0, 0])
+    bone = np.concatenate([bone + up, bone, bone - up])
     a, b = person.half
     front = person.middle - b - 6
     plate = np.array([[[t * person.height, front + lean, x], [(t + 0.4) * person.height, front + lean + 9, x]]
-                      for t, lean in ((0.42, 0),) for x in (-9, -3, 3, 9)])  # fmt: skip
+                      for t, lean in ((0.42, 0),) for x in range(-12, 13, 3)])  # fmt: skip
     blade = [
         [[(0.95 - 0.04 * k) * person.height, person.middle + 0.80 * b + 8, side * (0.48 * a + 2 * k)],
          [(0.93 - 0.045 * k) * person.height, person.middle + 0.42 * b + 8, side * (0.86 * a + 10)]]
@@ -375,7 +379,7 @@ def bones(hu, grid, person, rng):
     ]  # fmt: skip
     paint(hu, capsules(grid, cartilage[:, 0], cartilage[:, 1], *np.full((2, len(cartilage)), 4.6)), 110)
     lines = np.concatenate([bone, plate])
-    paint(hu, capsules(grid, lines[:, 0], lines[:, 1], *np.full((2, len(lines)), 4.2)), 650)
+    paint(hu, capsules(grid, lines[:, 0], lines[:, 1], *np.full((2, len(lines)), 4.0)), 620)
     paint(hu, capsules(grid, lines[:, 0], lines[:, 1], *np.full((2, len(lines)), 2.7)), 170)
     blade = np.array(blade)
     paint(hu, capsules(grid, blade[:, 0], blade[:, 1], *np.full((2, len(blade)), 2.6)), 500)
@@ -392,7 +396,7 @@ def _spine(hu, grid, person, rng):
     body = np.sqrt(((x - x0) / 16) ** 2 + ((y - y0) / 13) ** 2) * 14 - 14
     canal = np.hypot(x - x0, y - y0 - 21) - 8
     arch = np.maximum(np.hypot((x - x0) / 1.15, y - y0 - 20) - 15, -canal)
-    process = np.maximum(np.abs(x - x0) - 3.5, np.abs(y - y0 - 38) - 12)
+    process = np.maximum(np.abs(x - x0) - 3.5, np.abs(y - y0 - 36) - 10)
     transverse = np.maximum(np.abs(y - y0 - 22) - 4, np.abs(x - x0) - 30)
     backward = np.minimum(np.minimum(arch, process), transverse) + 0 * z
     lamina = np.clip(0.5 - backward / h, 0, 1) * (0.35 + 0.65 * (1 - disc))
@@ -401,7 +405,7 @@ def _spine(hu, grid, person, rng):
     part += np.clip(0.5 - (body + 1.8) / h, 0, 1) * ((1 - disc) * 165 + disc * 85 - part)
     part += np.clip(0.5 - canal / h, 0, 1) * (25 - part)
 
-# %% ../nbs/04_phantom.ipynb #cc0c6f55
+# %% ../nbs/04_phantom.ipynb #7ca538b5
 def soft_tissue(grid, person, rng):
     """HU (z, y, x) of the body without bones, with empty lungs still filled by mediastinal fat; and the coverage of the lungs."""
     h = grid.voxel
@@ -409,7 +413,7 @@ def soft_tissue(grid, person, rng):
     hu = np.full(grid.shape, -1000, np.float32)
     paint(hu, cover(grid.fine(person.skin), h), 0)
     paint(hu, cover(grid.fine(person.skin) + 2, h), -103 + 8 * texture)
-    meat = cover(grid.fine(person.muscle), h) * np.clip(1.1 - 0.9 * np.clip(texture - 1.1, 0, 1), 0, 1)
+    meat = cover(grid.fine(person.muscle), h) * np.clip(1.1 - 0.9 * np.clip(1.5 * (texture - 0.8), 0, 1), 0, 1)
     paint(hu, meat, 53)
     cage = grid.fine(person.cage)
     paint(hu, cover(cage + 1, h), -88 + 6 * texture)
@@ -423,10 +427,10 @@ def soft_tissue(grid, person, rng):
     return hu, texture
 
 
-def tubes(grid, lines, widen=0.0):
-    """Coverage of polylines (points, radii)."""
+def tubes(grid, lines, widen=1.0):
+    """Coverage of polylines (points, radii), their radii times `widen`."""
     start, end = (np.concatenate([p[k] for p, _ in lines]) for k in (slice(None, -1), slice(1, None)))
-    r0, r1 = (np.concatenate([r[k] for _, r in lines]) + widen for k in (slice(None, -1), slice(1, None)))
+    r0, r1 = (np.concatenate([r[k] for _, r in lines]) * widen for k in (slice(None, -1), slice(1, None)))
     return capsules(grid, start, end, r0, r1)
 
 
@@ -435,7 +439,7 @@ def parenchyma(hu, grid, person, texture, rng):
     inside = cover(grid.fine(person.lung), grid.voxel)
     _, y, x = grid.box(-np.full(3, 1e4), np.full(3, 1e4))[1]
     back = np.clip((y - person.middle + person.half[1]) / (2 * person.half[1]), 0, 1)
-    air = -893 + rng.normal(0, 8) + 70 * back + 20 * texture
+    air = -893 + rng.normal(0, 12) + 65 * back + 20 * texture
     if rng.random() < 0.35:  # emphysema: pockets of almost pure air
         air -= rng.uniform(20, 70) * np.clip(grid.fine(coarse_noise(grid, rng, 6)) - 1.2, 0, 1)
     paint(hu, inside, np.maximum(air, -990))
@@ -461,9 +465,9 @@ def _fissures(hu, grid, person, inside, rng):
             iy, ix = np.nonzero(ok)
             iz = near[ok]
             share = np.clip(1 - np.abs(iz - row[ok]) / reach, 0, 1) * min(1.0, thick * 1.3 / grid.voxel) * inside[iz, iy, ix]
-            hu[iz, iy, ix] += share * (10 - hu[iz, iy, ix]) * 0.5
+            hu[iz, iy, ix] += share * (10 - hu[iz, iy, ix]) * 0.3
 
-# %% ../nbs/04_phantom.ipynb #78549ae9
+# %% ../nbs/04_phantom.ipynb #e37dc1ca
 @dataclass
 class Tree:
     """Branches of one vessel tree: start, end (N, 3) mm z y x, radius (N,) mm, number of ends fed (N,)."""
@@ -521,25 +525,25 @@ def vessels(grid, person, rng):
     for side, root in zip((-1, 1), person.hilum, strict=True):
         for share, shift in ((1.0, (4, -2, 0)), (0.7, (-12, -10, 0))):
             count = int(760 * share * litres**0.67)
-            trees.append(grow(root + shift, lung_points(grid, person, rng, count, side), rng.uniform(0.36, 0.42)))
+            trees.append(grow(root + shift, lung_points(grid, person, rng, count, side), rng.uniform(0.52, 0.62)))
     return trees
 
 
 def draw_vessels(hu, grid, person, trees):
-    """Paint vessels, then airways (wall 0.17 of the diameter, air inside) beside arteries that feed 25 ends or more."""
+    """Paint vessels, then airways (wall 0.17 of the diameter, air inside) beside arteries that feed 60 ends or more."""
     start, end, radius = (np.concatenate([getattr(tree, key) for tree in trees]) for key in ("start", "end", "radius"))
     share = capsules(grid, start, end, radius, radius * 0.93)
     paint(hu, share, 40)
     lines = list(person.airway)
     for tree in trees[::2]:
-        big = tree.ends >= 25
-        r = 0.8 * tree.radius
-        aside = 1.9 * np.array([0.35, 0.9, 0.25])
-        lines += [(np.stack([p, q]) + aside * ra, np.array([ra, ra])) for p, q, ra in zip(tree.start[big], tree.end[big], r[big], strict=True)]
-    paint(hu, tubes(grid, lines, 1.0), 20)
-    paint(hu, tubes(grid, lines, -0.1), -970)
+        big = tree.ends >= 60
+        aside = 1.75 * np.array([0.35, 0.9, 0.25])
+        for p, q, r in zip(tree.start[big], tree.end[big], tree.radius[big], strict=True):
+            lines.append((np.stack([p, q]) + aside * r, np.full(2, 0.65 * r)))
+    paint(hu, tubes(grid, lines, 1.25), 20)
+    paint(hu, tubes(grid, lines), -970)
 
-# %% ../nbs/04_phantom.ipynb #47b06348
+# %% ../nbs/04_phantom.ipynb #af0402b9
 def draw_diameter(rng, low=6.0, high=30.0):
     """A diameter in mm from 3 + exp(N(1.33, 0.83)) cut to [low, high]."""
     a, b = ndtr((np.log([max(low - 3, 1e-3), high - 3]) - 1.33) / 0.83)
@@ -556,8 +560,9 @@ _SPHERE = np.stack([
 
 @dataclass
 class Lobes:
-    """A radius field over directions: unit radius times 1 + bumps, of the volume of the unit sphere."""
+    """A radius field over directions: an ellipsoid times 1 + bumps, of the volume of the unit sphere."""
 
+    stretch: np.ndarray  # (3, 3): directions times this have length 1 / radius of the ellipsoid
     axes: np.ndarray  # (M, 3) unit directions of the bumps
     weights: np.ndarray  # (M,)
     powers: np.ndarray  # (M,): how narrow a bump is
@@ -565,10 +570,10 @@ class Lobes:
 
     def radius(self, directions):
         """(..., 3) unit vectors -> (...)."""
-        field = np.ones(directions.shape[:-1], np.float32)
+        field = 0
         for axis, weight, power in zip(self.axes, self.weights, self.powers, strict=True):
-            field += weight * np.exp(power * (directions @ axis - 1))
-        return self.scale * np.maximum(field, 0.35)
+            field += weight * np.exp(power * (np.einsum("...k,k", directions, axis) - 1))
+        return self.scale * np.maximum(1 + field, 0.35) / np.linalg.norm(np.einsum("...k,kj", directions, self.stretch), axis=-1)
 
 
 def draw_lobes(rng, irregular, spicules, shift):
@@ -577,10 +582,12 @@ def draw_lobes(rng, irregular, spicules, shift):
     axes = rng.standard_normal((count + spicules, 3))
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     weights = rng.normal(0, 1.6 * irregular if shift else irregular, count)
+    half = np.exp(rng.normal(0, 0.2 if shift else 0.12, 3))
     lobes = Lobes(
+        (np.linalg.qr(rng.standard_normal((3, 3)))[0] / half).astype(np.float32),
         axes.astype(np.float32),
         np.concatenate([weights, rng.uniform(0.4, 0.9, spicules)]).astype(np.float32),
-        np.concatenate([rng.uniform(3, 7, count) if shift else rng.uniform(1, 4, count), rng.uniform(25, 60, spicules)]).astype(np.float32),
+        np.concatenate([rng.uniform(3, 7, count) if shift else rng.uniform(1.5, 6, count), rng.uniform(25, 60, spicules)]).astype(np.float32),
     )
     lobes.scale = float(np.mean(lobes.radius(_SPHERE.astype(np.float32)) ** 3) ** (-1 / 3))
     return lobes
@@ -595,7 +602,7 @@ def nodule_cover(grid, centre, radius, lobes, width):
     surface = gap - radius * lobes.radius(d / np.maximum(gap, 1e-3)[..., None])
     return where, cover(surface, width), surface
 
-# %% ../nbs/04_phantom.ipynb #92b96806
+# %% ../nbs/04_phantom.ipynb #b320889c
 ATTACHMENTS = ("isolated", "juxta-vascular", "juxta-pleural")
 GAP = 4.0  # mm kept free between two placed objects
 
@@ -658,27 +665,27 @@ class Placer:
         return point if ((inside > 6) & (inside < np.array(self.grid.shape) - 7)).all() else None
 
 
-def nodule_values(kind, rng):
-    """HU of the body and of the core (None where there is none) of a nodule."""
+def nodule_values(kind, diameter, rng):
+    """HU of the body and of the core (None where there is none) of a nodule of `diameter` mm."""
     if kind == "solid":
         return rng.uniform(0, 60), None
     if kind == "fully_calcified":
         return rng.uniform(300, 1000), None
     if kind == "part_solid":
         return rng.uniform(-700, -500), rng.uniform(-20, 50)
-    return rng.uniform(-750, -450), None
+    return rng.uniform(-750, -600 if diameter < 10 and rng.random() < 0.8 else -450), None
 
 
 def draw_nodule(hu, labels, label, grid, person, placer, kind, diameter, rng, shift, parameter="nodules"):
     """Place and paint one nodule and its label; returns its attachment and the centroid (voxels, z y x) and diameter (mm) of its mask."""
-    attachment = ATTACHMENTS[rng.choice(3, p=(0.45, 0.3, 0.25))]
+    attachment = ATTACHMENTS[rng.choice(3, p=(0.3, 0.33, 0.37))]
     radius = diameter / 2
     spicules = int(rng.integers(4, 10)) if kind in ("solid", "part_solid") and diameter > 8 and rng.random() < 0.12 else 0
-    lobes = draw_lobes(rng, rng.uniform(0.04, 0.16), spicules, shift)
+    lobes = draw_lobes(rng, rng.uniform(0.05, 0.28), spicules, shift)
     fuzzy = kind in ("ground_glass", "part_solid") or rng.random() < 0.11
-    width = max(grid.voxel, rng.uniform(1.5, 3.0) if fuzzy else 0)
+    width = max(grid.voxel, rng.uniform(2.0, 4.0) if fuzzy else 0)
     centre = placer.place(attachment, radius, "nodules", parameter)
-    body, core = nodule_values(kind, rng)
+    body, core = nodule_values(kind, diameter, rng)
     grown = radius
     for _ in range(3):  # a nodule on the pleura is cut by the wall: grow it until what is left has the diameter
         where, share, surface = nodule_cover(grid, centre, grown, lobes, width)
@@ -688,7 +695,7 @@ def draw_nodule(hu, labels, label, grid, person, placer, kind, diameter, rng, sh
             break
         grown *= min(radius / left, 1.3)
     part = hu[where]
-    part += share * np.maximum(body + _grain(share.shape, rng) * 12 - part, 0)
+    part += share * np.maximum(body + _grain(share.shape, rng) * (40 if body < -300 else 12) - part, 0)
     if core is not None:
         inner = cover(surface + grown * rng.uniform(0.35, 0.6), grid.voxel)
         part += inner * np.maximum(core - part, 0)
@@ -712,7 +719,7 @@ def _grain(shape, rng):
     grain = ndimage.gaussian_filter(rng.standard_normal(shape).astype(np.float32), 1.0)
     return grain / max(grain.std(), 1e-6)
 
-# %% ../nbs/04_phantom.ipynb #529d53d5
+# %% ../nbs/04_phantom.ipynb #4da14e42
 def draw_mimic(hu, grid, person, placer, kind, trees, rng):
     """Place and paint one mimic; returns its centre (mm, z y x) and the diameter (mm) of the sphere of its volume."""
     value = rng.uniform(-60, 60)
@@ -720,7 +727,7 @@ def draw_mimic(hu, grid, person, placer, kind, trees, rng):
     if kind == "bifurcation":
         forks = placer.tree_radius
         good = np.flatnonzero((forks > 1.1) & (forks < 2.4))
-        radius = rng.uniform(2.2, 3.6)
+        radius = rng.uniform(2.4, 4.4)
         for k in rng.permutation(good)[:400]:
             centre = placer.tree_ends[k]
             if grid.at(person.lung, centre[None])[0] < -radius and placer.free(centre, radius):
@@ -729,21 +736,21 @@ def draw_mimic(hu, grid, person, placer, kind, trees, rng):
             raise ValueError("mimics: more mimics than fit; ask for fewer")
         placer.taken = np.vstack([placer.taken, [*centre, radius]])
         lines = [(centre, centre + rng.normal(0, 1, 3) * radius * 0.4, radius, radius * 0.8)]
-        lines += [(centre, centre + d * radius * rng.uniform(2, 3), radius * 0.7, radius * 0.4) for d in _directions(rng, 3)]
+        lines += [(centre, centre + d * radius * rng.uniform(1.6, 3), radius * 0.6, radius * 0.35) for d in _directions(rng, 3)]
     elif kind == "end-on vessel":
-        radius = rng.uniform(2.0, 3.5)
+        radius = rng.uniform(2.0, 4.2)
         centre = placer.place("isolated", 1.8 * radius, "mimics", "mimics")
-        axis = np.array([1.0, *rng.normal(0, 0.15, 2)]) * radius * rng.uniform(2.0, 3.5)
+        axis = np.array([1.0, *rng.normal(0, 0.15, 2)]) * radius * rng.uniform(1.0, 2.2)
         lines = [(centre - axis, centre + axis, radius, radius * rng.uniform(0.5, 0.9))]
     elif kind in ("scar", "mucus plug"):
-        radius = rng.uniform(1.4, 2.6) if kind == "scar" else rng.uniform(1.8, 3.2)
+        radius = rng.uniform(1.6, 3.2) if kind == "scar" else rng.uniform(2.0, 3.8)
         centre = placer.place("isolated", 2.5 * radius, "mimics", "mimics")
         lines = _scar(centre, radius, rng) if kind == "scar" else _plug(centre, radius, rng)
     if kind in ("bifurcation", "end-on vessel", "scar", "mucus plug"):
         ends = np.array([[p, q] for p, q, _, _ in lines])
         return centre, _paint_lines(hu, grid, ends, [r for *_, r, _ in lines], [r for *_, r in lines], value)
     if kind == "fissure thickening":
-        half = np.array([rng.uniform(0.9, 1.7), rng.uniform(4, 8), rng.uniform(4, 9)])
+        half = np.array([rng.uniform(1.0, 2.2), rng.uniform(4, 8), rng.uniform(4, 9)])
         centre = placer.place("isolated", half[1], "mimics", "mimics")
         frame = np.linalg.qr(np.array([[0.75, 0.1, 0.2], [-0.65, 1, 0.1], [0, 0.1, 1]]) + rng.normal(0, 0.12, (3, 3)))[0]
     elif kind == "consolidation":

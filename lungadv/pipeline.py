@@ -8,22 +8,25 @@ becomes them (`accept`), and fills the README (`render_readme`).
 
 import argparse
 import ast
+import fcntl
+import glob
 import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
+import psutil
 
 from lungadv import runs
 from lungadv.runs import InputError
-
-TABLES = ("table1.csv", "table2.csv", "claims.csv")
 
 
 @dataclass(frozen=True)
@@ -54,20 +57,34 @@ def _pngs(*numbers):
     return tuple(f"fig{number:02d}.png" for number in numbers)
 
 
-STEPS = (
+NOTEBOOK_STEPS = (
     _step("00_two_moons", "two_moons", _pngs(1, 7)),
     _step("04_phantom", figures=("phantom.png",)),
     _step("05_scanner", figures=("scanner.png",)),
     _step("06_datasets", "datasets", ("table1.csv",), reads=("data_manifests/*",)),
     _step("07_synthesizer", "synthesizer", _pngs(4)),
     _step("08_candidates", "candidates", _pngs(3)),
-    Step("patches", stage="patches"),
     *(Step(f"09_fpr-{name}", "09_fpr", f"fpr/{name}", parameters={"strategy": name}) for name in runs.STRATEGIES),
     _step("10_banks", "banks", _pngs(2, 5, 6, 8)),
     _step("11_benchmarks", "benchmarks", ("table2.csv", "froc.png"), reads=("lungadv/data/table2.csv",)),
     _step("12_stress_tests", "stress", _pngs(*range(9, 15))),
     _step("13_claims", "claims", ("claims.csv",), reads=("lungadv/data/*.csv",)),
 )
+STEPS = (  # a stage that no notebook tells of is built by its module alone
+    *NOTEBOOK_STEPS,
+    *(Step(name, stage=name) for name in runs.STAGES if name not in {step.stage for step in NOTEBOOK_STEPS}),
+)
+
+
+def present():
+    """The steps of a run: all, but a picture of the simulator alone only where its notebook has an experiment."""
+    return [step for step in STEPS if step.stage or has_parameters(step)]
+
+
+def outputs(step):
+    """What a step makes, as paths in the run's folder."""
+    stage = [f"{step.stage}/provenance.json"] if step.stage else []
+    return stage + [f"figures/{name}" for name in step.figures]
 
 
 # What a step is made of: when any of it changes, Snakemake makes the step again.
@@ -102,15 +119,16 @@ def notebook_code(path):
 
 
 def _imported(code):
-    """The files of the lungadv modules that some code imports."""
+    """The files of the lungadv modules that some code imports, absolutely or (inside the package) relatively."""
     names = set()
     for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lungadv":
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            origin = ".".join(filter(None, ("lungadv" if node.level else "", node.module)))
+            names |= {origin} | {f"{origin}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names if alias.name.startswith("lungadv.")}
+            names |= {alias.name for alias in node.names}
     package = Path(__file__).parent
-    files = {package.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names if "." in name}
+    files = {package.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names if name.startswith("lungadv.")}
     return {path for path in files if path.exists()}
 
 
@@ -206,11 +224,101 @@ def run_notebook(path, out, given, threads=1):
             stdout_file=lines,
             stderr_file=lines,
             start_timeout=300,
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # else each kernel warns that it speaks over TCP
             cwd=str(path.parent),
         )
     except papermill.PapermillExecutionError as error:
         message = error.evalue if error.ename == "InputError" else f"{error.ename}: {error.evalue}"
         raise InputError(f"{path.name} stopped: {message} (the whole story: {out})") from None
+
+
+# The whole run.
+
+
+def reproduce(run, cores):
+    """Bring every step of a run up to date with Snakemake; returns wall_seconds, peak_memory_mib and more, None if nothing was to do.
+
+    Raises InputError when a step fails or the same run is being made already.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    before = _made(run)
+    with _locked(run) as lock:
+        _sweep(run)
+        started = time.perf_counter()
+        process = subprocess.Popen(_snakemake(run, cores), pass_fds=(lock.fileno(),))
+        peak = _watch(process, run)
+        if process.returncode:
+            raise InputError(f"the pipeline stopped at the step named above; the notebooks it ran so far: {run.folder}/notebooks")
+        built = [stage for stage, made in _made(run).items() if before.get(stage) != made]
+        if not built:
+            return None
+        record = {
+            "wall_seconds": round(time.perf_counter() - started, 1),
+            "peak_memory_mib": round(peak / 2**20),
+            "cores": cores,
+            "stages_built": built,
+        }
+        _write_json(run.folder / "run.json", record)
+        return record
+
+
+def _snakemake(run, cores):
+    terms = {"profile": run.profile, "seed": run.seed, "data": run.data}
+    options = ["--quiet", "host", "reason", "rules", "progress", "--rerun-incomplete", "--nolock", "--cores", str(cores)]
+    config = [f"{name}={json.dumps(value)}" for name, value in terms.items()]
+    where = ["--snakefile", str(runs.repo_root() / "Snakefile"), "--directory", str(run.folder)]
+    return [sys.executable, "-m", "snakemake", *where, *options, "--config", *config]
+
+
+@contextmanager
+def _locked(run):
+    """Hold the run's lock; unlike Snakemake's own it goes with the processes that hold it, so a killed run needs no unlocking."""
+    with open(run.folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{run.folder} is being made by another process: wait for its end, or stop it") from None
+        yield lock
+
+
+def _sweep(run):
+    """Remove what a killed run left half-made."""
+    for stage in runs.STAGES:
+        folder = run.path(stage)
+        for half_made in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+            shutil.rmtree(half_made)
+
+
+def _made(run):
+    return {name: runs.sha256(path) for name in runs.STAGES if (path := run.path(name) / "provenance.json").exists()}
+
+
+def _watch(process, run):
+    """Wait for Snakemake to end, saying how many steps are done; returns the most memory that its processes held at once, in bytes."""
+    steps, started = present(), time.perf_counter()
+    peak, done = 0, _done(run, steps)
+    while process.poll() is None:
+        peak = max(peak, _memory(process.pid))
+        before, done = done, _done(run, steps)
+        if done > before:
+            print(f"{done} of {len(steps)} steps done, {(time.perf_counter() - started) / 60:.1f} minutes", file=sys.stderr, flush=True)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+    return peak
+
+
+def _done(run, steps):
+    return sum(all((run.folder / path).exists() for path in outputs(step)) for step in steps)
+
+
+def _memory(pid):
+    """The resident memory of a process and its descendants, in bytes."""
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        for member in (root := psutil.Process(pid), *root.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                total += member.memory_info().rss
+    return total
 
 
 # A finished run.
@@ -290,15 +398,14 @@ def provenance(run):
         name: json.loads(path.read_text()) for name in runs.STAGES if (path := run.path(name) / "provenance.json").exists()
     }
     last = stages["claims"]
+    cost = ("commit", "dirty", "wall_seconds", "peak_memory_mib", "threads")
     shared = ("profile", "seed", "data", "settings", "commit", "dirty", "versions", "python", "device")
     whole = run.folder / "run.json"
     return {
         **{key: last[key] for key in shared},
         "seeds": [other.seed for other in finished_seeds(run)],
         "run": json.loads(whole.read_text()) if whole.exists() else None,
-        "stages": {
-            name: {key: made[key] for key in ("commit", "dirty", "wall_seconds", "peak_memory_mib", "threads")} for name, made in stages.items()
-        },
+        "stages": {name: {key: made[key] for key in cost} for name, made in stages.items()},
     }
 
 

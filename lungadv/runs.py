@@ -142,6 +142,11 @@ class Run:
         return torch.Generator(device=device).manual_seed(self._entropy(items) >> 1)
 
 
+def runs_folder():
+    """Where runs are kept: `runs` in the clone, or LUNGADV_RUNS."""
+    return Path(os.environ.get("LUNGADV_RUNS") or repo_root() / "runs").resolve()
+
+
 def open_run(profile="tiny", seed=0, data="phantom", **overrides):
     """The run of these terms; its folder is runs/<data>-<profile>-<seed> (LUNGADV_RUNS moves `runs`).
 
@@ -152,9 +157,8 @@ def open_run(profile="tiny", seed=0, data="phantom", **overrides):
         raise InputError(f"seed {seed!r} is not a whole number from 0 up")
     if data != "phantom" and not Path(data).exists():
         raise InputError(f"manifest '{data}' does not exist: give the path of a CSV manifest, or 'phantom'")
-    base = Path(os.environ.get("LUNGADV_RUNS") or repo_root() / "runs").resolve()
     data = data if data == "phantom" else str(Path(data).resolve())
-    return Run(profile, seed, data, settings, base / f"{Path(data).stem}-{profile}-{seed}")
+    return Run(profile, seed, data, settings, runs_folder() / f"{Path(data).stem}-{profile}-{seed}")
 
 
 def device():

@@ -138,6 +138,26 @@ def test_write_and_read_back(tmp_path, direction):
     assert np.allclose(again.direction, scan.direction)
 
 
+@pytest.mark.parametrize("name", ["straight", "rotated", "oblique"])
+def test_dicom_series_round_trip(tmp_path, name):
+    hu = noise_scan(DIRECTIONS[name]).hu
+    scan = ct.Scan(hu, (0.7, 0.9, 2.0), (-30.5, 12.25, -280), DIRECTIONS[name], "1.2.826.0.1.3680043.10.1.5")
+    ct.write_series(scan, tmp_path / "series")
+    again = ct.read_scan(tmp_path / "series")
+    assert (again.hu == scan.hu).all() and again.uid == scan.uid
+    assert np.allclose(again.to_world([[3, 4, 5], [15, 20, 30]]), scan.to_world([[3, 4, 5], [15, 20, 30]]), atol=1e-3)
+
+
+def test_a_header_has_the_scans_geometry(tmp_path):
+    scan = noise_scan(DIRECTIONS["oblique"])
+    ct.write_scan(scan, tmp_path / "a.mhd")
+    header = ct.read_header(tmp_path / "a.mhd")
+    assert header.hu.shape == scan.hu.shape and np.allclose(header.to_world([[3, 4, 5]]), scan.to_world([[3, 4, 5]]))
+    (tmp_path / "a.zraw").unlink()
+    with pytest.raises(ct.ScanError, match="not beside it"):
+        ct.read_header(tmp_path / "a.mhd")
+
+
 @pytest.mark.parametrize("kind", [".mha", ".nrrd", ".nii", ".nii.gz"])
 def test_other_file_kinds(tmp_path, kind):
     scan = noise_scan(DIRECTIONS["oblique"])

@@ -1,0 +1,178 @@
+"""The command line: `lungadv reproduce`, `phantom`, `detect`, `froc` and `claims`.
+
+Exit codes: 0, 1 for bad input (one line on stderr), 2 for wrong usage. Heavy imports wait inside the commands,
+so that `lungadv --help` answers at once.
+"""
+
+import functools
+import json
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Lung-nodule detection hardened by adversarial attacks: a paper that runs. Not for clinical use.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Profile = Annotated[str, typer.Option(help="a section of settings.ini: tiny, quick or full")]
+Seed = Annotated[int, typer.Option(help="a whole number from 0 up")]
+Data = Annotated[str, typer.Option(help="'phantom', or the path of a manifest")]
+
+
+class FileFormat(StrEnum):
+    mhd = "mhd"
+    dicom = "dicom"
+
+
+def one_line_errors(command):
+    """Bad input ends a command with one line on stderr and exit code 1."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments, **options):
+        from lungadv.runs import InputError
+
+        try:
+            return command(*arguments, **options)
+        except (InputError, ValueError) as error:
+            typer.echo("error: " + " ".join(str(error).split()), err=True)
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+@app.command()
+@one_line_errors
+def reproduce(
+    profile: Profile = "quick",
+    seed: Seed = 0,
+    data: Data = "phantom",
+    cores: Annotated[int, typer.Option(min=1, help="processor cores to use; results do not depend on it")] = 2,
+):
+    """Make every figure and table of the paper; needs a clone of the repository."""
+    from lungadv import pipeline, runs
+
+    run = runs.open_run(profile, seed, data)
+    made = pipeline.reproduce(run, cores)
+    if made:
+        minutes, gib = made["wall_seconds"] / 60, made["peak_memory_mib"] / 1024
+        typer.echo(f"took {minutes:.1f} minutes on {cores} cores, at most {gib:.2f} GiB of memory")
+    else:
+        typer.echo("nothing to do: every figure and table is there and up to date")
+    typer.echo(f"figures and tables: {run.figures}")
+    table = pipeline.compare_expected(run)
+    outside = table[~table.inside.astype(bool)]
+    if table.empty:
+        typer.echo(f"no committed results to compare with: {pipeline.committed(run) / 'expected.json'} does not exist")
+        return
+    for row in outside.itertuples():
+        typer.echo(f"outside: {row.key} is {row.value:.4f}, expected {row.expected:.4f} +- {row.tolerance:.4f}")
+    typer.echo(f"{len(table) - len(outside)} of {len(table)} numbers are within the tolerance of the committed results")
+
+
+@app.command()
+@one_line_errors
+def phantom(
+    out: Annotated[Path, typer.Argument(help="a new folder; LUNA16 layout")],
+    scans: Annotated[int, typer.Option(min=1, help="how many")] = 1,
+    seed: Seed = 0,
+    file_format: Annotated[FileFormat, typer.Option("--format", help="of the scans")] = FileFormat.mhd,
+    dose: Annotated[str, typer.Option(help="standard, low, ultralow or a number of photons")] = "standard",
+):
+    """Write simulated chest CT scans with their annotated nodules."""
+    from lungadv import datasets
+
+    datasets.write_phantom(out, scans, seed, dose, file_format.value)
+    typer.echo(f"{scans} scans and their annotations.csv are in {out}")
+
+
+@app.command()
+@one_line_errors
+def detect(
+    scan: Annotated[Path, typer.Argument(help="a scan file (.mhd, .nii.gz, ...) or the folder of a DICOM series")],
+    out: Annotated[Path, typer.Option(help="the findings, a CSV")],
+    weights: Annotated[Path | None, typer.Option(help="a folder of weights or of a run [default: shipped, else latest quick]")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="a contact sheet of the most probable findings, a PNG")] = None,
+):
+    """Find nodules in one scan. Not for clinical use."""
+    from lungadv import ct, detection
+    from lungadv.runs import InputError
+
+    for path in filter(None, (out, sheet)):
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"folder '{path.parent}' does not exist: make it first")
+    weights = weights or detection.default_weights()
+    volume = ct.read_scan(scan)
+    warning = detection.coverage_warning(volume)
+    if warning:
+        typer.echo(f"note: {warning}", err=True)
+    started = time.perf_counter()
+    findings = detection.detect(volume, weights)
+    if findings.empty:
+        typer.echo("note: no candidate was found: is this a CT of the chest, in HU?", err=True)
+    detection.write_findings(findings, out)
+    if sheet:
+        detection.contact_sheet(volume, findings, sheet)
+    likely = int((findings.probability > 0.5).sum())
+    typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
+
+
+@app.command()
+@one_line_errors
+def froc(
+    marks: Annotated[Path, typer.Argument(help="CSV: seriesuid, coordX, coordY, coordZ, probability")],
+    annotations: Annotated[Path, typer.Option(help="CSV: seriesuid, coordX, coordY, coordZ, diameter_mm")],
+    seriesuids: Annotated[Path, typer.Option(help="the ids of all scans searched, one a line")],
+    excluded: Annotated[Path | None, typer.Option(help="CSV of findings that are neither true nor false")] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="write the result there")] = None,
+):
+    """Score a detector's marks as the LUNA16 challenge does: FROC and CPM with 95 % intervals."""
+    from lungadv import froc as scores
+    from lungadv.runs import replacing
+
+    result = scores.froc(
+        scores.read_marks(marks),
+        scores.read_findings(annotations),
+        scores.read_uids(seriesuids),
+        excluded=scores.read_findings(excluded) if excluded else None,
+    )
+    typer.echo("false positives a scan   sensitivity   95 % interval")
+    for point, value in result.sensitivity.items():
+        low, high = result.sensitivity_interval[point]
+        typer.echo(f"{point:>22g} {value:>13.3f}   {low:.3f} to {high:.3f}")
+    typer.echo(f"{'CPM':>22} {result.cpm:>13.3f}   {result.cpm_interval[0]:.3f} to {result.cpm_interval[1]:.3f}")
+    if out:
+        with replacing(out) as path:
+            path.write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+@app.command()
+@one_line_errors
+def claims(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom"):
+    """Print a run's ledger: each claim of the paper, what was measured, the verdict."""
+    import pandas as pd
+
+    from lungadv import runs
+
+    run = runs.open_run(profile, seed, data)
+    path = run.path("claims", "claims.csv")
+    if not path.exists():
+        raise runs.InputError(f"{path} does not exist: run `make reproduce PROFILE={profile} SEED={seed}` first")
+    ledger = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for row in ledger.itertuples():
+        typer.echo(f"{row.id:<4} {row.verdict:<15} {row.measured}  [{row.interval}]\n     {row.claim}")
+    typer.echo(", ".join(f"{count} {verdict}" for verdict, count in ledger.verdict.value_counts().items()))
+
+
+def main():
+    """The entry point of the `lungadv` command."""
+    app(prog_name="lungadv")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""The steps, their checks, and the whole chain at tiny size: that it makes everything, does nothing twice, and survives a hard kill."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import time
+
+import matplotlib.image
+import pandas as pd
+import pytest
+
+from lungadv import pipeline, runs
+
+FIGURES = [f"fig{number:02d}.png" for number in range(1, 15)]
+TABLES = ["table1.csv", "table2.csv", "claims.csv"]
+
+
+def notebook(path, *cells):
+    """Write a notebook of code cells, given as (source, tags)."""
+    shared = {"cell_type": "code", "outputs": [], "execution_count": None}
+    content = [shared | {"id": f"c{k}", "source": source, "metadata": {"tags": tags}} for k, (source, tags) in enumerate(cells)]
+    path.write_text(json.dumps({"cells": content, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A folder that stands for a clone: settings, an empty Snakefile, runs and figures of its own."""
+    shutil.copy(runs.repo_root() / "settings.ini", tmp_path)
+    (tmp_path / "Snakefile").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LUNGADV_RUNS", raising=False)
+    return tmp_path
+
+
+def finish(seed, cpm):
+    """A finished run as the later commands see it."""
+    run = runs.open_run("quick", seed)
+    for name in runs.STAGES:
+        run.path(name).mkdir(parents=True)
+        (run.path(name) / "provenance.json").write_text(json.dumps(runs.describe(run, name, {}) | {"wall_seconds": 1.0}))
+    for name in pipeline.expected_figures():
+        (run.figures / name).write_bytes(b"picture")
+    pd.DataFrame([{"benchmark": "nlst", "strategy": "beta+syn", "cpm": cpm}]).to_csv(run.figures / "table2.csv", index=False)
+    return run
+
+
+# Steps and notebooks.
+
+
+def test_the_steps_make_every_figure_and_table_of_the_paper_once():
+    made = pipeline.expected_figures()
+    assert len(made) == len(set(made))
+    assert {*FIGURES, *TABLES} <= set(made)
+    assert {step.stage for step in pipeline.STEPS if step.stage} == set(runs.STAGES)
+
+
+def test_sources_follow_imports_through_the_package():
+    (step,) = [step for step in pipeline.STEPS if step.stage == "patches"]
+    names = {os.path.basename(path) for path in pipeline.sources(step)}
+    assert {"fpr.py", "datasets.py", "ct.py", "runs.py"} <= names
+    assert not {"two_moons.py", "claims.py"} & names
+
+
+def test_a_setting_concerns_the_steps_that_mention_it_alone():
+    settings = runs.load_settings("tiny")
+    concerned = {step.stage: pipeline.settings_of(step, settings) for step in pipeline.STEPS if step.stage in ("two_moons", "stress")}
+    assert concerned["two_moons"]["moons_steps"] == settings.moons_steps
+    assert "stress_noise" in concerned["stress"] and "stress_noise" not in concerned["two_moons"]
+    assert "moons_steps" not in concerned["stress"]
+
+
+def test_parameters_are_checked_by_name_and_take_the_type_of_the_default(tmp_path):
+    path = notebook(tmp_path / "n.ipynb", ('profile = "tiny"  # a section\nseed = 0', ["parameters"]), ("1 + 1", []))
+    assert pipeline.notebook_parameters(path) == {"profile": "tiny", "seed": 0}
+    assert pipeline.check_parameters(path, {"seed": "3", "profile": "7"}) == {"seed": 3, "profile": "7"}
+    with pytest.raises(runs.InputError, match="no parameter 'sed': it has profile, seed"):
+        pipeline.check_parameters(path, {"sed": "3"})
+    with pytest.raises(runs.InputError, match="seed='x'.*not of type int"):
+        pipeline.check_parameters(path, {"seed": "x"})
+
+
+@pytest.mark.parametrize("tags", [[], ["parameters", "parameters"]])
+def test_not_exactly_one_parameters_cell_is_an_error(tmp_path, tags):
+    path = notebook(tmp_path / "n.ipynb", ("seed = 0", tags[:1]), ("seed = 1", tags[1:]))
+    with pytest.raises(runs.InputError, match=f"has {len(tags)} cells tagged 'parameters'"):
+        pipeline.notebook_parameters(path)
+
+
+def test_a_notebook_runs_with_its_parameters_and_keeps_its_log_when_it_fails(tmp_path, capfd):
+    path = notebook(tmp_path / "n.ipynb", ("seed = 0", ["parameters"]), ('print("seed is", seed)\n1 / (seed - 3)', []))
+    pipeline.run_notebook(path, tmp_path / "log" / "good.ipynb", {"seed": "4"})
+    assert "[good] seed is 4" in capfd.readouterr().err
+    with pytest.raises(runs.InputError, match="n.ipynb stopped: ZeroDivisionError"):
+        pipeline.run_notebook(path, tmp_path / "log" / "bad.ipynb", {"seed": "3"})
+    assert "ZeroDivisionError" in (tmp_path / "log" / "bad.ipynb").read_text()
+
+
+def test_progress_bars_become_a_line_now_and_then():
+    shown = io.StringIO()
+    lines = pipeline.ProgressLines("name", shown, seconds=3600)
+    lines.write("\rbar: 10%")
+    lines.write("\rbar: 20%\rbar: 100%\ndone\nhalf a")
+    lines.write(" line\n")
+    assert shown.getvalue().splitlines() == ["[name] bar: 100%", "[name] done", "[name] half a line"]
+
+
+# A finished run.
+
+
+def test_results_outside_their_tolerance_are_found(clone):
+    run = finish(0, 0.70)
+    assert pipeline.compare_expected(run).empty
+    pipeline.accept(run)
+    assert pipeline.compare_expected(run).inside.tolist() == [True]
+    pd.DataFrame([{"benchmark": "nlst", "strategy": "beta+syn", "cpm": 0.76}]).to_csv(run.figures / "table2.csv", index=False)
+    assert pipeline.compare_expected(run).inside.tolist() == [False]
+
+
+def test_a_number_that_is_gone_is_outside(clone):
+    run = finish(0, 0.70)
+    pipeline.accept(run)
+    pd.DataFrame([{"benchmark": "nlst", "strategy": "other", "cpm": 0.70}]).to_csv(run.figures / "table2.csv", index=False)
+    assert pipeline.compare_expected(run).inside.tolist() == [False]
+
+
+def test_expected_results_are_the_mean_and_spread_over_the_seeds(clone):
+    for seed, cpm in enumerate((0.6, 0.7, 0.8)):
+        run = finish(seed, cpm)
+    folder = pipeline.accept(run)
+    assert folder == clone / "figures" / "quick"
+    expected = json.loads((folder / "expected.json").read_text())["cpm/nlst/beta+syn"]
+    assert expected == {"value": 0.7, "tolerance": 0.3, "seeds": 3}
+    assert json.loads((folder / "provenance.json").read_text())["seeds"] == [0, 1, 2]
+    assert {*FIGURES, *TABLES} <= {path.name for path in folder.iterdir()}
+
+
+def test_an_unfinished_run_is_not_accepted(clone):
+    run = finish(0, 0.7)
+    (run.figures / "fig08.png").unlink()
+    with pytest.raises(runs.InputError, match="fig08.png is missing"):
+        pipeline.accept(run)
+    assert not (clone / "figures").exists()
+
+
+def test_the_readme_is_filled_from_the_committed_results(clone):
+    (clone / "nbs").mkdir()
+    (clone / "figures" / "quick").mkdir(parents=True)
+    text = "# T\n\n![](../figures/quick/fig07.png) [moons](00_two_moons.ipynb)\n\n<!-- ledger -->\n\n<!-- table1 -->"
+    content = {"cells": [{"cell_type": "markdown", "source": text, "metadata": {}}, {"cell_type": "code", "source": "1", "metadata": {}}]}
+    (clone / "nbs" / "index.ipynb").write_text(json.dumps(content))
+    row = {"id": "S8", "claim": "a | b", "measured": "1", "interval": "0 to 2", "seeds": "1", "verdict": "reproduced"}
+    pd.DataFrame([row]).to_csv(clone / "figures" / "quick" / "claims.csv", index=False)
+    pipeline.render_readme()
+    readme = (clone / "README.md").read_text()
+    assert "![](figures/quick/fig07.png) [moons](nbs/00_two_moons.ipynb)" in readme
+    assert "| [S8](nbs/12_stress_tests.ipynb) | a \\| b | 1 | 0 to 2 | **reproduced** |" in readme
+    assert "table1.csv comes with the first `make reproduce`" in readme
+
+
+def test_a_run_is_made_by_one_process_at_a_time(run):
+    run.folder.mkdir(parents=True)
+    with pipeline._locked(run):
+        with pytest.raises(runs.InputError, match="being made by another process"):
+            pipeline.reproduce(run, 1)
+
+
+# The whole chain.
+
+
+def made_at(folder):
+    """When each table and each stage of the tiny run in `folder` was made."""
+    base = folder / "phantom-tiny-0"
+    files = [base / "figures" / name for name in (*FIGURES, *TABLES)] + [base / name / "provenance.json" for name in runs.STAGES]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+def test_every_figure_and_table_appears_and_is_not_blank(chain):
+    figures = chain[0] / "phantom-tiny-0" / "figures"
+    for name in FIGURES:
+        pixels = matplotlib.image.imread(figures / name)[..., :3]
+        assert min(pixels.shape[:2]) > 100, f"{name} is {pixels.shape[:2]} pixels small"
+        assert pixels.std() > 0.02, f"{name} is blank"
+    for name in TABLES:
+        assert len(pd.read_csv(figures / name)) > 0, f"{name} has no row"
+
+
+def test_every_claim_of_the_paper_is_in_the_ledger(chain):
+    ledger = pd.read_csv(chain[0] / "phantom-tiny-0" / "figures" / "claims.csv")
+    paper = pd.read_csv(runs.repo_root() / "lungadv" / "data" / "claims.csv")
+    assert ledger.id.tolist() == paper.id.tolist()
+    assert set(ledger.verdict) <= {"reproduced", "consistent", "not reproduced", "not measured"}
+
+
+def test_the_end_says_how_long_how_much_and_where(chain):
+    folder, printed = chain
+    assert "minutes on 2 cores, at most" in printed and str(folder) in printed
+    record = json.loads((folder / "phantom-tiny-0" / "run.json").read_text())
+    assert record["wall_seconds"] > 0 and record["peak_memory_mib"] > 100
+
+
+def test_a_second_run_does_nothing(chain, reproduce):
+    folder, _ = chain
+    before = made_at(folder)
+    process = reproduce(folder)
+    printed, _ = process.communicate()
+    assert process.returncode == 0 and "nothing to do" in printed
+    assert made_at(folder) == before
+
+
+def test_a_killed_run_goes_on_to_the_same_tables(chain, reproduce, tmp_path):
+    finished = chain[0] / "phantom-tiny-0"
+    base = tmp_path / finished.name
+    shutil.copytree(finished, base)
+    shutil.rmtree(base / "banks")
+    for name in ("fig02.png", *TABLES[1:]):
+        (base / "figures" / name).unlink()
+
+    process = reproduce(tmp_path, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not list(base.glob(".banks.*")):
+        assert process.poll() is None and time.monotonic() < deadline, "the banks were never begun"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (base / "banks").exists(), "a killed stage is half-made"
+
+    process = reproduce(tmp_path)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed[-5000:]
+    for name in TABLES:
+        assert (base / "figures" / name).read_bytes() == (finished / "figures" / name).read_bytes(), name
+    assert not list(base.glob(".banks.*"))

@@ -1,0 +1,449 @@
+"""The stress tests against oracles: linear models whose worst input is known, noise whose moments are known, scikit-image's SSIM."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torch import nn
+
+from lungadv import fpr, runs, stress, synthesizer
+
+SIZE = 8
+
+
+def random(*shape, seed=0, **options):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), **options)
+
+
+class Template(nn.Module):
+    """Log-odds `gain` * <x - 0.5, template> + `bias`, given out as evidence, one logit or two."""
+
+    def __init__(self, output="evidence", seed=0, gain=1.0, bias=0.0, size=SIZE):
+        super().__init__()
+        self.output, self.gain, self.bias = output, gain, bias
+        self.template = nn.Parameter(torch.randn(size, size, size, generator=torch.Generator().manual_seed(seed)))
+
+    def forward(self, x):
+        odds = self.gain * ((x - 0.5) * self.template).sum(dim=(1, 2, 3, 4)) + self.bias
+        if self.output == "logit":
+            return odds
+        if self.output == "logits":
+            return torch.stack([torch.zeros_like(odds), odds], 1)
+        return torch.stack([odds.clamp(min=0).expm1(), (-odds).clamp(min=0).expm1()], 1)  # ln((e+ + 1) / (e- + 1)) = odds
+
+
+@pytest.fixture
+def patches():
+    return 0.5 + 0.02 * (random(12, 1, SIZE, SIZE, SIZE) - 0.5)
+
+
+@pytest.mark.parametrize("output", stress.OUTPUTS)
+def test_every_head_gives_the_same_log_odds_and_confidence(output, patches):
+    model = Template(output)
+    expected = ((patches - 0.5) * model.template).sum(dim=(1, 2, 3, 4)).detach()
+    torch.testing.assert_close(stress.log_odds(model(patches), output, len(patches)).detach(), expected, rtol=1e-4, atol=1e-5)
+    confidence, uncertainty = stress.Detector(model, output, batch_size=5).respond(patches)
+    torch.testing.assert_close(confidence, expected.sigmoid(), rtol=1e-4, atol=1e-5)
+    assert uncertainty.shape == (12,) and ((uncertainty > 0) & (uncertainty <= 1)).all()
+
+
+@pytest.mark.parametrize("output", stress.OUTPUTS)
+@pytest.mark.parametrize("label", [0, 1])
+def test_the_attack_reaches_the_known_worst_point_of_a_linear_model(output, label, patches):
+    model = Template(output)
+    attacked = stress.Detector(model, output).attack(patches, label, eps=0.1, steps=20, generator=torch.Generator().manual_seed(1))
+    worst = patches + (1 - 2 * label) * 0.1 * model.template.detach().sign()
+    torch.testing.assert_close(attacked, worst, atol=1e-6, rtol=0)
+
+
+def test_the_attack_stays_in_the_unit_box():
+    patches = random(4, 1, SIZE, SIZE, SIZE)
+    attacked = stress.Detector(Template("logit"), "logit").attack(patches, 1, eps=0.4, steps=5, generator=torch.Generator().manual_seed(1))
+    assert attacked.min() >= 0 and attacked.max() <= 1 and (attacked - patches).abs().max() <= 0.4 + 1e-6
+
+
+@pytest.mark.parametrize("magnitude", [0.05, 0.4])
+def test_uniform_noise_has_its_magnitude_and_variance(magnitude):
+    grey = torch.full((4, 1, 32, 32, 32), 0.5)
+    noise = stress.uniform_noise(grey, magnitude, torch.Generator().manual_seed(0)) - 0.5
+    assert noise.abs().max() <= magnitude + 1e-6 and abs(noise.mean()) < 0.01 * magnitude
+    assert noise.var().item() == pytest.approx(magnitude**2 / 3, rel=0.02)
+    assert stress.uniform_noise(torch.ones(1, 1, 8, 8, 8), magnitude, torch.Generator().manual_seed(0)).max() <= 1
+
+
+@pytest.mark.parametrize("scale, level", [(50, 0.3), (50, 0.6), (200, 0.1)])
+def test_poisson_noise_keeps_the_mean_and_has_variance_x_over_scale(scale, level):
+    noisy = stress.poisson_noise(torch.full((4, 1, 32, 32, 32), level), scale, torch.Generator().manual_seed(0))
+    assert noisy.mean().item() == pytest.approx(level, rel=0.01)
+    assert noisy.var().item() == pytest.approx(level / scale, rel=0.03)
+
+
+def test_poisson_noise_at_scale_one_is_black_or_white():
+    noisy = stress.poisson_noise(torch.full((1, 1, 32, 32, 32), 0.3), 1, torch.Generator().manual_seed(0))
+    assert set(noisy.unique().tolist()) == {0.0, 1.0}
+    assert noisy.mean().item() == pytest.approx(1 - np.exp(-0.3), abs=0.01)  # clipped: any count above 0 is white
+
+
+def test_random_signs_have_the_norm_of_the_attack(patches):
+    change = stress.random_signs(patches, 0.02, torch.Generator().manual_seed(0)) - patches
+    torch.testing.assert_close(change.abs(), torch.full_like(change, 0.02), atol=1e-6, rtol=0)
+    assert abs(change.sign().mean()) < 0.05
+
+
+@pytest.mark.parametrize("count", [40, 1000, 1001])
+def test_the_threshold_lets_five_percent_of_negatives_through(count):
+    confidence = np.random.default_rng(count).random(count)
+    threshold = stress.equal_rate_threshold(confidence)
+    assert 0.05 - 1.5 / count <= (confidence > threshold).mean() <= 0.05
+    assert (np.repeat([0.2, 0.9], [90, 10]) > stress.equal_rate_threshold(np.repeat([0.2, 0.9], [90, 10]))).mean() == 0
+
+
+def test_ssim_agrees_with_scikit_image():
+    a = random(3, 1, 16, 16, 16)
+    b = (a + 0.2 * random(3, 1, 16, 16, 16, seed=1)).clamp(0, 1)
+    expected = [structural_similarity(x[0].numpy(), y[0].numpy(), data_range=1.0) for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(stress.ssim(a, b), expected, atol=1e-5)
+
+
+def test_ssim_in_a_region_averages_the_map_there():
+    a = random(1, 1, 16, 16, 16)
+    b = (a + 0.2 * random(1, 1, 16, 16, 16, seed=1)).clamp(0, 1)
+    region = torch.zeros(1, 1, 16, 16, 16, dtype=torch.bool)
+    region[..., 5:9, 4:12, 6:10] = True
+    _, full = structural_similarity(a[0, 0].numpy(), b[0, 0].numpy(), data_range=1.0, full=True)
+    assert stress.ssim(a, b, region).item() == pytest.approx(full[region[0, 0].numpy()].mean(), abs=1e-5)
+
+
+def test_smallest_eps_is_the_first_radius_that_suffices(patches):
+    model = Template("logit", bias=2.0)
+    detector, odds = stress.Detector(model, "logit"), model(patches).detach()
+    grid = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
+    reach = model.template.abs().sum().item()
+    expected = [next((radius for radius in (0, *grid) if radius * reach >= margin), np.inf) for margin in odds.tolist()]
+    eps, flipped = stress.smallest_eps(detector, patches, 1, grid, steps=20, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(eps, expected, rtol=1e-6)
+    assert (detector.respond(flipped)[0][eps.isfinite()] <= 0.5).all()
+    never, untouched = stress.smallest_eps(
+        stress.Detector(Template("logit", bias=100.0), "logit"), patches, 1, grid, steps=5, generator=torch.Generator().manual_seed(0)
+    )
+    assert never.isinf().all() and torch.equal(untouched, patches)
+
+
+def test_a_clean_report_counts_what_is_wrong_and_how_sure(patches):
+    model = Template("logit", gain=3.0)
+    confidence = torch.sigmoid(model(patches)).detach()
+    report = stress.stress_test(model, patches, patches[:5], output="logit", noise=4).set_index(["test", "level", "kind"])
+    row = report.loc[("clean", 0.0, "positives")]
+    assert row["n"] == 12 and row["share_wrong"] == pytest.approx((confidence <= 0.5).float().mean().item())
+    assert row["mean_confidence"] == pytest.approx(confidence.mean().item(), abs=1e-5)
+    assert row["share_wrong_low"] <= row["share_wrong"] <= row["share_wrong_high"]
+    assert report.loc[("clean", 0.0, "negatives"), "share_wrong"] == pytest.approx((confidence[:5] > 0.5).float().mean().item())
+    strict = stress.stress_test(model, patches, patches[:5], output="logit", noise=4, threshold=0.9).set_index(["test", "level", "kind"])
+    assert strict.loc[("clean", 0.0, "positives"), "share_wrong"] == pytest.approx((confidence <= 0.9).float().mean().item())
+
+
+def test_white_box_pgd_defeats_a_linear_model_and_random_signs_of_its_norm_do_not(patches):
+    model = Template("evidence", bias=4.0)
+    report = stress.stress_test(model, patches, patches - 0.02 * model.template.detach().sign(), output="evidence", eps=0.02, noise=4)
+    share = report.set_index(["test", "kind"])["share_wrong"]
+    assert share["clean", "positives"] == share["random", "positives"] == 0 and share["pgd", "positives"] == 1
+    assert share["clean", "negatives"] == 0 and share["pgd", "negatives"] == 1
+    assert set(report["test"]) == {"clean", "uniform", "poisson", "random", "pgd"}
+    assert report[report["test"] == "uniform"]["level"].unique().tolist() == [0.05, 0.1, 0.2, 0.4]
+
+
+def test_no_attack_with_eps_zero(patches):
+    report = stress.stress_test(Template(), patches, patches, output="evidence", eps=0.0, noise=4)
+    share = report.set_index(["test", "kind"])["mean_confidence"]
+    for kind in ("positives", "negatives", "noise"):
+        assert share["pgd", kind] == pytest.approx(share["clean", kind])
+
+
+def test_a_stress_test_is_deterministic_and_leaves_the_random_state_alone(patches):
+    state = torch.random.get_rng_state()
+    first, again = (stress.stress_test(Template(), patches, patches, output="evidence", noise=4) for _ in range(2))
+    pd.testing.assert_frame_equal(first, again)
+    assert torch.equal(state, torch.random.get_rng_state())
+    other = stress.stress_test(Template(), patches, patches, output="evidence", noise=4, seed=1)
+    assert not np.allclose(first["mean_confidence"], other["mean_confidence"])
+
+
+class Fragile(Template):
+    """A template behind a batch norm and dropout, the norm frozen while the rest trains; may fail when called."""
+
+    def __init__(self, fails=False):
+        super().__init__("logit")
+        self.norm, self.dropout, self.fails = nn.BatchNorm3d(1), nn.Dropout(0.5), fails
+
+    def forward(self, x):
+        assert not self.dropout.training
+        if self.fails:
+            raise RuntimeError("out of order")
+        return super().forward(self.dropout(self.norm(x)))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_comes_back_as_it_went(fails, patches):
+    model = Fragile(fails).train()
+    model.norm.eval()
+    model.template.grad = torch.ones_like(model.template)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes, needs = [module.training for module in model.modules()], [parameter.requires_grad for parameter in model.parameters()]
+    if fails:
+        with pytest.raises(RuntimeError, match="out of order"):
+            stress.stress_test(model, patches, patches, output="logit", noise=2)
+    else:
+        stress.stress_test(model, patches, patches, output="logit", noise=2)
+    assert modes == [module.training for module in model.modules()]
+    assert needs == [parameter.requires_grad for parameter in model.parameters()]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(model.template.grad, torch.ones_like(model.template)) and model.norm.weight.grad is None
+
+
+def test_a_plain_function_and_numpy_patches_will_do(patches):
+    report = stress.stress_test(
+        lambda x: 100 * (x.mean(dim=(1, 2, 3, 4)) - 0.5), patches.numpy(), patches.numpy(), output="logit", steps=3, noise=2
+    )
+    assert report["n"].tolist()[:3] == [12, 12, 2]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda x: x[:, 0], r"positives have shape \(12, 8, 8, 8\), not \(N, 1, D, H, W\)"),
+        (lambda x: x[:0], "positives have shape"),
+        (lambda x: x.expand(-1, 2, -1, -1, -1), "positives have shape"),
+        (lambda x: x.double(), "float64, not float32"),
+        (lambda x: x * 1400 - 1000, "convert HU with lungadv.ct.to_unit"),
+        (lambda x: x - 0.9, r"not \[0, 1\]"),
+        (
+            lambda x: torch.where(torch.arange(12).reshape(12, 1, 1, 1, 1) == 3, torch.nan, x),
+            r"NaN or infinity in 1 of 12 patches \(first: 3\)",
+        ),
+        (lambda x: x[..., :6], r"negatives are \(1, 8, 8, 8\), positives \(1, 8, 8, 6\)"),
+    ],
+)
+def test_bad_patches_are_named(change, message, patches):
+    with pytest.raises(ValueError, match=message):
+        stress.stress_test(Template(), change(patches), patches, output="evidence")
+
+
+@pytest.mark.parametrize(
+    "model, output, message",
+    [
+        (Template("logits"), "evidence", "negative values, which is no evidence"),
+        (Template("logits"), "logit", "returned shape"),
+        (Template("logit"), "logits", "returned shape"),
+        (Template("logit"), "softmax", "output 'softmax' is unknown"),
+        (lambda x: (Template()(x), 0), "evidence", "returned tuple, not a tensor"),
+        (lambda x: Template()(x) * torch.nan, "evidence", "returned NaN"),
+        (lambda x: Template("logit")(x).detach(), "logit", "does not depend on the batch"),
+    ],
+)
+def test_a_model_that_does_not_fit_its_output_is_named(model, output, message, patches):
+    with pytest.raises(ValueError, match=message):
+        stress.stress_test(model, patches, patches, output=output, noise=2)
+
+
+def test_uncertainty_rejection_by_hand():
+    clean = np.arange(1, 101) / 100
+    attacked, fooled = np.array([0.1, 0.5, 0.97, 0.99]), np.array([True, True, True, False])
+    result = stress.rejection(clean, attacked, fooled)
+    assert (clean <= result["threshold"]).mean() == pytest.approx(0.95, abs=0.011)
+    assert result["kept"] == pytest.approx(2 / 3) and result["n_wrong"] == 3
+    assert stress.rejection(clean, clean + 2, np.ones(100, bool))["auroc"] == 1
+
+
+# The whole stage, with small fakes for the stages before it -------------------------------------------------------------------
+
+
+class Balls(nn.Module):
+    """A synthesizer of balls: code 0 moves the radius, code 1 the brightness."""
+
+    latent_size = 3
+
+    def forward(self, z):
+        grid = torch.stack(torch.meshgrid(*[torch.arange(16.0) - 7.5] * 3, indexing="ij")).norm(dim=0)
+        radius, brightness = 2.5 + 0.8 * z[:, 0], torch.sigmoid(z[:, 1])
+        mask = torch.sigmoid(3 * (radius.reshape(-1, 1, 1, 1, 1) - grid))
+        return mask * brightness.reshape(-1, 1, 1, 1, 1), mask
+
+
+class Bright(nn.Module):
+    """Evidence from the brightness of the patch's middle."""
+
+    output = "evidence"
+
+    def __init__(self, gain):
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x):
+        odds = self.gain * (x[..., 6:10, 6:10, 6:10].mean(dim=(1, 2, 3, 4)) - 0.45)
+        return torch.stack([odds.clamp(min=0).expm1(), (-odds).clamp(min=0).expm1()], 1)
+
+
+SCANS = {"in-house": "1.2", "nlst": "1.3", "validation": "1.4"}
+
+
+def load_patches(run, dataset, kinds):
+    generator = torch.Generator().manual_seed(len(dataset))
+    levels = {"nodule": 0.41, "background": 0.1, "candidate": 0.2}
+    kind = [name for name in kinds for _ in range(9)]
+    level = torch.tensor([levels[name] for name in kind]).reshape(-1, 1, 1, 1, 1)
+    table = pd.DataFrame({"seriesuid": SCANS[dataset], "kind": kind, "label": [1 * (name == "nodule") for name in kind]})
+    return table, (level + 0.1 * torch.rand(len(kind), 1, 16, 16, 16, generator=generator)).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    gains = {name: 10.0 + k for k, name in enumerate(("baseline-beta", *stress.SHOWN))}
+    z = torch.randn(20, 3, generator=torch.Generator().manual_seed(5))
+    types = pd.DataFrame({"type": ["solid", "ground_glass", "part_solid", "fully_calcified"] * 5})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fpr, "load_patches", load_patches)
+        patch.setattr(fpr, "load_network", lambda run, name: Bright(gains[name]).eval())
+        patch.setattr(synthesizer, "load", lambda run: Balls())
+        patch.setattr(synthesizer, "load_cutouts", lambda run: (*Balls()(z), types))
+        patch.setitem(runs.STAGES, "stress", runs.Stage("lungadv.stress:build", 1))
+        patch.setenv("LUNGADV_RUNS", str(tmp_path_factory.mktemp("runs")))
+        run = runs.open_run("tiny", 7)
+        stress.build(run)
+        yield run
+
+
+@pytest.fixture(scope="module")
+def results(run):
+    return stress.load(run)
+
+
+def chosen(numbers, **values):
+    return stress.select(numbers, **values)
+
+
+def test_build_writes_every_number_that_the_claims_read(run, results):
+    numbers = pd.read_csv(run.path("stress", "numbers.csv"), dtype={"item": str}, keep_default_na=False)
+    assert numbers.columns.tolist() == ["claim", "measure", "network", "condition", "item", "value"]
+    base, five = {stress.SOURCE}, set(stress.SHOWN)
+    expected = {
+        ("all", "threshold"): (five, {""}),
+        ("M3", "confidence"): (base, {"before", "pgd", "random"}),
+        ("M3", "ssim"): (base, {"pgd"}),
+        ("M4", "confidence"): (base, {"clean", "pgd", "random"}),
+        ("M5", "confidence"): (base, {"noise", "pgd"}),
+        ("M6", "confidence"): (base, {"clean", "pgd"}),
+        ("N1", "confidence"): (base, {"random"}),
+        ("N1", "hardest"): (base, {"random-search", "pgd"}),
+        **{("S1", measure): ({""}, {"real", "random", "pgd"}) for measure in ("diameter_mm", "mean_hu", "non_solid", "part_solid")},
+        ("S2", "confidence"): (base, {"random", "pgd"}),
+        ("S3", "confidence"): ({"beta+syn", "control", stress.SOURCE}, {"pgd"}),
+        ("S5", "confidence"): (five, {"clean", "uniform-1", "uniform-2", "uniform-3", "uniform-4"}),
+        ("S6", "confidence"): (five, {"clean", "poisson-50", "poisson-1"}),
+        ("S7", "confidence"): (five, {"clean", "pgd", "white-box", "independent"}),
+        ("S8", "confidence"): (five, {"noise", "pgd", "white-box", "independent"}),
+        ("S9", "confidence"): (five, {"clean", "pgd", "white-box", "independent"}),
+        ("S10", "confidence"): (base, {"clean-positive", "clean-negative", "pgd-positive", "pgd-negative"}),
+        ("S10", "uncertainty"): (base, {"clean-positive", "clean-negative", "pgd-positive", "pgd-negative"}),
+        ("S11", "eps"): (five, {"white-box"}),
+        ("S11", "ssim"): (five, {"white-box"}),
+    }
+    for (claim, measure), (networks, conditions) in expected.items():
+        rows = chosen(numbers, claim=claim, measure=measure)
+        for network in networks:
+            assert conditions <= set(rows[rows["network"] == network]["condition"]), (claim, measure, network)
+    assert not numbers.duplicated(["claim", "measure", "network", "condition", "item"]).any()
+    values = pd.to_numeric(numbers["value"], errors="coerce")
+    assert set(numbers[values.isna()]["measure"]) <= {"ssim"}
+    assert set(numbers[np.isinf(values)]["measure"]) <= {"eps"}
+
+
+def test_items_pair_and_positives_come_from_benchmark_scans(results):
+    numbers = results.numbers
+    for claim in ("S5", "S6", "S11"):
+        rows = chosen(numbers, claim=claim)
+        assert rows.groupby(["measure", "network", "condition"])["item"].agg(lambda items: tuple(sorted(items))).nunique() == 1
+    scans = {item.rsplit(":", 1)[0] for item in chosen(numbers, claim="S7")["item"]}
+    assert scans == {"1.2", "1.3"}
+    assert (chosen(numbers, claim="S1", measure="diameter_mm")["value"] >= 6).all()
+    assert (chosen(numbers, claim="S2")["item"].str.startswith("synthetic:")).all()
+
+
+def test_attacks_are_those_of_the_threat_model(results, run):
+    answers = results.answers
+    own = stress.select(answers, test="pgd", network=stress.SOURCE, source=stress.SOURCE)
+    numbers = chosen(results.numbers, claim="S7", network=stress.SOURCE)
+    expected = stress.select(own, kind="positives")["confidence"].to_numpy()
+    for condition in ("pgd", "white-box"):  # for the network attacked they are one and the same
+        np.testing.assert_allclose(chosen(numbers, condition=condition)["value"], expected)
+    assert set(answers[answers["source"] == "control"]["network"]) == {"control"}
+    assert len(stress.select(answers, source="control", kind="positives")) == run.settings.stress_whitebox
+    assert set(answers[answers["source"] == stress.INDEPENDENT]["network"]) == set(stress.SHOWN)
+
+
+def test_thresholds_come_from_clean_validation_negatives(results):
+    table, patches = load_patches(None, "validation", ("candidate", "background"))
+    confidence = stress.Detector(Bright(11.0), "evidence").respond(patches)[0]
+    limits = results.thresholds.set_index("network")["threshold"]
+    assert limits[stress.SOURCE] == pytest.approx(stress.equal_rate_threshold(confidence), abs=1e-6)
+
+
+def test_latent_search_is_harder_than_its_start_and_random_search_is_scored(results):
+    base = stress.select(results.synthetic, network=stress.SOURCE)
+    before, after = (stress.select(base, condition=condition).set_index("item") for condition in ("random", "pgd"))
+    assert (after["confidence"] <= before["confidence"] + 1e-6).all()
+    assert (before["random_search"].dropna() <= before["confidence"][before["random_search"].notna()] + 1e-6).all()
+    assert before["random_search"].notna().sum() == 6 and (before["diameter_mm"] >= 6).all()
+    np.testing.assert_allclose(before["ssim"], 1, atol=1e-6)
+
+
+def test_the_curve_rises_and_the_audit_holds_for_a_monotone_model(results):
+    white_box = results.curve[results.curve["attack"] == "white-box"]
+    assert all(line["share_wrong"].is_monotonic_increasing for _, line in white_box.groupby("network"))
+    checks = results.audit[~results.audit["check"].str.contains("HU rule|noise does more|negatives does more")]
+    assert checks["holds"].all(), checks[~checks["holds"]]
+
+
+def test_the_audit_catches_a_network_whose_gradient_is_hidden(run, results):
+    class Masked(Bright):
+        def forward(self, x):
+            return super().forward(x.detach() + 0 * x)
+
+    networks = {name: Bright(11.0) for name in (*stress.SHOWN, stress.INDEPENDENT)} | {"beta+perturb": Masked(11.0)}
+    detectors = {name: stress.Detector(network, "evidence") for name, network in networks.items()}
+    clean, _ = stress.benchmark_samples(run)
+    few = clean["positives"][:6]
+    answers, _ = stress.all_answers(run, detectors, clean)
+    curve, _ = stress.eps_tests(run, detectors, few)
+    audit = stress.audit(run, detectors, few, answers, curve, results.steps).set_index(["check", "network"])["holds"]
+    assert not audit["no transferred attack beats the white-box one", "beta+perturb"]
+    assert not audit["at the largest eps (almost) every decision falls", "beta+perturb"]
+    assert audit["at the largest eps (almost) every decision falls", "beta+syn"]
+
+
+def test_build_is_deterministic(run, results):
+    stress.build(run)
+    for name, table in vars(stress.load(run)).items():
+        if name != "examples":
+            pd.testing.assert_frame_equal(table, getattr(results, name))
+
+
+def test_describe_nodules_measures_what_was_drawn():
+    masks = torch.zeros(3, 1, 16, 16, 16)
+    masks[:, :, 4:12, 4:12, 4:12] = 1.0
+    hu = torch.tensor([-600.0, 0.0, -600.0]).reshape(3, 1, 1, 1, 1).repeat(1, 1, 16, 16, 16)
+    hu[2, :, 4:8] = 40.0  # half of it solid
+    shapes = stress.describe_nodules(masks * (hu + 1000) / 1400, masks, 1.0)
+    np.testing.assert_allclose(shapes["diameter_mm"], (6 / np.pi * 512) ** (1 / 3), rtol=1e-5)
+    np.testing.assert_allclose(shapes["mean_hu"], [-600, 0, -280], atol=0.01)
+    assert stress.density(shapes["solid_share"]).tolist() == ["non_solid", "solid", "part_solid"]
+
+
+def test_draw_latents_redraws_small_nodules():
+    settings = SimpleNamespace(spacing=1.25)
+    z = stress.draw_latents(Balls(), 40, settings.spacing, torch.Generator().manual_seed(0))
+    assert (synthesizer.diameter_mm(Balls()(z)[1], settings.spacing) >= 6).all()
+    plain = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    assert (synthesizer.diameter_mm(Balls()(plain)[1], settings.spacing) < 6).any()
