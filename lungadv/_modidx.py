@@ -154,7 +154,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'lungadv.claims.strategy_difference': ('claims.html#strategy_difference', 'lungadv/claims.py'),
                                 'lungadv.claims.t_interval': ('claims.html#t_interval', 'lungadv/claims.py'),
                                 'lungadv.claims.toy_difference': ('claims.html#toy_difference', 'lungadv/claims.py'),
-                                'lungadv.claims.toy_seeds': ('claims.html#toy_seeds', 'lungadv/claims.py'),
+                                'lungadv.claims.toy_samples': ('claims.html#toy_samples', 'lungadv/claims.py'),
                                 'lungadv.claims.uniform_negatives_close_the_boundary': ( 'claims.html#uniform_negatives_close_the_boundary',
                                                                                          'lungadv/claims.py'),
                                 'lungadv.claims.verdict': ('claims.html#verdict', 'lungadv/claims.py'),

@@ -97,7 +97,7 @@ def backgrounds(run, dataset="train"):
         patches.append(ct.to_unit(ct.extract_patches(scan, points, settings.patch_size, settings.patch_spacing)))
     return pd.concat(tables, ignore_index=True), torch.cat(patches)
 
-# %% ../nbs/10_banks.ipynb #abeeeec3
+# %% ../nbs/10_banks.ipynb #ca8a2cef
 def large_enough(masks, settings):
     """Which soft masks (N, 1, P, P, P) are nodules of at least settings.bank_min_diameter mm, bool (N,), and all diameters (N,)."""
     diameters = synthesizer.diameter_mm(masks, settings.patch_spacing)
@@ -138,6 +138,8 @@ def synthetic_banks(network, generator_net, sites, patches, settings, generator)
             z_norm=z.norm(dim=1).numpy(),
             delta_norm=(codes - z).norm(dim=1).numpy(),
         )
+        if not keep.any():
+            raise runs.InputError(f"no synthetic nodule reaches {settings.bank_min_diameter} mm: train the synthesizer longer (syn_steps)")
         banks[name] = table[keep.numpy()].reset_index(drop=True), fused[keep]
     return banks, len(z)
 

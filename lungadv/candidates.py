@@ -45,7 +45,7 @@ class ResBlock(nn.Module):
     def forward(self, x):
         return F.relu(self.body(x) + self.shortcut(x))
 
-# %% ../nbs/08_candidates.ipynb #e8c11dce
+# %% ../nbs/08_candidates.ipynb #2099092e
 class ResUNet(nn.Module):
     """A three-level 3-D ResUNet: (N, 1, D, H, W) in [0, 1], sides multiples of 4 -> heatmap logits (N, 1, D, H, W) and the
     decoder's maps at half resolution (N, 2 * width, D/2, H/2, W/2)."""
@@ -54,8 +54,8 @@ class ResUNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv3d(1, width, 3, padding=1)
         self.middle, self.coarse = ResBlock(width, 2 * width), ResBlock(2 * width, 4 * width)
-        self.up_half = ResBlock(6 * width, 2 * width)
-        self.up_full = ResBlock(3 * width, width)
+        self.lift_middle, self.up_middle = nn.Conv3d(4 * width, 2 * width, 1), ResBlock(2 * width, 2 * width)
+        self.lift_full, self.up_full = nn.Conv3d(2 * width, width, 1), ResBlock(width, width)
         self.heat = nn.Conv3d(width, 1, 1)
         nn.init.constant_(self.heat.bias, -4.0)  # nodules are rare: start from "none here"
 
@@ -64,8 +64,8 @@ class ResUNet(nn.Module):
             full = F.relu(self.stem(2 * x - 1))
             half = self.middle(F.max_pool3d(full, 2))
             quarter = self.coarse(F.max_pool3d(half, 2))
-            half = self.up_half(torch.cat([F.interpolate(quarter, scale_factor=2), half], dim=1))
-            full = self.up_full(torch.cat([F.interpolate(half, scale_factor=2), full], dim=1))
+            half = self.up_middle(half + F.interpolate(self.lift_middle(quarter), scale_factor=2))
+            full = self.up_full(full + F.interpolate(self.lift_full(half), scale_factor=2))
         return self.heat(full.float()), half.float()
 
 

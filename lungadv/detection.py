@@ -37,7 +37,7 @@ def _weights_file(folder):
 
 def is_weights(folder):
     """Whether a folder holds the networks of both stages."""
-    return _weights_file(folder).exists() and any((Path(folder) / "candidates").glob("*.safetensors"))
+    return _weights_file(folder).exists() and (Path(folder) / "candidates" / "networks.json").exists()
 
 
 def load_settings(folder):
@@ -48,19 +48,19 @@ def load_settings(folder):
 def detect(scan, weights):
     """The findings in a scan, most probable first: a DataFrame of COLUMNS, coordinates in LPS mm, probability and uncertainty in [0, 1].
 
-    `weights` is a folder of weights. Raises InputError when it holds none.
+    The diameter is that of the candidate's box, NaN where candidate generation gave a point alone. `weights` is a folder of weights. Raises InputError when it holds none.
     """
     from lungadv import candidates, fpr
 
     if not is_weights(weights):
-        raise runs.InputError(f"{weights} holds no weights: candidates/*.safetensors and fpr/{STRATEGY}/weights.safetensors are needed")
+        raise runs.InputError(f"{weights} holds no weights: candidates/networks.json and fpr/{STRATEGY}/weights.safetensors are needed, as a finished run has them")
     settings = load_settings(weights)
     found = candidates.detect(candidates.load_networks(Path(weights) / "candidates"), scan, ct.lung_mask(scan), settings)
     if found.empty:
         return pd.DataFrame(columns=COLUMNS)
     centres = found[["coordX", "coordY", "coordZ"]].to_numpy(float)
     patches = ct.to_unit(ct.extract_patches(scan, centres, settings.patch_size, settings.patch_spacing))
-    probability, uncertainty = fpr.predict(fpr.load_weights(_weights_file(weights)), patches)
+    probability, uncertainty = fpr.predict(fpr.load_weights(_weights_file(weights).parent), patches)
     findings = found.assign(seriesuid=scan.uid, probability=np.asarray(probability), uncertainty=np.asarray(uncertainty))
     return findings[COLUMNS].sort_values("probability", ascending=False, ignore_index=True)
 
@@ -102,9 +102,11 @@ def contact_sheet(scan, findings, path, count=12):
     for row, patch, axis in zip(shown.itertuples(), patches, axes.flat, strict=False):
         axis.imshow(np.asarray(patch)[0, size // 2], cmap="gray", vmin=0, vmax=1)
         centre = (size - 1) / 2
-        axis.add_patch(plt.Circle((centre, centre), row.diameter_mm / spacing / 2 + 3, fill=False, color="#E69F00", lw=1.2))
+        measured = np.isfinite(row.diameter_mm)
+        radius = (row.diameter_mm if measured else 8.0) / spacing / 2 + 3
+        axis.add_patch(plt.Circle((centre, centre), radius, fill=False, color="#E69F00", lw=1.2))
         axis.set_title(
-            f"{row.Index + 1}: p {row.probability:.2f}, u {row.uncertainty:.2f}, {row.diameter_mm:.0f} mm\n"
+            f"{row.Index + 1}: p {row.probability:.2f}, u {row.uncertainty:.2f}{f', {row.diameter_mm:.0f} mm' if measured else ''}\n"
             f"({row.coordX:.0f}, {row.coordY:.0f}, {row.coordZ:.0f}) mm",
             fontsize=7,
         )

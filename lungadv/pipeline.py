@@ -19,7 +19,6 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -228,7 +227,7 @@ def run_notebook(path, out, given, threads=1):
             cwd=str(path.parent),
         )
     except papermill.PapermillExecutionError as error:
-        message = error.evalue if error.ename == "InputError" else f"{error.ename}: {error.evalue}"
+        message = error.evalue if error.ename == "InputError" else f"{error.ename} {error.evalue} in cell {error.cell_index}"
         raise InputError(f"{path.name} stopped: {message} (the whole story: {out})") from None
 
 
@@ -353,13 +352,15 @@ def committed(run):
 def accept(run):
     """Copy the figures, their numbers, the tables and the ledger of a run into figures/<profile>/, and renew expected.json.
 
-    Raises InputError while the run is not finished.
+    Raises InputError while the run is not finished, or when it was made with other settings than those of now.
     """
     missing = [name for name in expected_figures() if not (run.figures / name).exists()]
     if missing:
         raise InputError(
             f"{run.figures / missing[0]} is missing: finish `make reproduce PROFILE={run.profile} SEED={run.seed}` before `make accept`"
         )
+    if run.seed not in [other.seed for other in finished_seeds(run)]:
+        raise InputError(f"{run.folder} was made with other settings than settings.ini has now: `make reproduce` with the same terms first")
     folder = committed(run)
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(run.figures.iterdir()):
@@ -384,12 +385,15 @@ def expected(run):
 
 
 def finished_seeds(run):
-    """The finished runs of the same profile and data, one a seed."""
+    """The finished runs of the same profile, data and settings, one a seed; not `run` itself if it was made with other settings."""
+    settings = json.loads(json.dumps(vars(run.settings)))
     pattern = re.compile(re.escape(run.folder.name.removesuffix(str(run.seed))) + r"(\d+)")
-    matches = sorted((int(match[1]), path) for path in run.folder.parent.iterdir() if (match := pattern.fullmatch(path.name)))
-    return [
-        runs.Run(run.profile, seed, run.data, run.settings, path) for seed, path in matches if (path / "claims/provenance.json").exists()
-    ]
+    found = {}
+    for path in run.folder.parent.glob("*/claims/provenance.json"):
+        match = pattern.fullmatch(path.parts[-3])
+        if match and json.loads(path.read_text())["settings"] == settings:
+            found[int(match[1])] = runs.Run(run.profile, int(match[1]), run.data, run.settings, path.parents[1])
+    return [found[seed] for seed in sorted(found)]
 
 
 def provenance(run):
@@ -416,9 +420,6 @@ def _write_json(path, content):
 
 # The README.
 
-NOTEBOOK_OF = {"toy": "00_two_moons", "method": "10_banks", "benchmark": "11_benchmarks", "stress": "12_stress_tests"}
-
-
 def render_readme():
     """Write README.md: the text of nbs/index.ipynb, its markers (<!-- ledger -->, ...) filled from figures/quick/."""
     root = runs.repo_root()
@@ -442,33 +443,16 @@ def _markdown(table):
 
 
 def _missing(path):
-    return f"*{path.name} comes with the first `make reproduce` and `make accept`.*"
+    return f"*({path.name}: not made yet; `make reproduce`, `make accept` and `make readme` put it here)*"
 
 
 def _ledger(folder):
     path = folder / "claims.csv"
     if not path.exists():
         return _missing(path)
-    ledger = pd.read_csv(path, dtype=str, keep_default_na=False)
-    part = _parts()
-    names = [NOTEBOOK_OF.get(part.get(claim), "13_claims") for claim in ledger.id]
-    return _markdown(
-        pd.DataFrame(
-            {
-                "claim": [f"[{claim}](nbs/{name}.ipynb)" for claim, name in zip(ledger.id, names, strict=True)],
-                "the paper says": ledger.claim,
-                "measured here": ledger.measured,
-                "95 % interval": ledger.interval,
-                "verdict": [f"**{verdict}**" if verdict == "reproduced" else verdict for verdict in ledger.verdict],
-            }
-        )
-    )
+    from lungadv import claims
 
-
-@cache
-def _parts():
-    claims = pd.read_csv(Path(__file__).parent / "data" / "claims.csv", dtype=str)
-    return dict(zip(claims.id, claims.part, strict=True))
+    return claims.ledger_markdown(pd.read_csv(path, dtype=str, keep_default_na=False))
 
 
 def _table1(folder):
@@ -477,9 +461,17 @@ def _table1(folder):
 
 
 def _table2(folder):
-    """CPM of every strategy on both benchmarks, beside the paper's."""
+    """CPM of every strategy on both benchmarks with its interval, beside the paper's."""
     path = folder / "table2.csv"
-    return _markdown(pd.read_csv(path, dtype=str, keep_default_na=False)) if path.exists() else _missing(path)
+    if not path.exists():
+        return _missing(path)
+    table = pd.read_csv(path)
+    rows = {}
+    for row in table.itertuples():
+        cells = rows.setdefault(row.strategy, {"strategy": row.strategy})
+        cells[f"CPM, {row.benchmark}-like"] = f"{row.cpm:.3f} ({row.lower:.3f} to {row.upper:.3f})"
+        cells[f"paper, {row.benchmark}"] = "" if pd.isna(row.paper_cpm) else f"{row.paper_cpm:.3f}"
+    return _markdown(pd.DataFrame(rows.values()))
 
 
 def _cost(folder):

@@ -611,7 +611,7 @@ def fall_numbers(falls, items):
     falls = falls.assign(condition="white-box", item=[items[index] for index in falls["index"]])
     return pd.concat([_rows(falls, "S11", "eps"), _rows(falls, "S11", "ssim")], ignore_index=True)
 
-# %% ../nbs/12_stress_tests.ipynb #d708334a
+# %% ../nbs/12_stress_tests.ipynb #861410cf
 def summaries(answers, thresholds):
     """`summarise` for every network and source of attack, at 0.5 and at the network's own threshold."""
     return pd.concat(
@@ -642,7 +642,7 @@ def audit_types(real):
     agree = (density(real["solid_share"]) == known).mean()
     row = {
         "check": "the HU rule agrees with the known type of real nodules",
-        "network": "",
+        "network": "-",
         "value": agree,
         "reference": 0.7,
         "holds": agree >= 0.7,

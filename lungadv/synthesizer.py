@@ -7,7 +7,7 @@ __all__ = ['PARTS', 'soft_mask', 'diameter_mm', 'cut_out', 'cutouts', 'pyramid',
            'reconstruction_error', 'kl_divergence', 'gradient_penalty', 'turned', 'train', 'step', 'descend', 'fuse',
            'describe', 'compare', 'build', 'drawn', 'load_parts', 'load', 'load_cutouts']
 
-# %% ../nbs/07_synthesizer.ipynb #2148bb29
+# %% ../nbs/07_synthesizer.ipynb #c3f137f5
 import math
 
 import numpy as np
@@ -21,6 +21,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from tqdm import tqdm
 
 from . import ct, datasets, runs
+
+PARTS = ("encoder", "generator", "critic")
 
 # %% ../nbs/07_synthesizer.ipynb #e64de10c
 def soft_mask(inside, spacing, edge):
@@ -91,7 +93,7 @@ class Encoder(nn.Module):
     def forward(self, nodule, mask):
         return self.code(self.features(torch.cat([nodule, mask], dim=1)).flatten(1)).chunk(2, dim=1)
 
-# %% ../nbs/07_synthesizer.ipynb #7506378e
+# %% ../nbs/07_synthesizer.ipynb #116a742d
 class Generator(nn.Module):
     """Code z (N, L) to nodule = mask * appearance, and mask, each (N, 1, P, P, P) in [0, 1] (Eq. 3)."""
 
@@ -111,7 +113,7 @@ class Generator(nn.Module):
             ],
         )
         self.draw = nn.ConvTranspose3d(channels[-1], 2, 4, stride=2, padding=1)
-        nn.init.constant_(self.draw.bias, -2)  # begin with next to nothing: most voxels of a cut-out are empty
+        nn.init.constant_(self.draw.bias, -4)  # begin with an empty cube: unlearning a full one loses the small nodules
 
     def forward(self, z):
         seed = self.seed(z).unflatten(1, self.seed_shape).contiguous(memory_format=torch.channels_last_3d)
@@ -153,7 +155,7 @@ def gradient_penalty(critic, real, fake, generator):
     gradients = torch.autograd.grad(critic(*between).sum(), between, create_graph=True)
     return ((torch.cat(gradients, dim=1).flatten(1).norm(dim=1) - 1) ** 2).mean()
 
-# %% ../nbs/07_synthesizer.ipynb #0c9a3ad1
+# %% ../nbs/07_synthesizer.ipynb #2ca8c074
 def turned(pair, generator):
     """Nodules and masks (N, 1, P, P, P) under one random symmetry of the cube."""
     axes = torch.randperm(3, generator=generator).add(2).tolist()
@@ -185,7 +187,9 @@ def train(nodules, masks, settings, generator):
         losses.append(step(*networks, optimizers, real, settings, generator))
         for schedule in schedules:
             schedule.step()
-    return *[network.eval().requires_grad_(False) for network in networks], pd.DataFrame(losses).rename_axis("step").reset_index()
+    for network in networks:
+        network.eval().requires_grad_(False).zero_grad()
+    return *networks, pd.DataFrame(losses).rename_axis("step").reset_index()
 
 
 def step(encoder, synthesizer, critic, optimizers, real, settings, generator):
@@ -220,10 +224,7 @@ def fuse(background, nodule, mask):
     """background * (1 - mask) + nodule, all (N, 1, P, P, P) in [0, 1]; `nodule` is already multiplied by its mask."""
     return background * (1 - mask) + nodule
 
-# %% ../nbs/07_synthesizer.ipynb #d24d8433
-PARTS = ("encoder", "generator", "critic")
-
-
+# %% ../nbs/07_synthesizer.ipynb #8067fadc
 def describe(nodules, masks, spacing):
     """Diameter (mm) and mean HU where the mask exceeds 1/2 of pairs (N, 1, P, P, P); an empty mask has diameter 0 and no HU."""
     core = (masks > 0.5).flatten(1)

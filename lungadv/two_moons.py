@@ -23,7 +23,7 @@ from . import runs
 from .evidence import beta_loss, confidence, log_odds_margin
 from .pgd import pgd
 
-# %% ../nbs/00_two_moons.ipynb #3664232e
+# %% ../nbs/00_two_moons.ipynb #1e788072
 NOISE = 0.15  # standard deviation of the spots about their arc
 CENTRE, WIDTH = np.array([0.5, 0.25]), np.array([4.0, 2.5])  # the data box: it holds all but a few spots in a thousand
 TAIL = 0.6  # the rare part of the positive arc begins here
@@ -36,7 +36,7 @@ def moons(count, rng):
 
 
 def arc(position):
-    """The noise-free positive spot (..., 2) at a position in [0, 1]: the common end is on the left, the rare one reaches in under the negatives."""
+    """The noise-free positive spot (..., 2) at a position in [0, 1]: the common end on the left, the rare one among the negatives."""
     angle = np.pi * (1 - np.asarray(position))
     return np.stack([np.cos(angle), np.sin(angle)], -1)
 
@@ -78,9 +78,9 @@ class Classifier(BatchedMLP):
         """The confidence (count, P) that points (count, P, d) are nodules."""
         return confidence(self(points).flatten(0, 1)).reshape(points.shape[:2])
 
-# %% ../nbs/00_two_moons.ipynb #450696c4
+# %% ../nbs/00_two_moons.ipynb #59e47e2a
 def mixture(positives, negatives, more_positives=(), more_negatives=()):
-    """Points (count, P, d), targets (count, P) and sampling weights (count, P) of a training set; each argument holds (count, n, d) tensors.
+    """Points (count, P, d), targets (count, P) and sampling weights (count, P) of a training set, from tensors (count, n, d).
 
     The class halves are equal, and within a class the real spots and all added kinds together get one half each.
     """
@@ -92,9 +92,9 @@ def mixture(positives, negatives, more_positives=(), more_negatives=()):
             weights.append(torch.full(group.shape[:2], share / group.shape[1]))
     return torch.cat(points, 1), torch.cat(targets, 1), torch.cat(weights, 1)
 
-# %% ../nbs/00_two_moons.ipynb #00ef8042
+# %% ../nbs/00_two_moons.ipynb #5c11c3c3
 def train(network, points, targets, weights, *, steps, batch, rate, generator, name):
-    """Fit every classifier of `network` to its own row of a `mixture`: Adam on the Beta loss, cosine-annealed, `batch` spots a step."""
+    """Fit each classifier of `network` to its row of a `mixture`: Adam on the Beta loss, cosine-annealed, `batch` spots a step."""
     optimiser = torch.optim.Adam(network.parameters(), rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     rows, shares = torch.arange(len(points))[:, None], weights.cumsum(1)
@@ -109,7 +109,7 @@ def train(network, points, targets, weights, *, steps, batch, rate, generator, n
         schedule.step()
     return network.requires_grad_(False)
 
-# %% ../nbs/00_two_moons.ipynb #a1a4d04a
+# %% ../nbs/00_two_moons.ipynb #e26619c5
 class Synthesizer(nn.Module):
     """`count` small VAEs of spots in the plane."""
 
@@ -118,9 +118,9 @@ class Synthesizer(nn.Module):
         self.encoder = BatchedMLP(count, (2, width, 2 * latent), generator, torch.tanh)
         self.decoder = BatchedMLP(count, (latent, width, 2), generator, torch.tanh)
 
-    def forward(self, codes):
-        """The spots (count, P, 2) of codes (count, P, latent)."""
-        return self.decoder(codes)
+    def forward(self, codes, spread):
+        """The spots (count, P, 2) of codes (count, P, latent) and draws (count, P, 2) of the standard normal spread about them."""
+        return self.decoder(codes) + NOISE * spread
 
     def loss(self, spots, generator):
         """Reconstruction and KL terms (Eq. 6 without the critic), summed over the VAEs."""
@@ -143,12 +143,12 @@ def fit_synthesizer(spots, *, latent, width, steps, rate, generator):
         schedule.step()
     return synthesizer.requires_grad_(False)
 
-# %% ../nbs/00_two_moons.ipynb #fdd74e7d
-def search_codes(network, synthesizer, codes, *, eps, steps, restarts, generator):
+# %% ../nbs/00_two_moons.ipynb #4b6fcf69
+def search_codes(network, synthesizer, codes, spread, *, eps, steps, restarts, generator):
     """Codes (count, n, latent) within an L2 ball of `codes` whose spots `network` is least willing to call nodules (Eqs. 7 and 8)."""
 
     def loss(batch):
-        evidence = network(synthesizer(batch.reshape(codes.shape)))
+        evidence = network(synthesizer(batch.reshape(codes.shape), spread))
         return log_odds_margin(evidence.flatten(0, 1), torch.ones(len(batch)))
 
     attack = pgd(loss, codes.flatten(0, 1), eps=eps, steps=steps, norm="l2", restarts=restarts, generator=generator)
@@ -164,7 +164,7 @@ def search_noise(network, noise, *, eps, steps, generator):
     attack = pgd(loss, noise.flatten(0, 1), eps=eps, steps=steps, norm="l2", generator=generator)
     return attack.best.reshape(noise.shape)
 
-# %% ../nbs/00_two_moons.ipynb #5171271f
+# %% ../nbs/00_two_moons.ipynb #43b12c94
 PANELS = "abcdef"
 NEAR, FAR = 3.0, 10.0  # sides of the boxes in data widths: uniform negatives fill the near one, the far area is what else the far one holds
 
@@ -179,7 +179,7 @@ def _tensor(arrays):
 
 
 def draw_data(run):
-    """The spots of every repetition as tensors (repetitions, n, 2): `positives`, `negatives`, `few`, and 1000 fresh spots of each class to test on."""
+    """The spots of every repetition by name, (repetitions, n, 2): positives, negatives, few, and 1000 fresh spots a class to test on."""
     settings, drawn = run.settings, []
     for repetition in range(settings.moons_seeds):
         rng = run.rng("two_moons", repetition)
@@ -201,7 +201,7 @@ def fit(run, sets, name):
         generator=run.generator("two_moons", "batches"), name=name,
     )  # fmt: skip
 
-# %% ../nbs/00_two_moons.ipynb #79b037a8
+# %% ../nbs/00_two_moons.ipynb #68a293f5
 def fit_panels(run, data):
     """The six networks by panel, and the groups of added spots (repetitions, n, 2): random, hard, uniform, noise."""
     settings, count, generator = run.settings, len(data["few"]), run.generator("two_moons", "spots")
@@ -214,11 +214,13 @@ def fit_panels(run, data):
         data["few"], latent=settings.moons_latent, width=32, steps=settings.moons_vae_steps, rate=settings.moons_rate, generator=generator
     )
     codes = torch.randn(2, count, settings.moons_samples, settings.moons_latent, generator=generator)
+    spread = torch.randn(2, count, settings.moons_samples, 2, generator=generator)
     search = {"steps": settings.moons_search_steps, "generator": generator}
-    hard = search_codes(networks["b"], synthesizer, codes[1], eps=settings.moons_latent_eps, restarts=settings.moons_restarts, **search)
+    radius, restarts = settings.moons_latent_eps, settings.moons_restarts
+    hard = search_codes(networks["b"], synthesizer, codes[1], spread[1], eps=radius, restarts=restarts, **search)
     spots = {
-        "random": synthesizer(codes[0]),
-        "hard": synthesizer(hard),
+        "random": synthesizer(codes[0], spread[0]),
+        "hard": synthesizer(hard, spread[1]),
         "uniform": uniform(count, 20, centre, NEAR * width, generator),
     }
     real = data["few"], data["negatives"]
@@ -251,13 +253,16 @@ def away(count, samples, centre, width, generator):
     stretched = (hollow + (1 - hollow) * shell ** len(centre)) ** (1 / len(centre))
     return centre + FAR / 2 * width * points * stretched / shell
 
-# %% ../nbs/00_two_moons.ipynb #3350279d
+# %% ../nbs/00_two_moons.ipynb #7d97ae7d
 ON_ARC = 0.45
 
 
 def judge_spots(spots, data):
-    """Where groups of spots lie, (group, measure) -> (count,): share on the arc, share sparse and on the arc, and of those on the arc the sparse share;
-    mean distance to the nearest training positive."""
+    """Where groups of spots lie, (group, measure) -> (count,).
+
+    The share on the arc, the share sparse and on the arc, of those on the arc the sparse share, and the mean distance to the nearest
+    training positive. `spots` holds (count, n, 2) by group.
+    """
 
     def fifth(points):
         return torch.cdist(points, data["few"]).kthvalue(5, -1).values
@@ -274,7 +279,7 @@ def judge_spots(spots, data):
         measures[group, "nearest_positive"] = torch.cdist(points, data["few"]).amin(-1).mean(1)
     return measures
 
-# %% ../nbs/00_two_moons.ipynb #51d9ab18
+# %% ../nbs/00_two_moons.ipynb #707413f3
 DIMENSIONS = (2, 10, 50)
 
 
@@ -289,7 +294,8 @@ def fit_dimension(run, data, dimension):
     """Measures in d dimensions, (negatives, measure) -> (count,), with no, 20 uniform and 20 PGD-searched negatives."""
     settings, count, generator = run.settings, len(data["few"]), run.generator("two_moons", f"dimension {dimension}")
     rotation = torch.linalg.qr(torch.randn(count, dimension, dimension, generator=generator)).Q
-    moon = {name: embed(data[name], rotation, generator) for name in ("positives", "negatives", "test_positives", "test_negatives")}
+    names = ("positives", "negatives", "test_positives", "test_negatives")
+    moon = {name: embed(data[name], rotation, generator) for name in names}
     centre, width = torch.zeros(dimension), torch.full((dimension,), float(WIDTH.max()))
     real, far = (moon["positives"], moon["negatives"]), away(count, 4000, centre, width, generator)
 
@@ -319,12 +325,12 @@ def confidence_map(network, side, pixels=241):
     grid = _tensor(np.stack([x, y], -1)).reshape(1, -1, 2).expand(len(network.biases[0]), -1, -1)
     return network.confidence(grid)[0].reshape(pixels, pixels).numpy()
 
-# %% ../nbs/00_two_moons.ipynb #605b4a3a
+# %% ../nbs/00_two_moons.ipynb #74a757b7
 def build(run):
     """Train all networks of all repetitions and write the stage `two_moons` of a run:
 
     numbers.csv: one row a measurement; columns seed (0 .. moons_seeds - 1), group, name, dimension, measure, value.
-        group panel, name a ... f: accuracy (mean of both classes, 2000 fresh spots), recall, tail_recall, confident_far_share (claims T1 to T4)
+        group panel, name a ... f: accuracy (both classes, 2000 fresh spots), recall, tail_recall, confident_far_share (claims T1 to T4)
         group spots, name random, hard, uniform or noise: arc_share, sparse_share (sparse and on the arc), sparse_share_of_arc and
             nearest_positive (mean distance) (claims T5: hard against random; T6: noise against uniform)
         group dimension, name none, uniform or pgd (the negatives added), dimension 2, 10, 50: the measures of the panels (claim T7)

@@ -97,7 +97,8 @@ def test_acquire_gives_clipped_int16():
 
 
 @pytest.mark.parametrize(
-    ("change", "name"), [({"kernel": "hard"}, "kernel"), ({"photons": -1}, "photons"), ({"photons": 0}, "photons"), ({"spacing": (1, 1, 0)}, "spacing")]
+    ("change", "name"),
+    [({"kernel": "hard"}, "kernel"), ({"photons": -1}, "photons"), ({"photons": 0}, "photons"), ({"spacing": (1, 1, 0)}, "spacing")],
 )
 def test_bad_input_is_named(change, name):
     arguments = {"spacing": SPACING, "photons": 3e4, "kernel": "soft"} | change
