@@ -48,12 +48,13 @@ def load_settings(folder):
 def detect(scan, weights):
     """The findings in a scan, most probable first: a DataFrame of COLUMNS, coordinates in LPS mm, probability and uncertainty in [0, 1].
 
-    The diameter is that of the candidate's box, NaN where candidate generation gave a point alone. `weights` is a folder of weights. Raises InputError when it holds none.
+    The diameter is that of the candidate's box, NaN where candidate generation gave a point alone.
+    `weights` is a folder of weights. Raises InputError when it holds none.
     """
     from lungadv import candidates, fpr
 
     if not is_weights(weights):
-        raise runs.InputError(f"{weights} holds no weights: candidates/networks.json and fpr/{STRATEGY}/weights.safetensors are needed, as a finished run has them")
+        raise runs.InputError(f"{weights} holds no weights: give a finished run's folder, or one with its candidates/ and fpr/{STRATEGY}/")
     settings = load_settings(weights)
     found = candidates.detect(candidates.load_networks(Path(weights) / "candidates"), scan, ct.lung_mask(scan), settings)
     if found.empty:

@@ -174,7 +174,7 @@ def patch_positions(run, data, uid, candidates, rng):
     columns = ["seriesuid", "coordX", "coordY", "coordZ", "kind", "label", "type", "diameter_mm", "score"]
     return scan, pd.concat(rows, ignore_index=True).reindex(columns=columns)
 
-# %% ../nbs/09_fpr.ipynb #9a7b20a4
+# %% ../nbs/09_fpr.ipynb #c621a575
 def build_patches(run):
     "Cut the patches of every data set once: patches/<dataset>.csv and .safetensors (int16 HU); for training nodules also their outlines."
     with runs.writing(run, "patches") as folder:
@@ -202,7 +202,7 @@ def load_patches(run, dataset, kinds):
     "The patch table and unit patches (N, 1, P, P, P) of the given kinds: 'nodule', 'candidate', 'background'."
     table, hu = read_patches(run, dataset)
     chosen = table["kind"].isin(kinds).to_numpy()
-    hu = hu[torch.from_numpy(chosen)]
+    hu = hu[torch.tensor(chosen)]
     margin = (hu.shape[-1] - run.settings.patch_size) // 2
     return table[chosen].reset_index(drop=True), ct.to_unit(_crop(hu, (margin,) * 3, run.settings.patch_size).float())
 
@@ -338,14 +338,14 @@ def load_network(run, strategy):
     "The network of a strategy of this run; see `load_weights`."
     return load_weights(runs.require(run, f"fpr/{strategy}"))
 
-# %% ../nbs/09_fpr.ipynb #2362af8b
+# %% ../nbs/09_fpr.ipynb #3b403685
 def build_outline(run):
     "Pre-train the DenseUNet on the outlines of the training nodules: outline/weights.safetensors and outline/numbers.csv (Dice)."
     with runs.writing(run, "outline") as folder:
         torch.manual_seed(run.generator("outline", "weights").initial_seed())
         table, hu = read_patches(run, "train")
         _, outlines = read_patches(run, "train", "outline")
-        nodules = hu[torch.from_numpy((table["kind"] == "nodule").to_numpy())]
+        nodules = hu[torch.tensor((table["kind"] == "nodule").to_numpy())]
         held_out = torch.arange(len(nodules)) % 10 == 0
         network, size = new_network(run, "logits"), run.settings.patch_size
         batches = outline_batches(nodules[~held_out], outlines[~held_out], size, run.settings.fpr_batch, run.generator("outline"))
@@ -358,7 +358,7 @@ def build_outline(run):
         pd.DataFrame({"measure": ["dice"], "value": [dice.mean().item()], "nodules": [len(dice)]}).to_csv(folder / "numbers.csv", index=False)
     return run.path("outline")
 
-# %% ../nbs/09_fpr.ipynb #60448ec0
+# %% ../nbs/09_fpr.ipynb #52615a9d
 def build(run, strategy):
     "Train one row of Table II: fpr/<strategy>/weights.safetensors, training.csv (loss) and validation.csv (confidence of each validation patch)."
     from lungadv import banks  # banks attack the baseline that this module trains
@@ -375,7 +375,7 @@ def build(run, strategy):
             start = {name: value for name, value in start.items() if name.startswith("unet.")}
         network.load_state_dict(start, strict=plan.start != "outline")
         table, hu = read_patches(run, "train")
-        real = {label: hu[torch.from_numpy((table["label"] == label).to_numpy())] for label in (0, 1)}
+        real = {label: hu[torch.tensor((table["label"] == label).to_numpy())] for label in (0, 1)}
         pools = {label: mixture(real[label], [banks.load(run, name)[1] for name in names], settings.fpr_batch // 2)
                  for label, names in ((1, plan.positives), (0, plan.negatives))}
         updates = settings.fpr_updates if plan.start == "outline" else settings.fpr_finetune_updates

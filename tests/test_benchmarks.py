@@ -35,26 +35,31 @@ def confidence_of(name, table):
     return 1 / (1 + np.exp(-score))
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path))
-    monkeypatch.setitem(runs.STAGES, "benchmarks", runs.Stage("lungadv.benchmarks:build", 1))
-    scenes = {dataset: scene(dataset) for dataset in DATASETS}
-    monkeypatch.setattr(benchmarks.datasets, "load", lambda run: SimpleNamespace(of=lambda dataset: scenes[dataset][0]))
+def load_patches(run, dataset, kinds):
+    """Patches that hold the number of their data set, for `predict` to know them by."""
+    assert kinds == ("candidate",)
+    table = scene(dataset)[1]
+    return table, torch.full((len(table), 1, 2, 2, 2), DATASETS.index(dataset))
 
-    def load_patches(run, dataset, kinds):
-        assert kinds == ("candidate",)
-        table = scenes[dataset][1]
-        return table, torch.full((len(table), 1, 2, 2, 2), DATASETS.index(dataset))
 
-    def predict(network, patches):
-        confidence = torch.tensor(confidence_of(network, scenes[DATASETS[patches[0].max()]][1]).to_numpy())
-        return confidence, 1 - confidence
+def predict(network, patches):
+    confidence = torch.tensor(confidence_of(network, scene(DATASETS[patches.max()])[1]).to_numpy())
+    return confidence, 1 - confidence
 
-    monkeypatch.setattr(benchmarks.fpr, "load_patches", load_patches)
-    monkeypatch.setattr(benchmarks.fpr, "load_network", lambda run, name: name)
-    monkeypatch.setattr(benchmarks.fpr, "predict", predict)
-    return runs.open_run("tiny", 0)
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose benchmarks are built from made-up scans and networks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LUNGADV_RUNS", str(tmp_path_factory.mktemp("runs")))
+        patch.setitem(runs.STAGES, "benchmarks", runs.Stage("lungadv.benchmarks:build", 1))
+        patch.setattr(benchmarks.datasets, "load", lambda run: SimpleNamespace(of=lambda dataset: scene(dataset)[0]))
+        patch.setattr(benchmarks.fpr, "load_patches", load_patches)
+        patch.setattr(benchmarks.fpr, "load_network", lambda run, name: name)
+        patch.setattr(benchmarks.fpr, "predict", predict)
+        run = runs.open_run("tiny", 0)
+        benchmarks.build(run)
+        return run
 
 
 def read(run, name):
@@ -62,7 +67,6 @@ def read(run, name):
 
 
 def test_every_table_holds_what_froc_says(run):
-    benchmarks.build(run)
     scores = read(run, "froc").set_index(["benchmark", "excluded", "strategy"])
     assert len(scores) == len(DATASETS) * 2 * len(runs.STRATEGIES)
     for dataset in DATASETS:
@@ -85,7 +89,6 @@ def test_every_table_holds_what_froc_says(run):
 
 
 def test_types_are_scored_with_the_others_excluded(run):
-    benchmarks.build(run)
     by_type = read(run, "by_type").query("benchmark == 'nlst'").set_index(["type", "strategy"])
     assert set(by_type.index.get_level_values("type")) == {"solid", "ground_glass", "part_solid", "subsolid"}
     assert by_type["nodules"].loc[:, "control"].to_dict() == {"ground_glass": 6, "part_solid": 6, "solid": 12, "subsolid": 12}
@@ -98,7 +101,6 @@ def test_types_are_scored_with_the_others_excluded(run):
 
 
 def test_differences_are_those_of_the_scores(run):
-    benchmarks.build(run)
     cpm = read(run, "froc").query("excluded == 'dropped'").set_index(["benchmark", "strategy"])["cpm"]
     differences = read(run, "differences").set_index(["subset", "measure", "benchmark", "a", "b"])
     assert len(differences) == 2 * 2 * 3 * len(benchmarks.PAIRS) and not differences.index.has_duplicates
@@ -119,7 +121,6 @@ def test_low_minus_high_compares_the_ends_of_the_curve():
 
 
 def test_table2_stands_beside_the_paper(run):
-    benchmarks.build(run)
     table = read(run, "table2").set_index(["benchmark", "strategy"])
     assert len(table) == 16 and not table.index.has_duplicates
     row = table.loc["nlst", "beta+syn"]

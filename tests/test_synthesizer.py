@@ -79,7 +79,8 @@ def test_cutouts_keep_tensors_and_table_in_step(monkeypatch):
     class Data:
         uids = list(sizes)
         annotations = pd.DataFrame(
-            [{"seriesuid": u, "coordX": 20.0 + 30 * k, "coordY": 25.0, "coordZ": 25.0, "diameter_mm": d} for u in "ca" for k, d in enumerate(sizes[u])]
+            [{"seriesuid": u, "coordX": 20.0 + 30 * k, "coordY": 25.0, "coordZ": 25.0, "diameter_mm": d}
+             for u in "ca" for k, d in enumerate(sizes[u])]  # fmt: skip
         )
 
         def of(self, dataset):
