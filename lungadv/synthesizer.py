@@ -93,7 +93,7 @@ class Encoder(nn.Module):
     def forward(self, nodule, mask):
         return self.code(self.features(torch.cat([nodule, mask], dim=1)).flatten(1)).chunk(2, dim=1)
 
-# %% ../nbs/07_synthesizer.ipynb #116a742d
+# %% ../nbs/07_synthesizer.ipynb #3505f1f3
 class Generator(nn.Module):
     """Code z (N, L) to nodule = mask * appearance, and mask, each (N, 1, P, P, P) in [0, 1] (Eq. 3)."""
 
@@ -106,9 +106,9 @@ class Generator(nn.Module):
         self.seed = nn.Linear(latent_size, math.prod(self.seed_shape))
         self.levels = nn.Sequential(
             nn.GroupNorm(4, channels[0]),
-            nn.ReLU(inplace=True),
+            nn.LeakyReLU(0.2, inplace=True),
             *[
-                nn.Sequential(nn.ConvTranspose3d(a, b, 4, stride=2, padding=1), nn.GroupNorm(4, b), nn.ReLU(inplace=True))
+                nn.Sequential(nn.ConvTranspose3d(a, b, 4, stride=2, padding=1), nn.GroupNorm(4, b), nn.LeakyReLU(0.2, inplace=True))
                 for a, b in zip(channels, channels[1:], strict=False)
             ],
         )
