@@ -133,7 +133,7 @@ def blob_loss(logits, target):
     loss = torch.where(peak, (1 - p) ** 2 * log_p, (1 - target) ** 4 * p**2 * log_q)
     return -loss.flatten(1).sum(1) / peak.flatten(1).sum(1).clamp(min=1)
 
-# %% ../nbs/08_candidates.ipynb #089885b5
+# %% ../nbs/08_candidates.ipynb #37eaada0
 def training_grids(run, data):
     "Every scan of `data` as (unit volume float16 (D, H, W), lungs, nodules table with voxel centres z, y, x and radius in voxels)."
     grids = []
@@ -147,18 +147,20 @@ def training_grids(run, data):
 
 
 def crops(grids, size, batch_size, rng, only=None):
-    """Endless batches of crops (N, 1, size, size, size) and their nodules (tables with z, y, x in the crop), half of them around a nodule.
+    """Endless batches of crops (N, 1, size, size, size), half of them around a nodule, and their nodules (tables with z, y, x in the crop).
 
     Crops are flipped, and their contrast is lowered at random, which makes faint nodules, rare in training, of bright ones. `only` names the nodule types that count; the others are left out of the tables.
     """
-    grids = [(volume, lungs, nodules if only is None else nodules[nodules["type"].isin(only)]) for volume, lungs, nodules in grids]
+    if only is not None:
+        grids = [(volume, lungs, nodules[nodules["type"].isin(only)]) for volume, lungs, nodules in grids]
     with_nodule = [i for i, (_, _, nodules) in enumerate(grids) if len(nodules)]
     while True:
         volumes, tables = [], []
         for k in range(batch_size):
             near = k % 2 == 0 and with_nodule
             volume, lungs, nodules = grids[rng.choice(with_nodule) if near else rng.integers(len(grids))]
-            centre = nodules[["z", "y", "x"]].to_numpy()[rng.integers(len(nodules))] if near else lungs[rng.integers(len(lungs))]
+            places = nodules[["z", "y", "x"]].to_numpy() if near else lungs
+            centre = places[rng.integers(len(places))]
             crop, table = _crop(volume, nodules, np.round(centre + rng.uniform(-size / 4, size / 4, 3)).astype(int) - size // 2, size)
             flips = np.flatnonzero(rng.random(3) < 0.5)
             table.iloc[:, flips] = size - 1 - table.iloc[:, flips]
@@ -256,7 +258,7 @@ def _boxes(table):
     radius = torch.tensor(table["radius"].to_numpy(), dtype=torch.float32).reshape(-1, 1)
     return torch.cat([centres - radius, centres + radius], dim=1)
 
-# %% ../nbs/08_candidates.ipynb #40963a42
+# %% ../nbs/08_candidates.ipynb #a045e4f0
 @torch.no_grad()
 def heatmap(network, volume, tile=64, halo=12):
     "Heatmap (D, H, W) in [0, 1] of a unit volume, in slabs along z with a halo, so that the memory stays bounded on long scans."
@@ -280,7 +282,10 @@ def peaks(heat, inside, count, radius):
 
 @torch.no_grad()
 def proposals(network, volume, sizes, count):
-    "The `count` best boxes of the RPN on a unit volume (D, H, W), after NMS at 10 % overlap: centres (N, 3), diameters (N,) in voxels, scores (N,)."
+    """The `count` best boxes of the RPN on a unit volume (D, H, W), after NMS at 10 % overlap.
+
+    Returns centres (N, 3) and diameters (N,) in voxels, scores (N,).
+    """
     from monai.data.box_utils import non_max_suppression
 
     objectness, codes = network(volume[None, None])
@@ -291,9 +296,9 @@ def proposals(network, volume, sizes, count):
     boxes, scores = boxes[keep], scores[keep]
     return ((boxes[:, :3] + boxes[:, 3:]) / 2).numpy(), (boxes[:, 3:] - boxes[:, :3]).mean(1).numpy(), scores.numpy()
 
-# %% ../nbs/08_candidates.ipynb #2447405c
+# %% ../nbs/08_candidates.ipynb #7a65d29f
 def raw_candidates(networks, scan, lungs, settings):
-    "Candidates of the fused heatmap and of the RPN, apart: seriesuid, coordX, coordY, coordZ (mm), score, source ('blob' or 'rpn'), diameter_mm."
+    "Candidates of the fused heatmap and of the RPN, apart: the columns of `detect`, score being the network's, source 'blob' or 'rpn'."
     grid, inside = lung_grid(scan, lungs, settings.cg_spacing)
     volume = torch.from_numpy(ct.to_unit(grid.hu.astype(np.float32)))
     fused = torch.maximum(heatmap(networks["blob"], volume), heatmap(networks["blob-ggo"], volume)).numpy()
@@ -307,8 +312,8 @@ def raw_candidates(networks, scan, lungs, settings):
 
 
 def anchor_sizes(settings):
-    "The sides of the anchors in voxels of the grid."
-    return [size / settings.cg_spacing for size in settings.cg_anchors]
+    "The sides of the anchors in voxels of the grid; even, as MONAI rounds half a side."
+    return [max(2, 2 * round(size / settings.cg_spacing / 2)) for size in settings.cg_anchors]
 
 
 def _table(grid, voxels, scores, source, diameters):
@@ -429,7 +434,7 @@ def score_at(marks, per_scan, scans):
     allowed = int(per_scan * scans)
     return ordered[allowed - 1] if 0 < allowed <= len(ordered) else -np.inf
 
-# %% ../nbs/08_candidates.ipynb #d9d76ea4
+# %% ../nbs/08_candidates.ipynb #46d2a038
 def sensitivity_numbers(nodules, raw, found, scans):
     "What claims M1 and M2 need of one benchmark: per nodule, whether each stage hits it at a number of candidates a scan."
     items = nodules["seriesuid"] + ":" + nodules.groupby("seriesuid").cumcount().astype(str)
@@ -439,8 +444,8 @@ def sensitivity_numbers(nodules, raw, found, scans):
         marks = raw[raw["source"] == network]
         for per_scan in (4, 8):
             detected = hit_scores(nodules, marks) >= score_at(marks, per_scan, scans)
-            frames.append(pd.DataFrame({"claim": "M1", "measure": f"detected-{per_scan}", "network": network, "condition": size,
-                                        "item": items, "value": detected.astype(int)}))
+            frame = {"claim": "M1", "measure": f"detected-{per_scan}", "network": network, "condition": size, "item": items}
+            frames.append(pd.DataFrame(frame | {"value": detected.astype(int)}))
     threshold = score_at(found, 100, scans)
     detected = hit_scores(nodules, found) >= max(threshold, np.nextafter(-np.inf, 0))
     kept = (found["score"] >= threshold).sum() / scans
@@ -453,11 +458,15 @@ def sensitivity_curve(nodules, marks, scans):
     "Sensitivity against candidates a scan: DataFrame per_scan, sensitivity."
     best = np.sort(hit_scores(nodules, marks))[::-1]
     per_scan = np.geomspace(0.5, 100, 40)
-    return pd.DataFrame({"per_scan": per_scan, "sensitivity": [np.mean(best >= max(score_at(marks, n, scans), -1e9)) for n in per_scan]})
+    sensitivity = [np.mean(best >= max(score_at(marks, n, scans), -1e9)) for n in per_scan]
+    return pd.DataFrame({"per_scan": per_scan, "sensitivity": sensitivity})
 
-# %% ../nbs/08_candidates.ipynb #e81975a8
+# %% ../nbs/08_candidates.ipynb #8e819910
 def attack_crops(networks, volumes, nodules, settings, calibration_score, generator):
-    "Whether the central nodule of each crop (N, 1, S, S, S) still gives a blob at `calibration_score`: clean, under PGD, under random noise; bool (N,) each."
+    """Whether the nodule at the centre of each crop (N, 1, S, S, S) gives a blob at `calibration_score`.
+
+    Returns bool (N,) for each of clean, under PGD on the blob loss, and under random noise of the same norm.
+    """
     sigma = settings.cg_sigma / settings.cg_spacing
     target = torch.stack([blobs(volumes.shape[2:], table[["z", "y", "x"]].to_numpy(), sigma) for table in nodules])[:, None]
     centre = (torch.tensor(volumes.shape[2:]) - 1) / 2
@@ -474,13 +483,15 @@ def attack_crops(networks, volumes, nodules, settings, calibration_score, genera
         return (torch.where(near, heat, 0.0).flatten(1).amax(1) >= calibration_score).numpy()
 
     limits = {"eps": settings.attack_eps, "bounds": (0.0, 1.0), "generator": generator}
-    attack = pgd.pgd(lambda batch, goal: blob_loss(logits(batch), goal), volumes, context=(target,), steps=settings.attack_steps, **limits)
-    noisy = pgd.random_noise(volumes, norm="linf", **limits)
+    attack = pgd.pgd(
+        lambda batch, goal: blob_loss(logits(batch), goal), volumes, context=(target,), steps=settings.attack_steps, **limits
+    )
+    noisy = pgd.random_noise(volumes, **limits)
     return {"clean": detected(volumes), "pgd": detected(attack.best), "random": detected(noisy)}
 
 
 def attack_numbers(run, networks, data, raw):
-    "Claim M7 on benchmark nodules: detected at the blob score that leaves `cg_per_scan` validation candidates a scan, clean, under PGD and under random noise."
+    "Claim M7 on benchmark nodules: detected, at the blob score that leaves `cg_per_scan` candidates a validation scan, clean and attacked."
     settings, generator = run.settings, run.generator("candidates", "attack")
     threshold = score_at(raw[raw["source"] == "blob"], settings.cg_per_scan, raw["seriesuid"].nunique())
     frames = []
@@ -494,11 +505,12 @@ def attack_numbers(run, networks, data, raw):
         nodules["radius"] = nodules["diameter_mm"] / 2 / settings.cg_spacing
         starts = np.round(nodules[["z", "y", "x"]].to_numpy()).astype(int) - settings.cg_crop // 2
         parts = [_crop(volume, nodules.iloc[[i]], start, settings.cg_crop) for i, start in enumerate(starts)]
-        found = attack_crops(networks, torch.stack([part for part, _ in parts])[:, None], [t for _, t in parts], settings, threshold, generator)
+        volumes, tables = torch.stack([part for part, _ in parts])[:, None], [table for _, table in parts]
+        found = attack_crops(networks, volumes, tables, settings, threshold, generator)
         for condition, detected in found.items():
             items = [f"{uid}:{i}" for i in range(len(nodules))]
-            frames.append(pd.DataFrame({"claim": "M7", "measure": "detected", "network": "blob", "condition": condition,
-                                        "item": items, "value": detected.astype(int)}))
+            frame = {"claim": "M7", "measure": "detected", "network": "blob", "condition": condition, "item": items}
+            frames.append(pd.DataFrame(frame | {"value": detected.astype(int)}))
     return pd.concat(frames, ignore_index=True)
 
 # %% ../nbs/08_candidates.ipynb #9ce9cf60

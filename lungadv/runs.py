@@ -64,7 +64,7 @@ STAGES = {
     },
     "benchmarks": Stage("lungadv.benchmarks:build", 2, ("candidates", *(f"fpr/{name}" for name in STRATEGIES))),
     "stress": Stage("lungadv.stress:build", 2, ("banks", *(f"fpr/{name}" for name in STRATEGIES))),
-    "claims": Stage("lungadv.claims:build", 1, ("two_moons", "benchmarks", "stress")),
+    "claims": Stage("lungadv.claims:build", 1, ("two_moons", "candidates", "benchmarks", "stress")),
 }
 
 

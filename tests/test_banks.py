@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lungadv import banks, ct, runs, synthesizer
+from lungadv import banks, ct, fpr, runs, synthesizer
 
 SIZE = 16
 SETTINGS = SimpleNamespace(
@@ -158,7 +158,7 @@ def test_stored_patches_keep_their_decisions_and_the_counts_say_so(tmp_path, mon
     table, found = banks.perturbed_bank(Detector(), table, start, 0, SETTINGS, generator(), "test")
     counts = banks.store(tmp_path, "noise", table, found, Detector(), torch.device("cpu"))
     monkeypatch.setattr(runs, "require", lambda run, stage: tmp_path)
-    stored, again = banks.load(None, "noise")
+    stored, again = fpr.load_bank(None, "noise")
     assert again.dtype == torch.float32 and (again - found).abs().max() <= 2**-12
     assert counts["changed_by_float16"] == 0 and counts["stored"] == 10
     assert counts["positive_after"] == (stored["confidence_after"] > 0.5).sum()
@@ -182,4 +182,4 @@ def test_decisions_changed_by_rounding_are_counted(tmp_path):
 
 def test_unknown_bank_is_an_input_error():
     with pytest.raises(runs.InputError, match="unknown bank 'negatives'"):
-        banks.load(None, "negatives")
+        fpr.load_bank(None, "negatives")
