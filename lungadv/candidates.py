@@ -133,7 +133,7 @@ def blob_loss(logits, target):
     loss = torch.where(peak, (1 - p) ** 2 * log_p, (1 - target) ** 4 * p**2 * log_q)
     return -loss.flatten(1).sum(1) / peak.flatten(1).sum(1).clamp(min=1)
 
-# %% ../nbs/08_candidates.ipynb #37eaada0
+# %% ../nbs/08_candidates.ipynb #95641dfb
 def training_grids(run, data):
     "Every scan of `data` as (unit volume float16 (D, H, W), lungs, nodules table with voxel centres z, y, x and radius in voxels)."
     grids = []
@@ -149,7 +149,8 @@ def training_grids(run, data):
 def crops(grids, size, batch_size, rng, only=None):
     """Endless batches of crops (N, 1, size, size, size), half of them around a nodule, and their nodules (tables with z, y, x in the crop).
 
-    Crops are flipped, and their contrast is lowered at random, which makes faint nodules, rare in training, of bright ones. `only` names the nodule types that count; the others are left out of the tables.
+    Crops are flipped, and their contrast is lowered at random, which makes faint nodules, rare in training, of bright ones.
+    `only` names the nodule types that count; the others are left out of the tables.
     """
     if only is not None:
         grids = [(volume, lungs, nodules[nodules["type"].isin(only)]) for volume, lungs, nodules in grids]
@@ -321,7 +322,7 @@ def _table(grid, voxels, scores, source, diameters):
     columns = {"seriesuid": grid.uid, "coordX": world[:, 0], "coordY": world[:, 1], "coordZ": world[:, 2]}
     return pd.DataFrame(columns | {"score": scores.astype(float), "source": source, "diameter_mm": diameters})
 
-# %% ../nbs/08_candidates.ipynb #0e973cea
+# %% ../nbs/08_candidates.ipynb #8c38c88b
 def rarity(scores, reference, scans):
     "1 / (1 + candidates a scan at this score or above), from the sorted scores of `scans` validation scans; higher is rarer."
     above = len(reference) - np.searchsorted(reference, scores, side="left")
@@ -356,13 +357,13 @@ def calibrate(raw, scans, settings):
 
 
 def detect(networks, scan, lungs, settings):
-    """Candidates of a scan: seriesuid, coordX, coordY, coordZ (LPS mm), score (common, in (0, 1]), source, diameter_mm (NaN where no box says).
+    """Candidates of a scan: seriesuid, coordX, coordY, coordZ (LPS mm), score (common, in (0, 1]), source, diameter_mm (NaN: no box).
 
     `networks` as from `load_networks`; `lungs` bool (z, y, x) on the scan's voxels.
     """
     return union(raw_candidates(networks, scan, lungs, settings), networks["calibration"], settings)
 
-# %% ../nbs/08_candidates.ipynb #30e3ca96
+# %% ../nbs/08_candidates.ipynb #82dc4c6d
 def save_networks(networks, folder):
     "Write <name>.safetensors of each network, calibration.safetensors and networks.json into `folder`."
     for name in NETWORKS:
@@ -378,7 +379,7 @@ def save_networks(networks, folder):
 def load_networks(folder):
     "The three networks in eval mode, frozen, and their calibration. Raises runs.InputError if they are not in `folder`."
     if not (folder / "networks.json").exists():
-        raise runs.InputError(f"no candidate networks in {folder}: networks.json is missing; give a folder that `make reproduce` has filled")
+        raise runs.InputError(f"no candidate networks in {folder}: networks.json is missing; give one that `make reproduce` filled")
     facts = json.loads((folder / "networks.json").read_text())
     networks = {"blob": ResUNet(facts["width"]), "blob-ggo": ResUNet(facts["width"]), "rpn": RPN(facts["width"], facts["anchors"])}
     for name, network in networks.items():

@@ -240,14 +240,14 @@ def _crop(patches, start, size):
     z, y, x = start
     return patches[..., z : z + size, y : y + size, x : x + size]
 
-# %% ../nbs/09_fpr.ipynb #fce7d578
+# %% ../nbs/09_fpr.ipynb #a9a5cd9f
 def draw(pool, count, size, generator):
     """`count` random patches of a pool (N, 1, Q, Q, Q), shifted, turned and flipped: (count, 1, size, size, size) in [0, 1].
 
     The pool is int16 HU or in [0, 1].
     """
     groups = []
-    for group in torch.randint(len(pool), (count,), generator=generator).split(4):  # one symmetry for every four is varied enough, and cheap
+    for group in torch.randint(len(pool), (count,), generator=generator).split(4):  # one symmetry for four is varied enough
         shift = torch.randint(pool.shape[-1] - size + 1, (3,), generator=generator).tolist()
         axes = torch.randperm(3, generator=generator).add(2).tolist()
         flips = (torch.rand(3, generator=generator) < 0.5).nonzero().flatten().add(2).tolist()

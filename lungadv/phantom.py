@@ -722,15 +722,15 @@ def _grain(shape, rng):
     grain = ndimage.gaussian_filter(rng.standard_normal(shape).astype(np.float32), 1.0)
     return grain / max(grain.std(), 1e-6)
 
-# %% ../nbs/04_phantom.ipynb #8fd674aa
+# %% ../nbs/04_phantom.ipynb #0016ebd7
 def draw_mimic(hu, grid, person, placer, kind, trees, rng):
     """Place and paint one mimic; returns its centre (mm, z y x) and the diameter (mm) of the sphere of its volume."""
-    value = rng.uniform(-60, 60)
+    value = rng.uniform(-20, 70)
     width = max(grid.voxel, rng.uniform(0, 2.0))
     if kind == "bifurcation":
         forks = placer.tree_radius
         good = np.flatnonzero((forks > 1.1) & (forks < 2.4))
-        radius = rng.uniform(2.4, 4.4)
+        radius = rng.uniform(2.6, 5.0)
         for k in rng.permutation(good)[:400]:
             centre = placer.tree_ends[k]
             if grid.at(person.lung, centre[None])[0] < -radius and placer.free(centre, radius):
@@ -741,7 +741,7 @@ def draw_mimic(hu, grid, person, placer, kind, trees, rng):
         lines = [(centre, centre + rng.normal(0, 1, 3) * radius * 0.4, radius, radius * 0.8)]
         lines += [(centre, centre + d * radius * rng.uniform(1.6, 3), radius * 0.6, radius * 0.35) for d in _directions(rng, 3)]
     elif kind == "end-on vessel":
-        radius = rng.uniform(2.0, 4.2)
+        radius = rng.uniform(2.2, 5.0)
         centre = placer.place("isolated", 1.8 * radius, "mimics", "mimics")
         axis = np.array([1.0, *rng.normal(0, 0.15, 2)]) * radius * rng.uniform(1.0, 2.2)
         lines = [(centre - axis, centre + axis, radius, radius * rng.uniform(0.5, 0.9))]
@@ -831,7 +831,7 @@ def _paint_ellipsoid(hu, grid, centre, half, frame, width, value, rng):
     part += share * np.maximum(value - part, 0)
     return float(np.cbrt(share.sum() * grid.step.prod() * 6 / np.pi))
 
-# %% ../nbs/04_phantom.ipynb #1f2be827
+# %% ../nbs/04_phantom.ipynb #4dc2dcf0
 @dataclass
 class Phantom:
     """One simulated person.
@@ -882,7 +882,7 @@ def simulate(recipe, seed, index):
     rng = stream(seed, index, "mimics")
     placer.rng = rng
     traps = []
-    for kind in rng.choice(MIMICS, recipe["mimics"], p=(0.2, 0.17, 0.17, 0.12, 0.12, 0.06, 0.1, 0.06)):
+    for kind in rng.choice(MIMICS, recipe["mimics"], p=(0.25, 0.25, 0.16, 0.08, 0.15, 0.03, 0.05, 0.03)):
         centre, diameter = draw_mimic(hu, grid, person, placer, str(kind), trees, rng)
         traps.append((grid.index(centre), diameter, str(kind)))
     kernel = "sharp" if recipe["shift"] else "soft"

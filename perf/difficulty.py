@@ -1,0 +1,123 @@
+"""How hard is a run's detection task? A classical detector and the trained strategies on the validation scans.
+
+The classical detector is a multi-scale Laplacian of Gaussian inside the lungs. The embedded task is hard enough when it stays
+under a CPM of 0.4, and neither hopeless nor saturated when baseline-ce lies between 0.6 and 0.9.
+
+    python perf/difficulty.py --profile quick --seed 0
+"""
+
+import numpy as np
+import pandas as pd
+import typer
+from scipy import ndimage
+from tqdm import tqdm
+
+from lungadv import benchmarks, ct, datasets, runs
+from lungadv.cli import Data, Profile, Seed, one_line_errors
+
+DIAMETERS = np.geomspace(6, 20, 5)  # mm, of the balls that the scales match
+THRESHOLDS = (-750, -600, -450, -300)  # HU of a peak, from ground glass to solid; the best one is reported
+MARGIN_MM = 2.0  # around the lungs, for nodules that the mask leaves out at the pleura
+CEILING_HU = 100.0  # calcium above it would outshine soft tissue
+TOP = 100  # marks a scan
+GATES = {"LoG": (0.0, 0.4), "baseline-ce": (0.6, 0.9)}
+
+
+def near_lungs(lungs, spacing):
+    """The voxels at most MARGIN_MM from the lungs: bool (z, y, x); spacing in mm as (x, y, z)."""
+    return ndimage.distance_transform_edt(~lungs, sampling=spacing[::-1]) <= MARGIN_MM
+
+
+def blobness(hu, spacing, diameter):
+    """- sigma^2 times the Laplacian of the Gaussian-smoothed HU, sigma = diameter / (2 sqrt 3): largest at a ball of that diameter.
+
+    hu (z, y, x), spacing in mm as (x, y, z). In HU, equal for equal contrast at every scale.
+    """
+    sigma = diameter / (2 * np.sqrt(3)) / np.array(spacing[::-1])  # voxels
+    return -sum(s**2 * ndimage.gaussian_filter(hu, sigma, order=order) for s, order in zip(sigma, 2 * np.eye(3, dtype=int), strict=True))
+
+
+def peaks(scan, lungs):
+    """The local maxima of the largest blobness over all scales: coordX, coordY, coordZ, probability (HU of response), hu, diameter_mm."""
+    search = near_lungs(lungs, scan.spacing)
+    box = ndimage.find_objects(search.astype(np.uint8))[0]
+    search, inside, hu = search[box], lungs[box], np.clip(scan.hu[box].astype(np.float32), ct.HU_MIN, CEILING_HU)
+    hu[~search] = np.median(hu[inside])  # the chest wall is no blob's surrounding
+    scales = np.stack([blobness(hu, scan.spacing, diameter) for diameter in DIAMETERS])
+    best = scales.max(axis=0)
+    index = np.argwhere(search & (best > 0) & (best == ndimage.maximum_filter(best, 3)))
+    at = tuple(index.T)
+    smooth = ndimage.gaussian_filter(hu, 1 / np.array(scan.spacing[::-1]))  # by 1 mm: a noisy voxel passes no threshold
+    places = pd.DataFrame(scan.to_world(index + [axis.start for axis in box]), columns=datasets.XYZ)
+    return places.assign(probability=best[at], hu=smooth[at], diameter_mm=DIAMETERS[scales.argmax(axis=0)[at]])
+
+
+def suppress(found):
+    """The TOP strongest peaks of which none lies in the ball of a stronger one."""
+    rest, kept = found.sort_values("probability", ascending=False), []
+    while len(rest) and len(kept) < TOP:
+        kept.append(rest.iloc[0])
+        distance = np.linalg.norm(rest[datasets.XYZ] - kept[-1][datasets.XYZ].to_numpy(float), axis=1)
+        rest = rest[distance > kept[-1]["diameter_mm"] / 2]
+    return pd.DataFrame(kept, columns=found.columns).astype(float)
+
+
+def log_marks(data):
+    """The classical detector's marks on all scans, for each threshold: {name: DataFrame of seriesuid, coordX, ..., probability}."""
+    marks = {f"LoG {threshold} HU": [] for threshold in THRESHOLDS}
+    for uid in tqdm(data.uids, desc="Laplacian of Gaussian", disable=None):
+        found = peaks(data.scan(uid), data.lungs(uid))
+        for name, threshold in zip(marks, THRESHOLDS, strict=True):
+            marks[name].append(suppress(found[found["hu"] > threshold]).assign(seriesuid=uid))
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in marks.items()}
+
+
+def strategy_marks(run):
+    """The marks of every strategy that the run has trained, as written beside its weights."""
+    marks = {}
+    for name in runs.STRATEGIES:
+        path = run.path("fpr", name, "validation.csv")
+        if path.exists():
+            table = pd.read_csv(path, dtype={"seriesuid": str})
+            marks[name] = table[table["kind"] == "candidate"].rename(columns={"confidence": "probability"})
+    return marks
+
+
+def difficulty(run):
+    """A row for each detector: cpm, lower, upper, found (share of nodules with any mark) and the CPM of each nodule type."""
+    data = datasets.load(run).of("validation")
+    marks = log_marks(data) | strategy_marks(run)
+    scores = benchmarks.evaluate(marks, data.annotations, data.excluded, data.uids, run.settings.froc_bootstraps, run.seed)
+    rows = {}
+    for name, score in scores["all", "dropped"].items():
+        lower, upper = score.cpm_interval
+        rows[name] = {"cpm": score.cpm, "lower": lower, "upper": upper, "found": score.counts["nodules_found"] / score.counts["nodules"]}
+        rows[name] |= {kind: scores[kind, "dropped"][name].cpm for kind in sorted(data.annotations["type"].unique())}
+    return pd.DataFrame.from_dict(rows, orient="index"), data
+
+
+def verdict(table, detector):
+    """Whether a gate holds, in words: by the best of the detector's rows."""
+    low, high = GATES[detector]
+    cpm = table["cpm"][[name.startswith(detector) for name in table.index]].max()
+    if np.isnan(cpm):
+        return f"not measured: the run has no {detector}"
+    holds = "holds" if low <= cpm <= high else "does NOT hold"
+    return f"{holds}: {detector} has a CPM of {cpm:.3f}, wanted between {low} and {high}"
+
+
+@one_line_errors
+def main(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom"):
+    """Measure how hard a run's validation scans are for a classical detector and for its trained networks."""
+    run = runs.open_run(profile, seed, data)
+    table, part = difficulty(run)
+    counts = ", ".join(f"{count} {kind}" for kind, count in part.annotations["type"].value_counts().items())
+    typer.echo(f"{len(part.uids)} validation scans, {len(part.annotations)} nodules: {counts}")
+    typer.echo("CPM with its 95 % interval over scans, share of nodules found by any mark, CPM of each type alone")
+    typer.echo(table.to_string(float_format="{:.3f}".format))
+    for detector in GATES:
+        typer.echo(f"gate {verdict(table, detector)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
