@@ -10,7 +10,6 @@ from lungadv import pipeline, runs
 
 terms = {name: str(config[name]) for name in ("profile", "seed", "data")}
 run = runs.open_run(terms["profile"], int(terms["seed"]), terms["data"])
-manifest = [] if run.data == "phantom" else [run.data]
 # The ledger pools the finished runs of other seeds: it is made again when one more has come.
 others = [str(other.path("benchmarks", "provenance.json")) for other in pipeline.finished_seeds(run) if other.seed != run.seed]
 steps = pipeline.present()
@@ -33,7 +32,7 @@ for step in steps:
                 notebook=pipeline.notebook_path(step),
                 sources=pipeline.sources(step),
                 stages=[f"{name}/provenance.json" for name in step.needs],
-                manifest=manifest if step.stage == "datasets" else [],
+                manifest=pipeline.manifest_files(run) if step.stage == "datasets" else [],
                 seeds=others if step.stage == "claims" else [],
             output:
                 pipeline.outputs(step),

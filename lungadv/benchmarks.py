@@ -107,22 +107,22 @@ def evaluate(marks, annotations, excluded, scans, bootstraps, seed):
         for task, (included, left_out) in tasks.items()
     }
 
-# %% ../nbs/11_benchmarks.ipynb #645dd016
-def table2(scores):
+# %% ../nbs/11_benchmarks.ipynb #92ff8d55
+def table2(scores, settings):
     """A row for each benchmark and strategy, all values in [0, 1]: scores is {benchmark: {strategy: Froc}}.
 
-    Columns: benchmark, strategy (as in the paper), cpm, lower, upper, fp_0.125 ... fp_8 as measured, then paper_cpm, paper_fp_0.125 ...
-    as printed with paper_fp_0.25_implied; empty for a strategy that is not the paper's.
+    Columns: benchmark, strategy (as in the paper), updates (of the classifier, in all), cpm, lower, upper, fp_0.125 ... fp_8 as measured,
+    then paper_cpm, paper_fp_0.125 ... as printed with paper_fp_0.25_implied; empty for a strategy that is not the paper's.
     """
     printed = printed_table2().set_index(["benchmark", "strategy"])[["cpm", *FP_COLUMNS, "fp_0.25_implied"]].div(100).add_prefix("paper_")
     rows = [
-        {"benchmark": benchmark, "strategy": title} | summary(by_name[name])
+        {"benchmark": benchmark, "strategy": title, "updates": fpr.total_updates(name, settings)} | summary(by_name[name])
         for benchmark, by_name in scores.items()
         for name, title in runs.STRATEGIES.items()
     ]
     return pd.DataFrame(rows).join(printed, on=["benchmark", "strategy"]).round(4)
 
-# %% ../nbs/11_benchmarks.ipynb #32e114c0
+# %% ../nbs/11_benchmarks.ipynb #7af4b2e5
 def build(run):
     """Write benchmarks/: marks/<dataset>/<strategy>.csv, froc.csv, curves.csv, by_type.csv, differences.csv, table2.csv."""
     with runs.writing(run, "benchmarks") as folder:
@@ -136,11 +136,11 @@ def build(run):
             part = data.of(dataset)
             seed = run.rng("benchmarks", dataset).integers(2**32)
             scores[dataset] = evaluate(marks, part.annotations, part.excluded, part.uids, run.settings.froc_bootstraps, seed)
-        for name, table in tables(scores).items():
+        for name, table in tables(scores, run.settings).items():
             table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
 
 
-def tables(scores):
+def tables(scores, settings):
     """The stage's tables by name from {dataset: what `evaluate` gives}."""
     rows = [
         {"benchmark": dataset, "subset": subset, "excluded": rule, "strategy": name, "nodules": score.counts["nodules"]} | summary(score)
@@ -161,5 +161,5 @@ def tables(scores):
         "by_type": rows[rows["subset"] != "all"].drop(columns="excluded").rename(columns={"subset": "type"}),
         "curves": curves[["benchmark", "strategy", "fp_per_scan", "sensitivity"]],
         "differences": pd.concat([differences(by_benchmark, subset) for subset, by_benchmark in complete.items()]),
-        "table2": table2(on_benchmarks["all"]),
+        "table2": table2(on_benchmarks["all"], settings),
     }

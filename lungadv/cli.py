@@ -31,7 +31,7 @@ class FileFormat(StrEnum):
 
 
 def one_line_errors(command):
-    """Bad input ends a command with one line on stderr and exit code 1."""
+    """Bad input, or a file that cannot be read or written, ends a command with one line on stderr and exit code 1."""
 
     @functools.wraps(command)
     def wrapped(*arguments, **options):
@@ -39,7 +39,7 @@ def one_line_errors(command):
 
         try:
             return command(*arguments, **options)
-        except (InputError, ValueError) as error:
+        except (InputError, ValueError, OSError) as error:
             typer.echo("error: " + " ".join(str(error).split()), err=True)
             raise typer.Exit(1) from None
 

@@ -45,23 +45,41 @@ def load_settings(folder):
     return SimpleNamespace(**json.loads((_weights_file(folder).parent / "provenance.json").read_text(encoding="utf-8"))["settings"])
 
 
+def load_networks(folder):
+    """The networks of candidate generation, that of false positive reduction, and their settings. Raises InputError for none or broken ones."""
+    from safetensors import SafetensorError
+
+    from lungadv import candidates, fpr
+
+    folder = Path(folder)
+    if not is_weights(folder):
+        raise runs.InputError(f"{folder} holds no weights: give a finished run's folder, or one with its candidates/ and fpr/{STRATEGY}/")
+    try:
+        networks = candidates.load_networks(folder / "candidates")
+        return networks, fpr.load_weights(_weights_file(folder).parent), load_settings(folder)
+    except (SafetensorError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise runs.InputError(f"the weights in {folder} cannot be loaded ({reason}): give those of a finished run of this version") from None
+
+
 def detect(scan, weights):
     """The findings in a scan, most probable first: a DataFrame of COLUMNS, coordinates in LPS mm, probability and uncertainty in [0, 1].
 
     The diameter is that of the candidate's box, NaN where candidate generation gave a point alone.
-    `weights` is a folder of weights. Raises InputError when it holds none.
+    `weights` is a folder of weights. Raises InputError when it holds none, or broken ones, or when the scan shows no lungs.
     """
     from lungadv import candidates, fpr
 
-    if not is_weights(weights):
-        raise runs.InputError(f"{weights} holds no weights: give a finished run's folder, or one with its candidates/ and fpr/{STRATEGY}/")
-    settings = load_settings(weights)
-    found = candidates.detect(candidates.load_networks(Path(weights) / "candidates"), scan, ct.lung_mask(scan), settings)
+    networks, network, settings = load_networks(weights)
+    lungs = ct.lung_mask(scan)
+    if not lungs.any():
+        raise runs.InputError(f"no lungs were found in scan '{scan.uid}': give a CT of the chest, in HU")
+    found = candidates.detect(networks, scan, lungs, settings)
     if found.empty:
         return pd.DataFrame(columns=COLUMNS)
     centres = found[["coordX", "coordY", "coordZ"]].to_numpy(float)
     patches = ct.to_unit(ct.extract_patches(scan, centres, settings.patch_size, settings.patch_spacing))
-    probability, uncertainty = fpr.predict(fpr.load_weights(_weights_file(weights).parent), patches)
+    probability, uncertainty = fpr.predict(network, patches)
     findings = found.assign(seriesuid=scan.uid, probability=np.asarray(probability), uncertainty=np.asarray(uncertainty))
     return findings[COLUMNS].sort_values("probability", ascending=False, ignore_index=True)
 

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['MARGIN', 'BANKS', 'STRATEGIES', 'conv', 'DenseBlock', 'DenseUNet', 'FPR', 'predict', 'label_candidates', 'positions',
-           'random_positions', 'patch_positions', 'build_patches', 'load_patches', 'read_patches', 'load_bank', 'draw',
-           'Strategy', 'mixture', 'classification_batches', 'outline_batches', 'train', 'classification_loss',
-           'outline_loss', 'soft_dice', 'new_network', 'save_network', 'load_weights', 'load_network', 'build_outline',
-           'build']
+           'clear_positions', 'patch_positions', 'build_patches', 'load_patches', 'read_patches', 'load_bank', 'draw',
+           'Strategy', 'total_updates', 'mixture', 'classification_batches', 'outline_batches', 'train',
+           'classification_loss', 'outline_loss', 'soft_dice', 'new_network', 'save_network', 'load_weights',
+           'load_network', 'build_outline', 'build']
 
-# %% ../nbs/09_fpr.ipynb #05cb53f0
+# %% ../nbs/09_fpr.ipynb #44459821
 import json
 from dataclasses import dataclass
 
@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from scipy.spatial import cKDTree
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -120,11 +119,13 @@ def _centre_max(maps):
     low, high = maps.shape[-1] // 4, maps.shape[-1] - maps.shape[-1] // 4
     return maps[..., low:high, low:high, low:high].amax(dim=(2, 3, 4))
 
-# %% ../nbs/09_fpr.ipynb #280a30b6
+# %% ../nbs/09_fpr.ipynb #d5d12448
 @torch.no_grad()
 def predict(network, patches, batch_size=64):
     "Confidence and uncertainty, each (N,), of patches (N, 1, P, P, P) in [0, 1]; a logits network's uncertainty is 1 - |2p - 1|."
-    out = torch.cat([network(batch).float() for batch in patches.split(batch_size)]) if len(patches) else torch.empty(0, 2)
+    device = next((p.device for p in network.parameters()), patches.device)
+    out = [network(batch.to(device)).float().cpu() for batch in patches.split(batch_size)] if len(patches) else [torch.empty(0, 2)]
+    out = torch.cat(out)
     if network.output == "evidence":
         return evidence.confidence(out), evidence.uncertainty(out)
     confidence = out.softmax(dim=1)[:, 1]
@@ -148,21 +149,17 @@ def positions(table):
     "World coordinates (N, 3) in mm of a table's rows."
     return table[["coordX", "coordY", "coordZ"]].to_numpy(float).reshape(-1, 3)
 
-# %% ../nbs/09_fpr.ipynb #ffb1b81b
-def random_positions(lungs, scan, avoid, count, margin, rng):
-    """`count` random world positions (count, 3) in the lungs, at least `margin` mm from the rows of `avoid`.
+# %% ../nbs/09_fpr.ipynb #6febc118
+def clear_positions(lungs, scan, findings, width, count, rng):
+    """Up to `count` random world positions (count, 3) in the lungs (bool (z, y, x)) whose cube of `width` mm holds no nodule of `findings`.
 
-    Fewer are returned when the lungs have no more room.
+    A nodule is taken as the box of its diameter. Fewer positions are returned when the lungs have no more room.
     """
     voxels = np.argwhere(lungs)
-    if len(voxels) == 0:
-        return np.empty((0, 3))
-    voxels = voxels[rng.permutation(len(voxels))[: 50 * count]]
-    points = scan.to_world(voxels)
-    if len(avoid):
-        distance, _ = cKDTree(positions(avoid)).query(points)
-        points = points[distance >= margin]
-    return points[:count]
+    points = scan.to_world(rng.permutation(voxels)[: 100 * count]) if len(voxels) else np.empty((0, 3))
+    reach = width / 2 + findings["diameter_mm"].to_numpy() / 2
+    apart = np.abs(points[:, None] - positions(findings)).max(axis=2)
+    return points[(apart >= reach).all(axis=1)][:count]
 
 
 def patch_positions(run, data, uid, candidates, rng):
@@ -171,8 +168,8 @@ def patch_positions(run, data, uid, candidates, rng):
     mine = {name: table[table["seriesuid"] == uid] for name, table in vars(data).items() if isinstance(table, pd.DataFrame)}
     nodules, excluded = mine["annotations"], mine["excluded"]
     found = candidates[candidates["seriesuid"] == uid].nlargest(run.settings.fpr_candidates, "score")
-    avoid = pd.concat([nodules, excluded])
-    background = random_positions(data.lungs(uid), scan, avoid, run.settings.fpr_backgrounds, 25.0, rng)
+    width = run.settings.patch_size * run.settings.patch_spacing
+    background = clear_positions(data.lungs(uid), scan, pd.concat([nodules, excluded]), width, run.settings.fpr_backgrounds, rng)
     rows = [
         nodules.assign(kind="nodule", label=1),
         found.assign(kind="candidate", label=label_candidates(found, nodules, excluded)),
@@ -255,7 +252,7 @@ def draw(pool, count, size, generator):
     patches = torch.cat(groups)
     return ct.to_unit(patches.float()) if pool.dtype == torch.int16 else patches.float()
 
-# %% ../nbs/09_fpr.ipynb #8283541d
+# %% ../nbs/09_fpr.ipynb #dbf5af86
 @dataclass(frozen=True)
 class Strategy:
     "How a row of Table II is trained: its output, the strategy it starts from, the banks beside the real positives and negatives."
@@ -276,6 +273,14 @@ STRATEGIES = {
     "beta+perturb": Strategy(positives=("perturbed",), negatives=("noise",)),
     "beta+perturb+syn": Strategy(positives=("synthetic-pgd", "perturbed"), negatives=("noise",)),
 }
+
+
+def total_updates(strategy, settings):
+    "Classification updates that the weights of a row of Table II have seen, those of its starting point included."
+    start = STRATEGIES[strategy].start
+    if start == "outline":
+        return settings.fpr_updates
+    return settings.fpr_finetune_updates + total_updates(start.removeprefix("fpr/"), settings)
 
 
 def mixture(real, banks, count):
@@ -300,16 +305,21 @@ def outline_batches(patches, outlines, size, batch_size, generator):
         both = draw(pool, batch_size, size, generator)
         yield both[:, :1].contiguous(memory_format=torch.channels_last_3d), both[:, 1:]
 
-# %% ../nbs/09_fpr.ipynb #e4dc6730
+# %% ../nbs/09_fpr.ipynb #1d62db55
 def train(network, loss, batches, updates, rate=1e-3, decay=0.95, desc="training"):
-    "Train on `updates` batches with Adam and cosine decay; leaves the moving average of the weights in `network`, returns the losses."
+    """Train on `updates` batches with Adam and cosine decay, on the accelerator if there is one; returns the loss of each update.
+
+    The moving average of the weights is left in `network`. Raises FloatingPointError when the loss is no longer finite.
+    """
+    device = runs.device()
+    network.to(device)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     network.train()
     losses = []
     for _ in tqdm(range(updates), desc=desc, mininterval=2):
-        value = loss(network, *next(batches))
+        value = loss(network, *(part.to(device) for part in next(batches)))
         if not value.isfinite():
             raise FloatingPointError(f"{desc}: the loss is {value.item()} at update {len(losses)}; lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
@@ -319,7 +329,7 @@ def train(network, loss, batches, updates, rate=1e-3, decay=0.95, desc="training
         average.update_parameters(network)
         losses.append(value.item())
     network.load_state_dict(average.module.state_dict())
-    network.eval()
+    network.cpu().eval()
     return losses
 
 
@@ -387,7 +397,7 @@ def build_outline(run):
         numbers.to_csv(folder / "numbers.csv", index=False)
     return run.path("outline")
 
-# %% ../nbs/09_fpr.ipynb #bc0a7c39
+# %% ../nbs/09_fpr.ipynb #ffc97f56
 def build(run, strategy):
     """Train one row of Table II: fpr/<strategy>/weights.safetensors.
 
@@ -406,6 +416,8 @@ def build(run, strategy):
         network.load_state_dict(start, strict=plan.start != "outline")
         table, hu = read_patches(run, "train")
         real = {label: hu[torch.tensor((table["label"] == label).to_numpy())] for label in (0, 1)}
+        if not (len(real[0]) and len(real[1])):
+            raise runs.InputError(f"{len(real[1])} training patches of nodules, {len(real[0])} others: both needed, see annotations.csv")
         pools = {
             label: mixture(real[label], [load_bank(run, name)[1] for name in names], settings.fpr_batch // 2)
             for label, names in ((1, plan.positives), (0, plan.negatives))

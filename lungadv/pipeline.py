@@ -73,6 +73,19 @@ STEPS = (  # a stage that no notebook tells of is built by its module alone
     *NOTEBOOK_STEPS,
     *(Step(name, stage=name) for name in runs.STAGES if name not in {step.stage for step in NOTEBOOK_STEPS}),
 )
+BUDGET = {  # minutes that the quick profile may take on 2 cores, step by step; one-thread steps in a row run two at a time
+    ("00_two_moons", "04_phantom", "05_scanner"): 1.0,
+    ("06_datasets",): 2.5,
+    ("08_candidates",): 4.5,
+    ("patches", "outline"): 1.7,
+    ("07_synthesizer", "09_fpr-baseline-ce", "09_fpr-baseline-beta"): 3.3,
+    ("09_fpr-baseline-beta-finetune",): 0.8,
+    ("10_banks",): 1.5,
+    tuple(f"09_fpr-{name}" for name in ("control", "beta+syn-random", "beta+syn", "beta+perturb", "beta+perturb+syn")): 2.5,
+    ("11_benchmarks",): 0.7,
+    ("12_stress_tests",): 1.2,
+    ("13_claims",): 0.3,
+}
 
 
 def present():
@@ -129,6 +142,14 @@ def _imported(code):
     package = Path(__file__).parent
     files = {package.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names if name.startswith("lungadv.")}
     return {path for path in files if path.exists()}
+
+
+def manifest_files(run):
+    """The manifest of a run and the tables that lie beside it; none for the phantom."""
+    if run.data == "phantom":
+        return []
+    beside = [Path(run.data).with_name(name) for name in ("annotations.csv", "annotations_excluded.csv", "mimics.csv")]
+    return [run.data, *(str(path) for path in beside if path.exists())]
 
 
 def settings_of(step, settings):
@@ -426,7 +447,7 @@ def render_readme():
     cells = json.loads((root / "nbs" / "index.ipynb").read_text(encoding="utf-8"))["cells"]
     text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     text = re.sub(r"\]\(\.\./", "](", text)  # seen from the root: pictures ...
-    text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](nbs/\1", text)  # ... and notebooks
+    text = re.sub(r"\]\((\d\d\w*_\w+\.ipynb)", r"](nbs/\1", text)  # ... and notebooks
     parts = {"ledger": _ledger, "table1": _table1, "table2": _table2, "cost": _cost}
     for name, render in parts.items():
         marker = f"<!-- {name} -->"
@@ -475,16 +496,21 @@ def _table2(folder):
 
 
 def _cost(folder):
-    """Seconds and memory of the committed run, stage by stage."""
+    """The budget of the quick profile, and beside it what the committed run took of it (seconds x threads / 2 cores)."""
     path = folder / "provenance.json"
-    if not path.exists():
-        return _missing(path)
-    made = json.loads(path.read_text())
-    rows = [(name, f"{stage['wall_seconds']:.0f}", stage["threads"], stage["peak_memory_mib"]) for name, stage in made["stages"].items()]
-    table = _markdown(pd.DataFrame(rows, columns=["stage", "seconds", "threads", "peak MiB"]))
+    made = json.loads(path.read_text()) if path.exists() else {"stages": {}, "run": None}
+    stages = {step.name: made["stages"][step.stage] for step in STEPS if step.stage in made["stages"]}
+    rows = []
+    for names, minutes in BUDGET.items():
+        ran = [stages[name] for name in names if name in stages]
+        used = sum(stage["wall_seconds"] * stage["threads"] for stage in ran) / 120
+        peak = max((stage["peak_memory_mib"] for stage in ran), default="")
+        rows.append((", ".join(names), f"{minutes:.1f}", f"{used:.1f}" if ran else "", peak))
+    rows.append(("sum", f"{sum(BUDGET.values()):.1f}", f"{sum(float(row[2] or 0) for row in rows):.1f}" if stages else "", ""))
+    table = _markdown(pd.DataFrame(rows, columns=["steps", "budget, minutes", "measured, minutes", "peak MiB"]))
     whole = made["run"]
     if not whole:
-        return table
+        return f"{_missing(path)}\n\n{table}" if not stages else table
     minutes, gib = whole["wall_seconds"] / 60, whole["peak_memory_mib"] / 1024
     return f"Measured: {minutes:.1f} minutes on {whole['cores']} cores, at most {gib:.1f} GiB of memory.\n\n{table}"
 

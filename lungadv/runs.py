@@ -87,13 +87,17 @@ def repo_root(start=None):
 def load_settings(profile, **overrides):
     """The settings of one profile as a namespace; values are Python literals, else text.
 
-    Raises InputError for an unknown profile or an override that names no setting.
+    Raises InputError for an unknown profile, a key of it that [DEFAULT] lacks (a misspelt one would be passed over
+    in silence), or an override that names no setting.
     """
     parser = configparser.ConfigParser(inline_comment_prefixes=("#",))
     parser.optionxform = str
     parser.read(repo_root() / "settings.ini", encoding="utf-8")
     if profile not in parser.sections():
         raise InputError(f"unknown profile '{profile}': choose one of {', '.join(parser.sections())}")
+    strange = sorted(set(parser[profile]) - set(parser.defaults()))
+    if strange:
+        raise InputError(f"settings.ini [{profile}]: '{strange[0]}' is not in [DEFAULT]: correct its name, or add it there")
     values = {key: _literal(text) for key, text in parser[profile].items()}
     unknown = sorted(set(overrides) - set(values))
     if unknown:
@@ -150,15 +154,19 @@ def runs_folder():
 def open_run(profile="tiny", seed=0, data="phantom", **overrides):
     """The run of these terms; its folder is runs/<data>-<profile>-<seed> (LUNGADV_RUNS moves `runs`).
 
-    `data` is "phantom" or the path of a manifest (see `datasets`).
+    `data` is "phantom" or the path of a manifest (see `datasets`); a manifest's folder is named after it and a hash of
+    its whole path, so that two manifests of one name do not share it.
     """
     settings = load_settings(profile, **overrides)
     if not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed {seed!r} is not a whole number from 0 up")
     if data != "phantom" and not Path(data).exists():
         raise InputError(f"manifest '{data}' does not exist: give the path of a CSV manifest, or 'phantom'")
-    data = data if data == "phantom" else str(Path(data).resolve())
-    return Run(profile, seed, data, settings, runs_folder() / f"{Path(data).stem}-{profile}-{seed}")
+    name = "phantom"
+    if data != "phantom":
+        data = str(Path(data).resolve())
+        name = f"{Path(data).stem}-{hashlib.sha256(data.encode()).hexdigest()[:8]}"
+    return Run(profile, seed, data, settings, runs_folder() / f"{name}-{profile}-{seed}")
 
 
 def device():
@@ -196,17 +204,23 @@ def build(run, stage):
 
 @contextmanager
 def writing(run, stage):
-    """A temporary folder that becomes the stage's folder, with provenance.json, when the block ends well."""
+    """A temporary folder that becomes the stage's folder, with provenance.json, when the block ends well.
+
+    The provenance describes the state in which the stage began. Of its outputs, those under 1 MiB are hashed: tables
+    and small weights, not gigabytes of voxels that follow from the seed.
+    """
     started, threads = time.perf_counter(), torch.get_num_threads()
     torch.set_num_threads(STAGES[stage].threads)
     inputs = {name: require(run, name) / "provenance.json" for name in STAGES[stage].needs}
+    provenance = describe(run, stage, inputs)
     final = run.path(stage)
     temporary = final.with_name(f".{final.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        provenance = describe(run, stage, inputs) | {
+        provenance |= {
+            "peak_memory_mib": peak_memory_mib(),
             "wall_seconds": round(time.perf_counter() - started, 2),
             "outputs": {str(path.relative_to(temporary)): sha256(path) for path in _small_files(temporary)},
         }
@@ -217,7 +231,7 @@ def writing(run, stage):
         torch.set_num_threads(threads)
 
 
-def _small_files(folder, limit=64 * 2**20):
+def _small_files(folder, limit=2**20):
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size < limit)
 
 
@@ -230,8 +244,7 @@ def _replace_folder(new, old):
 
 
 def describe(run, stage, inputs):
-    """Who made a stage: commit, parameters, versions, device, peak memory and the hashes of its inputs."""
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    """Who makes a stage: commit, parameters, versions, device and the hashes of its inputs."""
     return {
         "stage": stage,
         "profile": run.profile,
@@ -243,9 +256,13 @@ def describe(run, stage, inputs):
         "python": platform.python_version(),
         "device": str(device()),
         "threads": STAGES[stage].threads,
-        "peak_memory_mib": round(peak / 1024),
         "inputs": {name: sha256(path) for name, path in inputs.items()},
     }
+
+
+def peak_memory_mib():
+    """The most memory that this process or one of its children has held so far."""
+    return round(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024)
 
 
 def git_state():

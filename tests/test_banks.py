@@ -104,7 +104,7 @@ def toy_scan(seed=0):
 
 def test_backgrounds_lie_in_the_lungs_and_hold_no_voxel_of_a_nodule():
     scan, lungs, findings, nodules = toy_scan()
-    points = banks.clear_positions(lungs, scan, findings, 30.0, 40, np.random.default_rng(0))
+    points = fpr.clear_positions(lungs, scan, findings, 30.0, 40, np.random.default_rng(0))
     assert len(points) == 40 and len(np.unique(points, axis=0)) == 40
     assert lungs[tuple(np.rint(scan.to_voxel(points)).astype(int).T)].all()
     marked = ct.Scan(nodules.astype(np.int16) * 1000, scan.spacing, scan.origin, scan.direction, scan.uid)
@@ -114,8 +114,8 @@ def test_backgrounds_lie_in_the_lungs_and_hold_no_voxel_of_a_nodule():
 
 def test_full_lungs_give_fewer_backgrounds_and_no_lungs_none():
     scan, lungs, findings, _ = toy_scan()
-    assert len(banks.clear_positions(lungs, scan, findings.assign(diameter_mm=400.0), 30.0, 5, np.random.default_rng(0))) == 0
-    assert len(banks.clear_positions(lungs & False, scan, findings, 30.0, 5, np.random.default_rng(0))) == 0
+    assert len(fpr.clear_positions(lungs, scan, findings.assign(diameter_mm=400.0), 30.0, 5, np.random.default_rng(0))) == 0
+    assert len(fpr.clear_positions(lungs & False, scan, findings, 30.0, 5, np.random.default_rng(0))) == 0
 
 
 def synthetic(seed=0):
@@ -126,7 +126,7 @@ def synthetic(seed=0):
 
 def test_synthetic_banks_are_pairs_and_drop_small_nodules():
     _, behind, found, drawn = synthetic()
-    (random_table, random_patches), (pgd_table, pgd_patches) = (found[name] for name in banks.BANKS[:2])
+    (random_table, random_patches), (pgd_table, pgd_patches) = (found[name] for name in fpr.BANKS[:2])
     assert drawn == 12 * SETTINGS.bank_samples
     z = torch.randn(drawn, 2, generator=generator())
     _, masks = Ball()(z)

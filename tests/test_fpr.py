@@ -117,22 +117,22 @@ def toy_scan():
     return scan, lungs
 
 
-def test_random_positions_lie_in_the_lungs_and_keep_their_margin():
+def test_clear_positions_lie_in_the_lungs_and_their_cubes_hold_no_nodule():
     scan, lungs = toy_scan()
     avoid = findings((0, -40, 50, 6), (30, -20, 70, 6))
-    points = fpr.random_positions(lungs, scan, avoid, 50, 25.0, np.random.default_rng(0))
+    points = fpr.clear_positions(lungs, scan, avoid, 20.0, 50, np.random.default_rng(0))
     assert len(points) == 50 and len(np.unique(points, axis=0)) == 50
     assert lungs[tuple(scan.to_voxel(points).round().astype(int).T)].all()
-    assert np.linalg.norm(points[:, None] - avoid[PLACES].to_numpy(), axis=2).min() >= 25
-    assert np.array_equal(points, fpr.random_positions(lungs, scan, avoid, 50, 25.0, np.random.default_rng(0)))
-    assert len(fpr.random_positions(lungs, scan, avoid.iloc[:0], 7, 25.0, np.random.default_rng(0))) == 7
+    assert np.abs(points[:, None] - avoid[PLACES].to_numpy()).max(axis=2).min() >= 20 / 2 + 6 / 2
+    assert np.array_equal(points, fpr.clear_positions(lungs, scan, avoid, 20.0, 50, np.random.default_rng(0)))
+    assert len(fpr.clear_positions(lungs, scan, avoid.iloc[:0], 20.0, 7, np.random.default_rng(0))) == 7
 
 
-def test_no_room_gives_no_random_positions():
+def test_no_room_gives_no_clear_positions():
     scan, lungs = toy_scan()
     rng = np.random.default_rng(0)
-    assert fpr.random_positions(lungs & False, scan, findings(), 5, 25.0, rng).shape == (0, 3)
-    assert fpr.random_positions(lungs, scan, findings((0, -40, 50, 6)), 5, 500.0, rng).shape == (0, 3)
+    assert fpr.clear_positions(lungs & False, scan, findings(), 20.0, 5, rng).shape == (0, 3)
+    assert fpr.clear_positions(lungs, scan, findings((0, -40, 50, 6)), 1000.0, 5, rng).shape == (0, 3)
 
 
 def test_the_patch_table_of_a_scan_has_its_three_kinds():
@@ -144,7 +144,7 @@ def test_the_patch_table_of_a_scan_has_its_three_kinds():
     )  # fmt: skip
     marks = findings((1, -40, 50, 7), (30, -21, 70, 7), (-30, -30, 30, 7), (-30, -30, 40, 7), seriesuid="1.2")
     marks = pd.concat([marks.assign(score=[0.2, 0.9, 0.5, 0.1]), findings((5, 5, 5, 7), seriesuid="9.9", score=0.99)])
-    settings = SimpleNamespace(fpr_candidates=3, fpr_backgrounds=6)
+    settings = SimpleNamespace(fpr_candidates=3, fpr_backgrounds=6, patch_size=16, patch_spacing=1.25)
     _, table = fpr.patch_positions(SimpleNamespace(settings=settings), data, "1.2", marks, np.random.default_rng(0))
     assert table.columns.tolist() == ["seriesuid", *PLACES, "kind", "label", "type", "diameter_mm", "score"]
     assert Counter(table["kind"]) == {"nodule": 1, "candidate": 3, "background": 6} and (table["seriesuid"] == "1.2").all()
@@ -264,7 +264,7 @@ class Weight(nn.Module):
 def test_training_leaves_the_moving_average_of_the_weights():
     "With a gradient of 1 every step of Adam is its learning rate, which falls as a half cosine: the weights are known."
     model, rate, updates, decay = Weight(), 0.1, 8, 0.7
-    losses = fpr.train(model, lambda model, x: model.w * x, iter([(1.0,)] * updates), updates, rate=rate, decay=decay)
+    losses = fpr.train(model, lambda model, x: model.w * x, iter([(torch.tensor(1.0),)] * updates), updates, rate=rate, decay=decay)
     weights = 1 - np.cumsum([rate * (1 + np.cos(np.pi * k / updates)) / 2 for k in range(updates)])
     average = weights[0]
     for weight in weights[1:]:
@@ -283,7 +283,7 @@ def test_the_average_covers_the_normalisation_too():
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():
-    values = iter([(1.0,), (float("nan"),), (1.0,)])
+    values = iter([(torch.tensor(value),) for value in (1.0, float("nan"), 1.0)])
     with pytest.raises(FloatingPointError, match="beta: the loss is nan at update 1; lower the learning rate"):
         fpr.train(Weight(), lambda model, x: model.w * x, values, 3, desc="beta")
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -155,16 +156,39 @@ def test_a_run_of_other_settings_is_not_accepted(clone):
 def test_the_readme_is_filled_from_the_committed_results(clone):
     (clone / "nbs").mkdir()
     (clone / "figures" / "quick").mkdir(parents=True)
-    text = "# T\n\n![](../figures/quick/fig07.png) [moons](00_two_moons.ipynb)\n\n<!-- ledger -->\n\n<!-- table1 -->"
+    text = "# T\n\n![](../figures/quick/fig07.png) [moons](00_two_moons.ipynb) [froc](10b_froc.ipynb)\n\n<!-- ledger -->\n\n<!-- table1 -->"
     content = {"cells": [{"cell_type": "markdown", "source": text, "metadata": {}}, {"cell_type": "code", "source": "1", "metadata": {}}]}
     (clone / "nbs" / "index.ipynb").write_text(json.dumps(content))
     row = {"id": "S8", "claim": "a | b", "measured": "1", "interval": "0 to 2", "seeds": "1", "verdict": "reproduced"}
     pd.DataFrame([row | {"notebook": "12_stress_tests.ipynb"}]).to_csv(clone / "figures" / "quick" / "claims.csv", index=False)
     pipeline.render_readme()
     readme = (clone / "README.md").read_text()
-    assert "![](figures/quick/fig07.png) [moons](nbs/00_two_moons.ipynb)" in readme
+    assert "![](figures/quick/fig07.png) [moons](nbs/00_two_moons.ipynb) [froc](nbs/10b_froc.ipynb)" in readme
     assert "| [S8](nbs/12_stress_tests.ipynb) | a \\| b |" in readme and "**reproduced**" in readme
     assert "(table1.csv: not made yet;" in readme
+
+
+def test_every_link_and_figure_of_the_readme_is_there():
+    root = runs.repo_root()
+    targets = set(re.findall(r"\]\(([^)#]+)", (root / "README.md").read_text(encoding="utf-8")))
+    local = {target for target in targets if "://" not in target}
+    assert "nbs/10b_froc.ipynb" in local and "figures/quick/fig07.png" in local
+    if not (root / "figures" / "quick").exists():  # nothing has been accepted yet
+        local = {target for target in local if not target.startswith("figures/quick/")}
+    assert [target for target in sorted(local) if not (root / target).exists()] == []
+
+
+def test_every_step_has_a_share_of_the_20_minutes():
+    budgeted = [name for names in pipeline.BUDGET for name in names]
+    assert sorted(budgeted) == sorted(step.name for step in pipeline.STEPS)
+    assert sum(pipeline.BUDGET.values()) == pytest.approx(20)
+
+
+def test_the_cost_is_the_committed_runs_beside_its_budget(clone):
+    folder = pipeline.accept(finish(0, 0.7))
+    (row,) = [line for line in pipeline._cost(folder).splitlines() if line.startswith("| 06_datasets ")]
+    assert [cell.strip() for cell in row.split("|")][2:4] == ["2.5", "0.0"]
+    assert "| sum | 20.0 |" in pipeline._cost(clone / "nowhere")
 
 
 def test_a_run_is_made_by_one_process_at_a_time(run):
