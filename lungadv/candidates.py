@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'RARE', 'DATASETS', 'ResBlock', 'ResUNet', 'RPN', 'lung_grid', 'blobs', 'blob_loss', 'training_grids',
-           'crops', 'train', 'heatmap_loss', 'anchors_of', 'box_coder', 'rpn_loss', 'heatmap', 'peaks', 'proposals',
-           'raw_candidates', 'anchor_sizes', 'rarity', 'union', 'calibrate', 'detect', 'save_networks', 'load_networks',
-           'train_networks', 'hit_scores', 'score_at', 'detected_at', 'sensitivity_numbers', 'sensitivity_curve',
-           'attack_crops', 'attack_numbers', 'build']
+           'nodules_on', 'crops', 'train', 'heatmap_loss', 'anchors_of', 'box_coder', 'rpn_loss', 'heatmap', 'peaks',
+           'proposals', 'raw_candidates', 'anchor_sizes', 'rarity', 'union', 'calibrate', 'detect', 'save_networks',
+           'load_networks', 'train_networks', 'hit_scores', 'score_at', 'detected_at', 'sensitivity_numbers',
+           'sensitivity_curve', 'attack_crops', 'attack_numbers', 'build']
 
 # %% ../nbs/08_candidates.ipynb #6e998bb6
 import json
@@ -134,17 +134,26 @@ def blob_loss(logits, target):
     loss = torch.where(peak, (1 - p) ** 2 * log_p, (1 - target) ** 4 * p**2 * log_q)
     return -loss.flatten(1).sum(1) / peak.flatten(1).sum(1).clamp(min=1)
 
-# %% ../nbs/08_candidates.ipynb #82847f5c
+# %% ../nbs/08_candidates.ipynb #599cffb4
 def training_grids(run, data):
     "Every scan of `data` as (unit volume float16 (D, H, W), lungs, nodules table with voxel centres z, y, x and radius in voxels)."
     grids = []
     for uid in tqdm(data.uids, desc="scans to the coarse grid"):
         grid, mask = lung_grid(data.scan(uid), data.lungs(uid), run.settings.cg_spacing)
-        nodules = data.annotations[data.annotations["seriesuid"] == uid].copy()
-        nodules[["z", "y", "x"]] = grid.to_voxel(nodules[["coordX", "coordY", "coordZ"]].to_numpy(float))
-        nodules["radius"] = nodules["diameter_mm"] / 2 / run.settings.cg_spacing
+        nodules = nodules_on(grid, data.annotations)
         grids.append((torch.from_numpy(ct.to_unit(grid.hu.astype(np.float32))).half(), np.argwhere(mask), nodules))
     return grids
+
+
+def nodules_on(grid, annotations):
+    "The scan's rows of `annotations` with z, y, x and radius in voxels of its grid; those outside the grid are left out, with a message."
+    nodules = annotations[annotations["seriesuid"] == grid.uid].copy()
+    nodules[["z", "y", "x"]] = grid.to_voxel(nodules[["coordX", "coordY", "coordZ"]].to_numpy(float))
+    nodules["radius"] = nodules["diameter_mm"] / 2 / grid.spacing[0]
+    inside = ((nodules[["z", "y", "x"]] >= 0) & (nodules[["z", "y", "x"]] <= np.array(grid.hu.shape) - 1)).all(axis=1)
+    if not inside.all():
+        print(f"scan '{grid.uid}': {(~inside).sum()} of {len(nodules)} nodules lie outside the lungs' box and are left out")
+    return nodules[inside]
 
 
 def crops(grids, size, batch_size, rng, only=None):
@@ -478,7 +487,7 @@ def sensitivity_curve(nodules, marks, scans):
     sensitivity = [np.mean((best > -np.inf) & (best >= score_at(marks, n, scans))) for n in per_scan]
     return pd.DataFrame({"per_scan": per_scan, "sensitivity": sensitivity})
 
-# %% ../nbs/08_candidates.ipynb #4a053619
+# %% ../nbs/08_candidates.ipynb #94998437
 def attack_crops(networks, volumes, nodules, settings, calibration_score, generator):
     """Whether the nodule at the centre of each crop (N, 1, S, S, S), the first of its table, gives a blob at `calibration_score`.
 
@@ -517,11 +526,9 @@ def attack_numbers(run, networks, data, raw):
     for uid in tqdm(data.uids[: settings.cg_attack_scans], desc="attacking the candidate networks"):
         grid, _ = lung_grid(data.scan(uid), data.lungs(uid), settings.cg_spacing)
         volume = torch.from_numpy(ct.to_unit(grid.hu.astype(np.float32)))
-        nodules = data.annotations[data.annotations["seriesuid"] == uid].copy()
+        nodules = nodules_on(grid, data.annotations)
         if nodules.empty:
             continue
-        nodules[["z", "y", "x"]] = grid.to_voxel(nodules[["coordX", "coordY", "coordZ"]].to_numpy(float))
-        nodules["radius"] = nodules["diameter_mm"] / 2 / settings.cg_spacing
         starts = np.round(nodules[["z", "y", "x"]].to_numpy()).astype(int) - settings.cg_crop // 2
         first = [nodules.iloc[[i, *(k for k in range(len(nodules)) if k != i)]] for i in range(len(nodules))]
         parts = [_crop(volume, table, start, settings.cg_crop) for table, start in zip(first, starts, strict=True)]

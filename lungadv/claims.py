@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BASE', 'CONTROL', 'SYN', 'RANDOM', 'PERTURB', 'SAMPLES', 'NOTEBOOKS', 'CLAIMS', 'ENOUGH_SEEDS', 'UNIFORM',
-           'DEVELOPMENT_SEEDS', 'rules', 'notebook', 'Absent', 'Numbers', 't_interval', 'bootstrap', 'mean_difference',
-           'scan_bootstrap', 'wilson', 'auc', 'Measured', 'claim', 'verdict', 'span', 'above', 'toy_samples',
-           'toy_difference', 'separates', 'loses_the_tail', 'random_samples_fill_and_overreach',
+           'DEVELOPMENT_SEEDS', 'rules', 'notebook', 'Absent', 'Numbers', 't_interval', 'clusters', 'bootstrap',
+           'mean_interval', 'median', 'median_gap', 'share_interval', 'auc', 'Measured', 'claim', 'verdict', 'span',
+           'above', 'toy_samples', 'toy_difference', 'separates', 'loses_the_tail', 'random_samples_fill_and_overreach',
            'uniform_negatives_close_the_boundary', 'searched_samples_lie_in_the_tail', 'searched_negatives_are_close',
            'searched_negatives_pay_in_many_dimensions', 'size_gap', 'blobs_for_small_boxes_for_large',
            'candidates_keep_nodules', 'latent_search_is_subtle_and_sharp', 'noise_hides_nodules', 'activation',
@@ -21,7 +21,7 @@ __all__ = ['BASE', 'CONTROL', 'SYN', 'RANDOM', 'PERTURB', 'SAMPLES', 'NOTEBOOKS'
            'attacked_lung_patches_stay_negative', 'rejection_is_not_enough', 'hardened_networks_need_a_larger_attack',
            'ledger', 'ledger_markdown', 'pooled_differences', 'gather', 'build']
 
-# %% ../nbs/13_claims.ipynb #e3d4122a
+# %% ../nbs/13_claims.ipynb #82b0f330
 import json
 import re
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from . import runs
+from . import runs, stress
 
 # %% ../nbs/13_claims.ipynb #3c69121f
 BASE, CONTROL, SYN, RANDOM = "baseline-beta-finetune", "control", "beta+syn", "beta+syn-random"
@@ -50,7 +50,7 @@ def notebook(claim):
     """The notebook whose stage measures a claim."""
     return NOTEBOOKS.get(claim) or NOTEBOOKS.get(claim[0], "12_stress_tests")
 
-# %% ../nbs/13_claims.ipynb #00baa46c
+# %% ../nbs/13_claims.ipynb #79ddb05a
 class Absent(LookupError):
     """The numbers of a claim are not there."""
 
@@ -76,22 +76,22 @@ class Numbers:
         return chosen.set_index("item")["value"]
 
     def paired(self, claim, measure, *keys):
-        """Arrays (N,) of one measure for several (network, condition), over the items that all of them have."""
+        """One series of a measure for each of several (network, condition), over the items that all of them have."""
         table = pd.concat([self.series(claim, measure, *key) for key in keys], axis=1, join="inner")
         if table.empty:
             raise Absent(f"{claim}: no item has {measure} under all of {keys}")
-        return table.to_numpy().T
+        return [table.iloc[:, column] for column in range(len(keys))]
 
     def threshold(self, network):
         """The confidence above which 5 % of clean validation negatives lie."""
         return self.series("all", "threshold", network).iloc[0]
 
     def detected(self, claim, *keys):
-        """Whether each item's confidence is above its network's threshold, for several (network, condition); bool (keys, N)."""
-        bars = [[self.threshold(network)] for network, _ in keys]
-        return self.paired(claim, "confidence", *keys) > bars
+        """Whether each item's confidence is above its network's threshold: one bool series for each of several (network, condition)."""
+        found = self.paired(claim, "confidence", *keys)
+        return [confidence > self.threshold(network) for confidence, (network, _) in zip(found, keys, strict=True)]
 
-# %% ../nbs/13_claims.ipynb #63774c5d
+# %% ../nbs/13_claims.ipynb #02515fd7
 def t_interval(values, level=0.95):
     """Student's interval of the mean of values (N,); unbounded for fewer than two."""
     if len(values) < 2:
@@ -100,30 +100,48 @@ def t_interval(values, level=0.95):
     return (float(mean - half), float(mean + half))
 
 
-def bootstrap(statistic, *columns, count=1000):
-    """95 % interval of `statistic(*columns)`, which reduces the last axis, over items drawn jointly from columns (N,)."""
-    columns = np.array(columns, dtype=float)
-    drawn = np.random.default_rng(0).integers(columns.shape[1], size=(count, columns.shape[1]))
-    return tuple(float(bound) for bound in np.nanquantile(statistic(*columns[:, drawn]), [0.025, 0.975]))
+def clusters(items):
+    """The scan of each item as a number (N,), and how many there are; the scan is what stands before the item's last colon.
+
+    Items of no scan, or all of one, each stand for themselves.
+    """
+    scan, names = pd.factorize(items.str.rpartition(":").get_level_values(0))
+    return (scan, len(names)) if len(names) > 1 else (np.arange(len(items)), len(items))
 
 
-def mean_difference(a, b):
-    """Mean of a - b over the last axis."""
-    return (a - b).mean(axis=-1)
-
-
-def scan_bootstrap(statistic, table, count=1000):
-    """95 % interval of `statistic(weights (count, N))` over scans; the scan of an item is what stands before its last colon."""
-    scan, names = pd.factorize(table.index.str.rpartition(":").get_level_values(0))
-    drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=count)
+def bootstrap(statistic, items, count=1000):
+    """95 % interval of `statistic(weights (count, N))` over the `clusters` of items (an Index): how often each item is drawn."""
+    cluster, number = clusters(items)
+    drawn = np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), size=count)
     with np.errstate(invalid="ignore"):
-        return tuple(float(bound) for bound in np.nanquantile(statistic(drawn[:, scan]), [0.025, 0.975]))
+        return tuple(float(bound) for bound in np.nanquantile(statistic(drawn[:, cluster]), [0.025, 0.975]))
 
-# %% ../nbs/13_claims.ipynb #a70bb1bd
-def wilson(successes, count, level=0.95):
-    """Wilson's interval of a share."""
-    found = stats.binomtest(int(successes), int(count)).proportion_ci(level, method="wilson")
-    return (float(found.low), float(found.high))
+
+def mean_interval(values):
+    """95 % interval of the mean of a series by item."""
+    return bootstrap(lambda weights: weights @ values.to_numpy(dtype=float) / weights.sum(axis=1), values.index)
+
+
+def median(weights, values):
+    """Median (B,) of values (N,) that are drawn `weights` (B, N) times each."""
+    order = np.argsort(values)
+    below, half = weights[:, order].cumsum(axis=1), weights.sum(axis=1, keepdims=True) / 2
+    return (values[order][(below >= half).argmax(axis=1)] + values[order][(below > half).argmax(axis=1)]) / 2
+
+
+def median_gap(a, b):
+    """95 % interval of the median of a minus that of b, two series by the same items."""
+    return bootstrap(lambda weights: median(weights, a.to_numpy()) - median(weights, b.to_numpy()), a.index)
+
+# %% ../nbs/13_claims.ipynb #d1bec511
+def share_interval(hits):
+    """95 % interval of a share, the mean of a bool series by item.
+
+    Wilson's, or the bootstrap over scans where items share them; all or none leaves nothing to draw: Wilson's for the number of scans.
+    """
+    _, number = clusters(hits.index)
+    share = hits.mean()
+    return stress.wilson(share * number, number) if number == len(hits) or share in (0, 1) else mean_interval(hits)
 
 
 def auc(smaller, larger):
@@ -176,7 +194,7 @@ def above(intervals, bound=0.0):
     """Whether all intervals lie above a bound."""
     return all(low > bound for low, _ in intervals)
 
-# %% ../nbs/13_claims.ipynb #dd57cf01
+# %% ../nbs/13_claims.ipynb #fc7c4476
 def toy_samples(table):
     """`two_moons/numbers.csv` in the form of the other stages: its group stands as the claim, its repetition as the item."""
     condition = table["name"] + np.where(table["group"] == "dimension", "-" + table["dimension"].astype(str), "")
@@ -191,7 +209,7 @@ def toy_difference(numbers, group, measure, a, b, factor=1.0):
 
 @claim("T1")
 def separates(numbers):
-    """All spots: the network tells the moons apart."""
+    """All spots: the network tells the moons apart. The direction, which the rule leaves open, is an accuracy of 0.9."""
     accuracy = numbers.series("panel", "accuracy", "", "a")
     mean = accuracy.mean()
     return Measured(f"accuracy {mean:.3f}", span(t_interval(accuracy)), verdict(mean >= 0.98, mean >= 0.9), len(accuracy))
@@ -204,7 +222,7 @@ def loses_the_tail(numbers):
     seeds = len(numbers.series("panel", "tail_recall", "", "b"))
     return Measured(f"tail recall {mean:+.3f}", span(interval), verdict(interval[1] < 0, mean < 0), seeds)
 
-# %% ../nbs/13_claims.ipynb #a952839f
+# %% ../nbs/13_claims.ipynb #32449739
 @claim("T3")
 def random_samples_fill_and_overreach(numbers):
     """Random samples of the VAE fill the hole, and the far positive area is large."""
@@ -216,12 +234,15 @@ def random_samples_fill_and_overreach(numbers):
 
 @claim("T4")
 def uniform_negatives_close_the_boundary(numbers):
-    """Uniform negatives more than halve the far area and cost little recall."""
+    """Uniform negatives more than halve the far area and cost little recall.
+
+    The direction, which the rule leaves open: a smaller area at a loss of recall of 0.15 at most.
+    """
     _, interval = toy_difference(numbers, "panel", "confident_far_share", "d", "c", factor=0.5)
     before, after = (numbers.series("panel", "confident_far_share", "", panel) for panel in "cd")
     loss, _ = toy_difference(numbers, "panel", "recall", "c", "d")
     text = f"far area {before.mean():.1%} to {after.mean():.1%}; recall {-loss:+.3f}"
-    judged = verdict(interval[1] < 0 and loss <= 0.05, after.mean() < before.mean())
+    judged = verdict(interval[1] < 0 and loss <= 0.05, after.mean() < before.mean() and loss <= 0.15)
     return Measured(text, f"{span(interval)} (area minus half of it before)", judged, len(after))
 
 # %% ../nbs/13_claims.ipynb #cedc4ad9
@@ -252,7 +273,7 @@ def searched_negatives_pay_in_many_dimensions(numbers):
     seeds = len(numbers.series("dimension", "recall", "", "pgd-50"))
     return Measured(text, span(interval), verdict(interval[1] < 0 and loss <= 0.05, mean < 0), seeds)
 
-# %% ../nbs/13_claims.ipynb #34e2d716
+# %% ../nbs/13_claims.ipynb #bafcd089
 def size_gap(weights, lead, small):
     """Weighted mean of lead (N,) over the small nodules minus that over the others, for weights (B, N): (B,)."""
     means = [weights[:, part] @ lead[part] / weights[:, part].sum(axis=1) for part in (small, ~small)]
@@ -271,40 +292,43 @@ def blobs_for_small_boxes_for_large(numbers):
         lead = pd.concat(sizes)
         gap = partial(size_gap, lead=lead.to_numpy(), small=np.arange(len(lead)) < len(sizes[0]))
         gaps.append(gap(np.ones((1, len(lead)))).item())
-        intervals.append(scan_bootstrap(gap, lead))
+        intervals.append(bootstrap(gap, lead.index))
         texts.append(f"at {per_scan} a scan: blob minus RPN {sizes[0].mean():+.3f} on small, {sizes[1].mean():+.3f} on large")
     return Measured("; ".join(texts), span(*intervals), verdict(above(intervals), np.mean(gaps) > 0))
 
 
 @claim("M2")
 def candidates_keep_nodules(numbers):
-    """The union keeps almost every nodule at up to 100 candidates a scan, on at least 300 nodules a benchmark."""
+    """The union keeps almost every nodule at up to 100 candidates a scan, on at least 300 nodules a benchmark.
+
+    The direction, which the rule leaves open, is a share of 0.9 on both.
+    """
     texts, intervals, met, shares = [], [], True, []
     for benchmark in ("in-house", "nlst"):
         found = numbers.series("M2", "detected", "union", benchmark)
         per_scan = numbers.series("M2", "candidates_per_scan", "union", benchmark).iloc[0]
-        interval = wilson(found.sum(), len(found))
+        interval = stress.wilson(found.sum(), len(found))
         met &= interval[0] >= 0.94 and len(found) >= 300 and per_scan <= 100
         shares.append(found.mean())
         intervals.append(interval)
         texts.append(f"{benchmark} {found.mean():.1%} of {len(found)} at {per_scan:.0f} a scan")
     return Measured("; ".join(texts), span(*intervals), verdict(met, min(shares) >= 0.9))
 
-# %% ../nbs/13_claims.ipynb #97bc89b1
+# %% ../nbs/13_claims.ipynb #459bf084
 @claim("M3")
 def latent_search_is_subtle_and_sharp(numbers):
     """A bounded latent step by PGD lowers the confidence of detected nodules, looks alike, and a random step does not."""
-    columns = [numbers.series("M3", "confidence", BASE, condition) for condition in ("before", "pgd", "random")]
-    table = pd.concat([*columns, numbers.series("M3", "ssim", BASE, "pgd")], axis=1, join="inner").to_numpy()
-    before, pgd, random, ssim = table[table[:, 0] > 0.5].T
-    if not len(before):
+    columns = {condition: numbers.series("M3", "confidence", BASE, condition) for condition in ("before", "pgd", "random")}
+    table = pd.concat(columns | {"ssim": numbers.series("M3", "ssim", BASE, "pgd")}, axis=1, join="inner")
+    table = table[table["before"] > 0.5]
+    if table.empty:
         return Measured("no synthetic nodule is detected before", "", "not reproduced")
-    fall, beside, ssim = np.median(before) - np.median(pgd), np.median(before) - np.median(random), np.median(ssim)
-    interval = bootstrap(lambda a, b: np.median(a, axis=-1) - np.median(b, axis=-1), before, pgd)
-    text = f"median {np.median(before):.2f} to {np.median(pgd):.2f}, random step {np.median(random):.2f}; SSIM {ssim:.2f}"
+    before, pgd, random, ssim = table.median()
+    fall, beside, interval = before - pgd, before - random, median_gap(table["before"], table["pgd"])
+    text = f"median {before:.2f} to {pgd:.2f}, random step {random:.2f}; SSIM {ssim:.2f}"
     return Measured(text, span(interval), verdict(fall >= 0.3 and ssim >= 0.9 and beside <= 0.1, fall > max(0, beside)))
 
-# %% ../nbs/13_claims.ipynb #a9ddedc0
+# %% ../nbs/13_claims.ipynb #720acad7
 @claim("M4")
 def noise_hides_nodules(numbers):
     """Image PGD hides detected nodules, random noise of the same norm does not."""
@@ -314,15 +338,15 @@ def noise_hides_nodules(numbers):
     hidden, beside = (pgd < 0.5)[clean > 0.5], (random < 0.5)[clean > 0.5]
     text = f"{hidden.mean():.1%} of {len(hidden)} fall below 0.5, {beside.mean():.1%} under random noise"
     met = hidden.mean() >= 0.8 and beside.mean() <= 0.1
-    return Measured(text, span(wilson(hidden.sum(), len(hidden))), verdict(met, hidden.mean() > beside.mean()))
+    return Measured(text, span(share_interval(hidden)), verdict(met, hidden.mean() > beside.mean()))
 
 
 def activation(numbers, claim, clean):
     """Share of negatives above 0.5 before and after PGD (claims M5 and M6)."""
-    before, after = numbers.paired(claim, "confidence", (BASE, clean), (BASE, "pgd")) > 0.5
+    before, after = (values > 0.5 for values in numbers.paired(claim, "confidence", (BASE, clean), (BASE, "pgd")))
     text = f"{before.mean():.1%} above 0.5 before, {after.mean():.1%} after"
     met = before.mean() <= 0.1 and after.mean() >= 0.8
-    return Measured(text, span(wilson(after.sum(), len(after))), verdict(met, after.mean() > before.mean()))
+    return Measured(text, span(share_interval(after)), verdict(met, after.mean() > before.mean()))
 
 
 @claim("M5")
@@ -336,32 +360,25 @@ def lung_patches_become_positive(numbers):
     """PGD on negative CT patches makes the baseline answer positive."""
     return activation(numbers, "M6", "clean")
 
-# %% ../nbs/13_claims.ipynb #51ea6b17
+# %% ../nbs/13_claims.ipynb #f6bbd294
 @claim("M7")
 def candidate_networks_can_be_attacked(numbers):
     """PGD on the candidate networks' own loss costs sensitivity, random noise of the same norm does not."""
     networks = numbers.samples.loc[numbers.samples["claim"] == "M7", "network"].unique()
     if len(networks) != 1:
         raise Absent(f"M7: rows of one network expected, found {list(networks)}")
-    series = [numbers.series("M7", "detected", networks[0], condition) for condition in ("clean", "pgd", "random")]
-    clean, pgd, random = pd.concat(series, axis=1, join="inner").to_numpy().T
-    drops = clean - pgd
-
-    def drop(weights):
-        return weights @ drops / weights.sum(axis=1)
-
+    clean, pgd, random = numbers.paired("M7", "detected", *((networks[0], condition) for condition in ("clean", "pgd", "random")))
+    drop, beside = (clean - pgd).mean(), (clean - random).mean()
     text = f"sensitivity {clean.mean():.1%} clean, {pgd.mean():.1%} under PGD, {random.mean():.1%} under random noise"
-    beside = (clean - random).mean()
-    interval = scan_bootstrap(drop, series[0])
-    return Measured(text, span(interval), verdict(drops.mean() >= 0.3 and beside <= 0.05, drops.mean() > max(0, beside)))
+    return Measured(text, span(mean_interval(clean - pgd)), verdict(drop >= 0.3 and beside <= 0.05, drop > max(0, beside)))
 
 
 @claim("N1")
 def random_search_is_inefficient(numbers):
-    """Most random nodules are recognised, and PGD finds harder ones with as many evaluations."""
+    """Most random nodules of at least 6 mm are recognised, and PGD finds harder ones of that size with as many evaluations."""
     share = (numbers.series("N1", "confidence", BASE, "random") > 0.5).mean()
     pgd, random = numbers.paired("N1", "hardest", (BASE, "pgd"), (BASE, "random-search"))
-    interval = bootstrap(mean_difference, pgd, random)
+    interval = mean_interval(pgd - random)
     text = f"{share:.1%} of random ones above 0.5; hardest by PGD {np.mean(pgd - random):+.3f} against random search"
     return Measured(text, span(interval), verdict(share >= 0.5 and interval[1] < 0, np.mean(pgd - random) < 0))
 
@@ -464,7 +481,7 @@ def rare_nodules_gain(numbers):
     found = strategy_difference(numbers, SYN, CONTROL, subset="subsolid")
     return better_than(["sensitivity-average on ground-glass and part-solid nodules against control"], [found])
 
-# %% ../nbs/13_claims.ipynb #a41f99e0
+# %% ../nbs/13_claims.ipynb #b9a9b9a6
 @claim("S1")
 def searched_nodules_are_small_and_faint(numbers):
     """PGD-searched nodules are smaller and less dense than real ones."""
@@ -489,7 +506,7 @@ def baseline_is_unsure_of_searched_nodules(numbers):
     missed, unsure = (random < 0.5).mean(), pgd.between(0.3, 0.7)
     text = f"{missed:.1%} of {len(random)} random below 0.5; {unsure.mean():.1%} of {len(pgd)} PGD within 0.3-0.7"
     met = 0.1 <= missed <= 0.5 and unsure.mean() > 0.5 and min(len(random), len(pgd)) >= 1000
-    return Measured(text, span(wilson(unsure.sum(), len(unsure))), verdict(met, pgd.median() < random.median()))
+    return Measured(text, span(share_interval(unsure)), verdict(met, pgd.median() < random.median()))
 
 
 @claim("S3")
@@ -497,11 +514,11 @@ def augmented_network_recognises_searched_nodules(numbers):
     """beta+syn recognises fresh PGD nodules, and more of them than the control."""
     syn, control = numbers.paired("S3", "confidence", (SYN, "pgd"), (CONTROL, "pgd"))
     share, beside = (syn > 0.5).mean(), (control > 0.5).mean()
-    interval = bootstrap(mean_difference, syn > 0.5, control > 0.5)
+    interval = mean_interval(1.0 * (syn > 0.5) - (control > 0.5))
     text = f"{share:.1%} above 0.5 (control {beside:.1%}), median {np.median(syn):.2f}"
     return Measured(text, span(interval), verdict(share >= 0.7 and np.median(syn) >= 0.7 and interval[0] > 0, share > beside))
 
-# %% ../nbs/13_claims.ipynb #db7c4ada
+# %% ../nbs/13_claims.ipynb #e79cc2ec
 UNIFORM = tuple(f"uniform-{level}" for level in (1, 2, 3, 4))
 
 
@@ -509,9 +526,8 @@ UNIFORM = tuple(f"uniform-{level}" for level in (1, 2, 3, 4))
 def noise_lowers_the_response(numbers):
     """The baseline's median response falls with the magnitude of uniform noise."""
     responses = numbers.paired("S5", "confidence", *((BASE, condition) for condition in ("clean", *UNIFORM)))
-    medians = np.median(responses, axis=1)
-    fall = medians[0] - medians[-1]
-    interval = bootstrap(lambda a, b: np.median(a, axis=-1) - np.median(b, axis=-1), responses[0], responses[-1])
+    medians = [response.median() for response in responses]
+    fall, interval = medians[0] - medians[-1], median_gap(responses[0], responses[-1])
     text = "median " + ", ".join(f"{median:.2f}" for median in medians)
     return Measured(text, span(interval), verdict((np.diff(medians) <= 0).all() and fall >= 0.2, fall > 0))
 
@@ -522,7 +538,7 @@ def detection_gains(numbers, claim, network, conditions):
     for condition in conditions:
         for other in (BASE, CONTROL):
             ours, theirs = numbers.detected(claim, (network, condition), (other, condition))
-            gains.append((np.mean(ours) - np.mean(theirs), bootstrap(mean_difference, ours, theirs)))
+            gains.append((ours.mean() - theirs.mean(), mean_interval(1.0 * ours - theirs)))
     return gains
 
 
@@ -556,7 +572,7 @@ def augmented_networks_resist_poisson_noise(numbers):
     text = f"baseline median {medians[0]:.2f} to {medians[1]:.2f}; {text}"
     return Measured(text, span(*intervals), verdict(met and fall >= 0.2, direction and fall > 0))
 
-# %% ../nbs/13_claims.ipynb #e9dee358
+# %% ../nbs/13_claims.ipynb #1ce1e8a8
 def weak_and_strong(values):
     """(least of the baseline's and beta+syn's, greatest of the perturb networks') values."""
     return min(values[BASE], values[SYN]), max(values[name] for name in PERTURB)
@@ -569,7 +585,7 @@ def perturbed_positives_defeat_two_of_four(numbers):
     for name in (BASE, SYN, *PERTURB):
         clean, pgd = numbers.detected("S7", (name, "clean"), (name, "pgd"))
         drops[name] = clean.mean() - pgd.mean()
-        intervals.append(bootstrap(mean_difference, clean, pgd))
+        intervals.append(mean_interval(1.0 * clean - pgd))
     weak, strong = weak_and_strong(drops)
     text = "drop in share detected: " + ", ".join(f"{name} {drop:.2f}" for name, drop in drops.items())
     return Measured(text, span(*intervals), verdict(weak >= 0.5 and strong <= 0.15, weak > strong))
@@ -584,7 +600,7 @@ def noise_patches_activate_two_of_four(numbers):
     weak, strong = weak_and_strong(shares)
     text = f"above 0.5: noise {noise:.1%} (baseline); adversarial " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
     met = noise < 0.5 and weak >= 0.5 and strong <= 0.15
-    return Measured(text, span(*(wilson(values.sum(), len(values)) for values in active.values())), verdict(met, weak > strong))
+    return Measured(text, span(*(share_interval(values) for values in active.values())), verdict(met, weak > strong))
 
 
 @claim("S9")
@@ -593,47 +609,56 @@ def attacked_lung_patches_stay_negative(numbers):
     names = (BASE, SYN, *PERTURB)
     clean = {name: (numbers.series("S9", "confidence", name, "clean") > 0.5).mean() for name in names}
     attacked = {name: (numbers.series("S9", "confidence", name, "pgd") > 0.5).mean() for name in names}
-    pairs = [numbers.paired("S9", "confidence", (BASE, "pgd"), (name, "pgd")) > 0.5 for name in PERTURB]
-    intervals = [bootstrap(mean_difference, *pair) for pair in pairs]
+    pairs = [numbers.paired("S9", "confidence", (BASE, "pgd"), (name, "pgd")) for name in PERTURB]
+    intervals = [mean_interval(1.0 * (base > 0.5) - (perturb > 0.5)) for base, perturb in pairs]
     text = "above 0.5, clean to attacked: " + ", ".join(f"{name} {clean[name]:.0%} to {attacked[name]:.0%}" for name in names)
     lower = [attacked[BASE] - attacked[name] for name in PERTURB]
     return Measured(text, span(*intervals), verdict(max(clean.values()) <= 0.1 and min(lower) >= 0.3, min(lower) > 0))
 
-# %% ../nbs/13_claims.ipynb #8c123220
+# %% ../nbs/13_claims.ipynb #eea5453c
 @claim("S10")
 def rejection_is_not_enough(numbers):
-    """Most wrong answers to attacked images pass an uncertainty threshold that keeps 95 % of clean images."""
+    """Most wrong answers to attacked images pass an uncertainty threshold that keeps 95 % of clean images (`stress.rejection`).
+
+    The attack is that of the stress tests, on the log-odds. The direction, which the rule leaves open: more of the wrong answers pass than
+    the 5 % of clean images that do not.
+    """
+
     def both(measure, condition):
         kinds = [numbers.series("S10", measure, BASE, f"{condition}-{kind}") for kind in ("positive", "negative")]
         return [kind.to_numpy() for kind in kinds]
 
     clean, attacked = (np.concatenate(both("uncertainty", condition)) for condition in ("clean", "pgd"))
     positive, negative = both("confidence", "pgd")
-    wrong = np.concatenate([positive < 0.5, negative > 0.5])
-    if not wrong.any():
+    found = stress.rejection(clean, attacked, np.concatenate([stress.wrong(positive, "positives"), stress.wrong(negative, "negatives")]))
+    if not found["n_wrong"]:
         return Measured("no attacked image is answered wrongly", "", "not reproduced")
-    kept = (attacked <= np.quantile(clean, 0.95))[wrong]
-    area, _ = auc(clean, attacked)
-    text = f"{kept.mean():.1%} of {len(kept)} wrong answers kept; AUROC of uncertainty {area:.2f}"
-    return Measured(text, span(wilson(kept.sum(), len(kept))), verdict(kept.mean() >= 0.5, kept.mean() > 0.05))
+    kept, count = found["kept"], found["n_wrong"]
+    text = f"{kept:.1%} of {count} wrong answers kept; AUROC of uncertainty {found['auroc']:.2f}"
+    return Measured(text, span(stress.wilson(kept * count, count)), verdict(kept >= 0.5, kept > 0.05))
 
 
 @claim("S11")
 def hardened_networks_need_a_larger_attack(numbers):
-    """The smallest eps that flips a decision is larger, and its SSIM lower, for the perturb networks; and finite."""
-    def median_difference(a, b):
-        return np.median(a, axis=-1) - np.median(b, axis=-1)
+    """The smallest eps that flips a decision is larger, and its SSIM lower, for the perturb networks; and finite.
 
+    A decision that nothing flips has an infinite eps, beyond every other one, and no SSIM: that is judged on what both networks flip.
+    """
     names = (BASE, *PERTURB)
-    eps = dict(zip(names, numbers.paired("S11", "eps", *((name, "white-box") for name in names)), strict=True))
-    # never flipped: beyond every flip, and changed beyond recognition
-    largest = max(np.max(values, where=np.isfinite(values), initial=0) for values in eps.values())
-    ssim = dict(zip(names, np.nan_to_num(numbers.paired("S11", "ssim", *((name, "white-box") for name in names))), strict=True))
-    capped = {name: np.where(np.isfinite(values), values, 2 * largest) for name, values in eps.items()}
-    larger = [bootstrap(median_difference, capped[name], capped[BASE]) for name in PERTURB]
-    lower = [bootstrap(median_difference, ssim[BASE], ssim[name]) for name in PERTURB]
-    medians = {name: np.median(eps[name]) for name in names}
-    text = ", ".join(f"{name} eps {medians[name]:.3f} SSIM {np.median(ssim[name]):.2f}" for name in names)
+    eps, ssim = (
+        dict(zip(names, numbers.paired("S11", measure, *((name, "white-box") for name in names)), strict=True))
+        for measure in ("eps", "ssim")
+    )
+    beyond = 2 * max(values[np.isfinite(values)].max() for values in eps.values())  # stands for infinity, which cannot be subtracted
+    larger = [median_gap(eps[name].clip(upper=beyond), eps[BASE].clip(upper=beyond)) for name in PERTURB]
+    lower = []
+    for name in PERTURB:
+        flipped = ssim[BASE].notna() & ssim[name].notna()
+        lower.append(median_gap(ssim[BASE][flipped], ssim[name][flipped]) if flipped.any() else (-np.inf, np.inf))
+    medians = {name: eps[name].median() for name in names}
+    text = ", ".join(
+        f"{name} eps {medians[name]:.3f} SSIM {ssim[name].median():.2f} ({np.isinf(eps[name]).mean():.0%} never flipped)" for name in names
+    )
     met = above(larger + lower) and np.isfinite(list(medians.values())).all()
     return Measured(text, span(*larger, *lower), verdict(met, min(medians[name] for name in PERTURB) > medians[BASE]))
 

@@ -313,7 +313,7 @@ def _count(part):
         "total_nodules_ge_6mm": len(part.annotations),
     }
 
-# %% ../nbs/06_datasets.ipynb #a278ecdd
+# %% ../nbs/06_datasets.ipynb #2a50f7c9
 def build(run):
     """Make the run's datasets: simulate them, or check a manifest and refer to its files."""
     with runs.writing(run, "datasets") as root:
@@ -322,6 +322,7 @@ def build(run):
             data = _simulate(root, jobs)
         else:
             data = read_manifest(run.data)
+            _check_nodules(data)
         for name in DATASETS:
             (root / name).mkdir(exist_ok=True)
             _write_luna16(root / name, data.of(name))
@@ -330,6 +331,14 @@ def build(run):
         data.excluded.to_csv(root / "annotations_excluded.csv", index=False)
         data.mimics.to_csv(root / "mimics.csv", index=False)
         table1(data).to_csv(root / "table1.csv", index=False)
+
+
+def _check_nodules(data):
+    """InputError for a data set without a nodule: nothing could be trained on it, calibrated or scored."""
+    for name in DATASETS:
+        if data.of(name).annotations.empty:
+            remedy = "list scans of it in the manifest and their nodules in annotations.csv"
+            raise runs.InputError(f"data set '{name}' has no nodule of {SMALLEST_MM:g} mm or more: {remedy}")
 
 
 def _write_luna16(folder, part):

@@ -46,7 +46,10 @@ def load_settings(folder):
 
 
 def load_networks(folder):
-    """The networks of candidate generation, that of false positive reduction, and their settings. Raises InputError for none or broken ones."""
+    """The networks of candidate generation, that of false positive reduction, and their settings.
+
+    Raises InputError when the folder holds none, or broken ones, or those of another architecture.
+    """
     from safetensors import SafetensorError
 
     from lungadv import candidates, fpr
@@ -59,7 +62,7 @@ def load_networks(folder):
         return networks, fpr.load_weights(_weights_file(folder).parent), load_settings(folder)
     except (SafetensorError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise runs.InputError(f"the weights in {folder} cannot be loaded ({reason}): give those of a finished run of this version") from None
+        raise runs.InputError(f"the weights in {folder} cannot be loaded ({reason}): give those of a finished run") from None
 
 
 def detect(scan, weights):

@@ -397,7 +397,7 @@ def build_outline(run):
         numbers.to_csv(folder / "numbers.csv", index=False)
     return run.path("outline")
 
-# %% ../nbs/09_fpr.ipynb #ffc97f56
+# %% ../nbs/09_fpr.ipynb #99eaa7d8
 def build(run, strategy):
     """Train one row of Table II: fpr/<strategy>/weights.safetensors.
 
@@ -429,5 +429,5 @@ def build(run, strategy):
         pd.DataFrame({"update": range(len(losses)), "loss": losses}).to_csv(folder / "training.csv", index=False)
         table, patches = load_patches(run, "validation", ("nodule", "candidate", "background"))
         confidence, uncertainty = predict(network, patches)
-        table.assign(confidence=confidence, uncertainty=uncertainty).to_csv(folder / "validation.csv", index=False)
+        table.assign(confidence=confidence.numpy(), uncertainty=uncertainty.numpy()).to_csv(folder / "validation.csv", index=False)
     return run.path(stage)

@@ -8,9 +8,9 @@ __all__ = ['OUTPUTS', 'LABELS', 'MIN_DIAMETER', 'SOLID_HU', 'SOURCE', 'INDEPENDE
            'examine', 'wilson', 'wrong', 'select', 'summarise', 'checked_patches', 'stress_test',
            'equal_rate_threshold', 'ssim', 'smallest_eps', 'draw_latents', 'describe_nodules', 'density',
            'random_search', 'dilated', 'synthetic_nodules', 'rejection', 'benchmark_patches', 'benchmark_samples',
-           'validation_thresholds', 'example_picks', 'keeping', 'all_answers', 'eps_tests', 'all_synthetic',
-           'steps_tests', 'audit', 'image_numbers', 'synthetic_numbers', 'fall_numbers', 'summaries', 'rejections',
-           'audit_types', 'real_nodules', 'build', 'load']
+           'clean_negatives', 'validation_thresholds', 'example_picks', 'keeping', 'all_answers', 'eps_tests',
+           'all_synthetic', 'steps_tests', 'audit', 'image_numbers', 'synthetic_numbers', 'search_numbers',
+           'fall_numbers', 'summaries', 'rejections', 'audit_types', 'real_nodules', 'build', 'load']
 
 # %% ../nbs/12_stress_tests.ipynb #7d00a79b
 import contextlib
@@ -277,7 +277,7 @@ def smallest_eps(detector, patches, label, grid, *, steps, generator):
         eps[standing[fell]], flipped[standing[fell]] = radius, attacked[fell]
     return eps, flipped
 
-# %% ../nbs/12_stress_tests.ipynb #cd7789a8
+# %% ../nbs/12_stress_tests.ipynb #5530a7bb
 MIN_DIAMETER = 6.0  # mm: what counts in the benchmarks
 SOLID_HU = -300  # a voxel above this is solid tissue
 
@@ -295,30 +295,27 @@ def draw_latents(synth, count, spacing, generator, attempts=50):
 
 
 def describe_nodules(nodules, masks, spacing):
-    """Diameter in mm, mean HU and share of solid voxels of cut-outs (N, 1, P, P, P): nodule = mask x appearance, in [0, 1]."""
-    core = masks > 0.5
-    hu = ct.to_hu(torch.where(core, nodules / masks.clamp(min=0.5), 0))
-    voxels = core.flatten(1).sum(1).clamp(min=1)
-    return pd.DataFrame(
-        {
-            "diameter_mm": synthesizer.diameter_mm(masks, spacing).numpy(),
-            "mean_hu": ((hu * core).flatten(1).sum(1) / voxels).numpy(),
-            "solid_share": (((hu > SOLID_HU) & core).flatten(1).sum(1) / voxels).numpy(),
-        }
-    )
+    """`synthesizer.describe` of cut-outs (N, 1, P, P, P) in [0, 1], nodule = mask x appearance, and their share of solid voxels."""
+    core = (masks > 0.5).flatten(1)
+    solid = (ct.to_hu(nodules / masks.clamp(min=0.5)).flatten(1) > SOLID_HU) & core
+    shapes = synthesizer.describe(nodules, masks, spacing)
+    return shapes.assign(solid_share=(solid.sum(1) / core.sum(1).clamp(min=1)).numpy())
 
 # %% ../nbs/12_stress_tests.ipynb #8505cb13
 def density(solid_share):
     """The type of each nodule by the HU rule: "non_solid", "part_solid" or "solid"."""
     return np.select([np.asarray(solid_share) <= 0.1, np.asarray(solid_share) <= 0.5], ["non_solid", "part_solid"], "solid")
 
-# %% ../nbs/12_stress_tests.ipynb #21ffc5c5
+# %% ../nbs/12_stress_tests.ipynb #e5e8f9ba
 @torch.no_grad()
-def random_search(detector, synth, backgrounds, z, evaluations, generator):
-    """The lowest confidence (N,) over `evaluations` random nodules on each background, the one of `z` being the first."""
+def random_search(detector, synth, backgrounds, z, evaluations, spacing, generator):
+    """The lowest confidence (N,) over `evaluations` random nodules on each background, the one of `z` being the first.
+
+    All others are drawn as `z` is, by `draw_latents`: a nodule too small to count is no find.
+    """
     lowest = torch.ones(len(backgrounds))
     for k in range(evaluations):
-        codes = z if k == 0 else torch.randn(z.shape, generator=generator, device=generator.device)
+        codes = z if k == 0 else draw_latents(synth, len(z), spacing, generator)
         lowest = torch.minimum(lowest, detector.respond(synthesizer.fuse(backgrounds, *synth(codes)))[0])
     return lowest
 
@@ -351,12 +348,17 @@ def synthetic_nodules(detectors, source, synth, backgrounds, settings, generator
             for network, detector in detectors.items():
                 tables.append(table.assign(network=network, confidence=detector.respond(patches)[0].numpy()))
     table = pd.concat(tables, ignore_index=True)
-    hardest = random_search(detectors[source], synth, backgrounds[:searched], z[:searched], settings.latent_steps + 2, generator)
+    first, evaluations = (backgrounds[:searched], z[:searched]), settings.latent_steps + 2
+    hardest = random_search(detectors[source], synth, *first, evaluations, settings.patch_spacing, generator)
     return table.assign(random_search=table["index"].map(dict(enumerate(hardest.tolist()))))
 
-# %% ../nbs/12_stress_tests.ipynb #f3ac17ca
+# %% ../nbs/12_stress_tests.ipynb #dbd92263
 def rejection(clean, attacked, attacked_wrong, keep=0.95):
-    """Uncertainty as an alarm: the threshold that keeps `keep` of clean inputs, the share of wrong attacked ones kept, and the AUROC."""
+    """Uncertainty as an alarm: the threshold that keeps `keep` of clean inputs, the share of wrong attacked ones kept, and the AUROC.
+
+    `clean` (N,) and `attacked` (M,) are uncertainties, `attacked_wrong` (M,) says which attacked inputs are answered wrongly. An input is
+    kept up to the threshold, the smallest observed one that keeps enough; `kept` is NaN when no answer is wrong.
+    """
     from sklearn.metrics import roc_auc_score
 
     threshold = float(np.quantile(clean, keep, method="higher"))
@@ -369,7 +371,7 @@ def rejection(clean, attacked, attacked_wrong, keep=0.95):
         "n_wrong": len(fooled),
     }
 
-# %% ../nbs/12_stress_tests.ipynb #a39223c6
+# %% ../nbs/12_stress_tests.ipynb #655dfe24
 SOURCE = "baseline-beta-finetune"  # the paper's threat model: inputs are made against this network
 INDEPENDENT = "baseline-beta"  # trained from scratch, so an attack made against it shares no weights with the others
 NETWORKS = (SOURCE, "beta+syn", "beta+perturb", "beta+perturb+syn")
@@ -398,12 +400,23 @@ def benchmark_samples(run):
     return clean, items
 
 
+def clean_negatives(run, *datasets):
+    """Unit patches of up to `stress_calibration` candidates labelled 0 and random lung positions of some data sets."""
+    tables, patches = zip(*(fpr.load_patches(run, dataset, ("candidate", "background")) for dataset in datasets), strict=True)
+    negatives = np.flatnonzero(pd.concat(tables)["label"] == 0)
+    rows = run.rng("stress", "clean negatives", *datasets).permutation(negatives)[: run.settings.stress_calibration]
+    return torch.cat(patches)[torch.from_numpy(rows)]
+
+
 def validation_thresholds(run, detectors):
-    """Each detector's threshold at 5 % of clean validation negatives: candidates labelled 0 and random lung positions."""
-    table, patches = fpr.load_patches(run, "validation", ("candidate", "background"))
-    negatives = np.flatnonzero(table["label"] == 0)
-    chosen = torch.from_numpy(run.rng("stress", "thresholds").permutation(negatives)[: run.settings.stress_calibration])
-    return {name: equal_rate_threshold(detector.respond(patches[chosen])[0]) for name, detector in detectors.items()}
+    """Each network's threshold at 5 % of clean validation negatives, and its false-positive rate there on those of the benchmarks."""
+    validation, benchmarks = clean_negatives(run, "validation"), clean_negatives(run, "in-house", "nlst")
+    rows = []
+    for name, detector in detectors.items():
+        threshold = equal_rate_threshold(detector.respond(validation)[0])
+        rate = (detector.respond(benchmarks)[0].numpy() > threshold).mean()
+        rows.append({"network": name, "threshold": threshold, "benchmark_rate": rate})
+    return pd.DataFrame(rows)
 
 # %% ../nbs/12_stress_tests.ipynb #0c791b6e
 def example_picks(detector, clean):
@@ -468,19 +481,23 @@ def eps_tests(run, detectors, positives):
         )
     return pd.concat(curve, ignore_index=True), pd.concat(falls, ignore_index=True)
 
-# %% ../nbs/12_stress_tests.ipynb #d6f5ba07
+# %% ../nbs/12_stress_tests.ipynb #4adeed1b
 def all_synthetic(run, detectors, chunk=64):
-    """The table of `synthetic_nodules` on random lung positions of the benchmarks, with items; the first `stress_search` also searched."""
+    """The table of `synthetic_nodules` on random lung positions of the benchmarks; the first `stress_search` are also searched at random.
+
+    Items are `<seriesuid>:<k>`: the scan of the background and the number of the nodule.
+    """
     settings, device = run.settings, detectors[SOURCE].device
     synth, generator = synthesizer.load(run).to(device), run.generator("stress", "synthetic", device=device)
-    _, backgrounds = benchmark_patches(run, "background")
+    sites, backgrounds = benchmark_patches(run, "background")
     shown, tables = {name: detectors[name] for name in SHOWN}, []
     order = run.rng("stress", "backgrounds").permutation(len(backgrounds))
     order = torch.from_numpy(np.resize(order, settings.stress_synthetic))
     for number, rows in enumerate(tqdm(order.split(chunk), desc="synthetic nodules")):
         searched = max(0, min(len(rows), settings.stress_search - number * chunk))
         table = synthetic_nodules(shown, SOURCE, synth, backgrounds[rows].to(device), settings, generator, searched)
-        tables.append(table.assign(item=[f"synthetic:{number * chunk + k}" for k in table["index"]]).drop(columns="index"))
+        items = [f"{sites['seriesuid'][row]}:{number * chunk + k}" for k, row in enumerate(rows.tolist())]
+        tables.append(table.assign(item=[items[k] for k in table["index"]]).drop(columns="index"))
     return pd.concat(tables, ignore_index=True)
 
 # %% ../nbs/12_stress_tests.ipynb #91c6d1d3
@@ -572,15 +589,12 @@ def image_numbers(answers, settings):
                 tables.append(chosen.assign(measure=measure, value=chosen[measure])[COLUMNS])
     return pd.concat(tables, ignore_index=True)
 
-# %% ../nbs/12_stress_tests.ipynb #1d4c4e08
+# %% ../nbs/12_stress_tests.ipynb #477ebf1a
 def synthetic_numbers(synthetic, real):
     """The rows of M3, N1 and S1-S3 from the table of synthetic nodules and that of real ones (diameter_mm, mean_hu, solid_share)."""
     base = synthetic[synthetic["network"] == SOURCE]
     large = synthetic[synthetic["diameter_mm"] >= MIN_DIAMETER]
     step = {"random": "before", "pgd": "pgd", "random-step": "random"}
-    pgd_step, searched = base[base["condition"] == "pgd"], base.dropna(subset="random_search")
-    first, found = searched[searched["condition"] == "random"], searched[searched["condition"] == "pgd"]
-    drawn = base[base["condition"] == "random"]
     fresh = large[large["condition"].isin(["random", "pgd"])]
     shapes = pd.concat([fresh[fresh["network"] == SOURCE], real[real["diameter_mm"] >= MIN_DIAMETER].assign(condition="real")])
     kinds = density(shapes["solid_share"])
@@ -588,13 +602,31 @@ def synthetic_numbers(synthetic, real):
     return pd.concat(
         [
             _rows(base.assign(condition=base["condition"].map(step)), "M3", "confidence"),
-            _rows(pgd_step, "M3", "ssim"),
-            _rows(drawn, "N1", "confidence"),
-            _rows(first.assign(condition="random-search"), "N1", "hardest", "random_search"),
-            _rows(found, "N1", "hardest", "confidence"),
+            _rows(base[base["condition"] == "pgd"], "M3", "ssim"),
+            search_numbers(base),
             *(_rows(shapes, "S1", measure) for measure in ("diameter_mm", "mean_hu", "non_solid", "part_solid")),
             _rows(fresh[fresh["network"] == SOURCE], "S2", "confidence"),
             _rows(fresh, "S3", "confidence"),
+        ],
+        ignore_index=True,
+    )
+
+
+def search_numbers(base):
+    """The rows of N1 from the rows of one network: how sure it is of random nodules, and the lowest confidence that each search finds.
+
+    Everything is judged on nodules of at least MIN_DIAMETER: items whose start reaches it; random search draws no others; and where the
+    end of PGD has become smaller, the start counts in its place.
+    """
+    drawn = base[(base["condition"] == "random") & (base["diameter_mm"] >= MIN_DIAMETER)].set_index("item")
+    ends = base[base["condition"] == "pgd"].set_index("item").loc[drawn.index]
+    drawn = drawn.assign(pgd=ends["confidence"].where(ends["diameter_mm"] >= MIN_DIAMETER, drawn["confidence"])).reset_index()
+    searched = drawn.dropna(subset="random_search")
+    return pd.concat(
+        [
+            _rows(drawn, "N1", "confidence"),
+            _rows(searched.assign(condition="random-search"), "N1", "hardest", "random_search"),
+            _rows(searched.assign(condition="pgd"), "N1", "hardest", "pgd"),
         ],
         ignore_index=True,
     )
@@ -649,7 +681,7 @@ def audit_types(real):
     }
     return pd.DataFrame([row])
 
-# %% ../nbs/12_stress_tests.ipynb #83df5486
+# %% ../nbs/12_stress_tests.ipynb #f2ec40be
 def real_nodules(run):
     """Diameter, mean HU and share of solid voxels of the training nodules as cut out for the synthesizer, with their known type."""
     nodules, masks, table = synthesizer.load_cutouts(run)
@@ -663,14 +695,13 @@ def build(run):
         networks = {name: fpr.load_network(run, name).to(runs.device()) for name in (*SHOWN, INDEPENDENT)}
         detectors = {name: Detector(network, network.output) for name, network in networks.items()}
         clean, items = benchmark_samples(run)
-        thresholds = validation_thresholds(run, detectors)
+        limits = validation_thresholds(run, detectors)
         answers, examples = all_answers(run, detectors, clean)
         answers["item"] = [items[kind][index] for kind, index in zip(answers["kind"], answers["index"], strict=True)]
         few = clean["positives"][: run.settings.stress_curve]
         curve, falls = eps_tests(run, detectors, few)
         steps = steps_tests(run, detectors, few)
         synthetic, real = all_synthetic(run, detectors), real_nodules(run)
-        limits = pd.DataFrame({"network": thresholds.keys(), "threshold": thresholds.values()})
         numbers = [
             _rows(limits[limits["network"].isin(SHOWN)].assign(condition="", item=""), "all", "threshold"),
             image_numbers(answers, run.settings),
@@ -682,7 +713,7 @@ def build(run):
             "answers": answers,
             "synthetic": synthetic,
             "thresholds": limits,
-            "summary": summaries(answers, thresholds),
+            "summary": summaries(answers, limits.set_index("network")["threshold"]),
             "curve": curve,
             "falls": falls,
             "steps": steps,

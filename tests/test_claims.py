@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from lungadv import claims, runs
 from lungadv.claims import BASE, CLAIMS, CONTROL, PERTURB, RANDOM, SAMPLES, SYN, Numbers
@@ -212,7 +213,7 @@ CASES = {
     "T1": (t1, [(0.985,)], [(0.97,)], [(0.7,)]),
     "T2": (t2, [(-0.1,)], [(noisy(-0.1),)], [(0.1,), (0.0,)]),
     "T3": (t3, [(0.1, 0.2)], [(0.1, 0.05), (noisy(0.1), 0.2)], [(-0.1, 0.2)]),
-    "T4": (t4, [(0.1, 0.02)], [(0.3, 0.02), (0.1, 0.1)], [(0.5, 0.0)]),
+    "T4": (t4, [(0.1, 0.02)], [(0.3, 0.02), (0.1, 0.1)], [(0.5, 0.0), (0.1, 0.3)]),
     "T5": (t5, [(0.2, 0.95)], [(0.2, 0.8), (noisy(0.1), 0.95)], [(-0.1, 0.95)]),
     "T6": (t6, [(-0.2,)], [(noisy(-0.2),)], [(0.2,)]),
     "T7": (t7, [(-0.1, 0.0)], [(-0.1, 0.1), (noisy(-0.1), 0.0)], [(0.1, 0.0)]),
@@ -259,7 +260,7 @@ CASES = {
         [(0.05, 0.5, 0.5), (0.05, 0.5, 0.9)],
     ),
     "S10": (s10, [(0.6,)], [(0.3,)], [(0.0,)]),
-    "S11": (s11, [(0.05, 0.8)], [(0.05, 0.97), (np.inf, 0.0)], [(0.005, 0.8)]),
+    "S11": (s11, [(0.05, 0.8)], [(0.05, 0.97), (np.inf, np.nan)], [(0.005, 0.8)]),
 }  # fmt: skip
 
 
@@ -391,16 +392,17 @@ def test_detection_uses_each_networks_own_threshold():
     """A network that says yes to everything has a threshold that takes the gain away."""
     numbers = s7(base=(0.9, 0.1), control=(0.9, 0.1), syn=(0.9, 0.1), perturb=(0.9, 0.9))
     keys = [(PERTURB[0], "clean"), (PERTURB[0], "pgd")]
-    assert numbers.detected("S7", *keys).mean(axis=1).tolist() == [0.9, 0.9]
+    assert [found.mean() for found in numbers.detected("S7", *keys)] == [0.9, 0.9]
     high = numbers.samples.copy()
     high.loc[(high["measure"] == "threshold") & (high["network"] == PERTURB[0]), "value"] = 0.95
-    assert not Numbers(high, pd.DataFrame()).detected("S7", *keys).any()
+    assert not any(found.any() for found in Numbers(high, pd.DataFrame()).detected("S7", *keys))
 
 
 def test_pairs_are_matched_by_item_not_by_order():
     pgd, random = ("hardest", BASE, "pgd", [1.0, 2.0, 3.0], ["a", "b", "c"]), ("hardest", BASE, "random-search", [3.5, 1.5], ["c", "a"])
     numbers = samples("N1", pgd, random)
-    assert numbers.paired("N1", "hardest", (BASE, "pgd"), (BASE, "random-search")).tolist() == [[1.0, 3.0], [1.5, 3.5]]
+    found = numbers.paired("N1", "hardest", (BASE, "pgd"), (BASE, "random-search"))
+    assert [values.to_dict() for values in found] == [{"a": 1.0, "c": 3.0}, {"a": 1.5, "c": 3.5}]
 
 
 def test_undetected_nodules_do_not_count_as_hidden():
@@ -408,13 +410,57 @@ def test_undetected_nodules_do_not_count_as_hidden():
     assert found.verdict == "not reproduced"
 
 
-def test_scan_bootstrap_draws_scans():
+def test_the_bootstrap_draws_scans():
     """Ten scans of ten equal items are ten observations, not a hundred."""
     values = np.repeat(shares(0.5, 10), 10)
-    table = pd.Series(values, index=[f"{k // 10}:{k % 10}" for k in range(100)])
-    low, high = claims.scan_bootstrap(lambda weights: weights @ values / weights.sum(axis=1), table)
-    alone = claims.bootstrap(lambda x: x.mean(axis=-1), values)
-    assert high - low > 2.5 * (alone[1] - alone[0])
+    in_scans = pd.Series(values, index=[f"{k // 10}:{k % 10}" for k in range(100)])
+    low, high = claims.mean_interval(in_scans)
+    for items in ([f"noise:{k}" for k in range(100)], [f"{k}" for k in range(100)]):  # of no scan: each for itself
+        alone = claims.mean_interval(pd.Series(values, index=items))
+        assert high - low > 2.5 * (alone[1] - alone[0])
+        assert alone == pytest.approx((0.4, 0.6), abs=0.03)
+
+
+@pytest.mark.parametrize("claim", ["M3", "M4", "M5", "M6", "N1", "S2", "S3", "S4", "S5", "S6", "S7", "S9"])
+def test_intervals_widen_where_items_share_scans(claim):
+    """The same outcomes, those alike put into one scan, are fewer observations."""
+    wide = {count: np.sort(noisy(0, count, 0.1)) for count in (20, 50)}
+    spread = {"M3": (0.5 + wide[50],), "N1": (0.7, wide[20]), "S4": (0.9, 0.8, 0.7, 0.5, 0.2 + wide[20])}
+    numbers = CASES[claim][0](*spread.get(claim, CASES[claim][2][0]))
+    table = numbers.samples.copy()
+    shared = table["measure"] != "threshold"
+    table.loc[shared, "item"] = [f"1.{int(item) // 5}:{item}" for item in table.loc[shared, "item"]]
+
+    def widths(numbers):
+        bounds = [[float(bound) for bound in part.strip("[]").split(", ")] for part in CLAIMS[claim](numbers).interval.split("; ")]
+        return [high - low for low, high in bounds]
+
+    assert sum(widths(Numbers(table, pd.DataFrame()))) > 1.5 * sum(widths(numbers))
+
+
+def test_a_share_of_all_is_as_sure_as_there_are_scans():
+    items = [f"{k // 10}:{k}" for k in range(50)]
+    expected = stats.binomtest(5, 5).proportion_ci(method="wilson")
+    assert claims.share_interval(pd.Series(True, index=items)) == pytest.approx(tuple(expected), abs=1e-4)
+
+
+def test_the_weighted_median_is_that_of_what_was_drawn():
+    draw = np.random.default_rng(0)
+    values, weights = draw.normal(size=12), draw.multinomial(12, np.full(12, 1 / 12), size=50)
+    np.testing.assert_allclose(claims.median(weights, values), [np.median(np.repeat(values, weight)) for weight in weights])
+
+
+def test_what_is_never_flipped_has_no_ssim():
+    """A perturb network that half of the nodules withstand, and whose flips look more like the clean ones than the baseline's."""
+    eps, ssim = np.where(shares(0.4, 50) > 0, np.inf, 0.05), np.where(shares(0.4, 50) > 0, np.nan, 0.99)
+    found = CLAIMS["S11"](s11(0.05, 0.8))
+    assert found.verdict == "reproduced" and "(0% never flipped)" in found.text
+    numbers = s11(0.05, 0.8).samples
+    for name in PERTURB:
+        for measure, values in (("eps", eps), ("ssim", ssim)):
+            numbers.loc[(numbers["measure"] == measure) & (numbers["network"] == name), "value"] = values
+    found = CLAIMS["S11"](Numbers(numbers, pd.DataFrame()))
+    assert found.verdict == "consistent" and f"{PERTURB[0]} eps 0.050 SSIM 0.99 (40% never flipped)" in found.text
 
 
 def test_auc_interval_is_delongs():

@@ -100,6 +100,17 @@ def test_froc_names_the_missing_column(tables):
     )
 
 
+def test_froc_of_no_mark_is_zero(tables):
+    (tables / "marks.csv").write_text(MARKS.splitlines()[0] + "\n")
+    result = call("froc", tables / "marks.csv", "--annotations", tables / "nodules.csv", "--seriesuids", tables / "uids.csv")
+    assert result.exit_code == 0 and "CPM         0.000" in result.stdout
+
+
+def test_what_cannot_be_written_is_one_line(tables):
+    terms = ["froc", tables / "marks.csv", "--annotations", tables / "nodules.csv", "--seriesuids", tables / "uids.csv"]
+    assert_one_line(call(*terms, "--json", tables), str(tables))
+
+
 def test_phantom_writes_scans_and_refuses_an_old_folder(tmp_path):
     out = tmp_path / "scans"
     assert_one_line(call("phantom", out, "--dose", "enormous"), "enormous")

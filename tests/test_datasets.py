@@ -204,6 +204,8 @@ BAD = {
     "text": ({"annotations": row("1.2", "ten", "12", "-290", "8", "solid")}, "line 2: coordX 'ten' is no number"),
     "size": ({"annotations": row("1.2", "10", "12", "-290", "-1", "solid")}, "line 2: .* diameter -1.0"),
     "type": ({"annotations": row("1.2", "10", "12", "-290", "8", "cyst")}, "line 2: unknown type 'cyst'"),
+    "nonodule": ({"annotations": row()}, "data set 'train' has no nodule of 6 mm or more"),
+    "nonodules": ({}, "data set 'validation' has no nodule of 6 mm or more"),
 }
 
 

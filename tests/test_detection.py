@@ -1,12 +1,19 @@
 import json
+import os
 
 import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save
+from scipy import ndimage
+from typer.testing import CliRunner
 
-from lungadv import ct, detection, runs
+from lungadv import candidates, ct, detection, runs
+from lungadv.cli import app
+
+LOAD_NETWORKS = candidates.load_networks
 
 
 def scan_of(slices, spacing=(2.0, 2.0, 2.5), direction=None):
@@ -31,6 +38,7 @@ def weights(tmp_path, monkeypatch):
     (tmp_path / "candidates" / "networks.json").touch()
     points = pd.DataFrame([[30.0, 0, 0, 0.9, "blob", np.nan], [0, 0, 0, 0.4, "rpn", 16.0]])
     points.columns = ["coordX", "coordY", "coordZ", "score", "source", "diameter_mm"]
+    monkeypatch.setattr("lungadv.ct.lung_mask", lambda scan: scan.hu < -500)
     monkeypatch.setattr("lungadv.candidates.load_networks", lambda folder: folder)
     monkeypatch.setattr("lungadv.candidates.detect", lambda networks, scan, lungs, settings: points)
     monkeypatch.setattr("lungadv.fpr.load_weights", lambda folder: None)
@@ -66,6 +74,33 @@ def test_no_candidate_is_no_finding(weights, monkeypatch):
     monkeypatch.setattr("lungadv.candidates.detect", lambda *_: pd.DataFrame(columns=["coordX", "coordY", "coordZ"]))
     findings = detection.detect(scan_of(40), weights)
     assert findings.empty and list(findings.columns) == detection.COLUMNS
+    detection.write_findings(findings, weights / "findings.csv")
+    assert pd.read_csv(weights / "findings.csv").columns.tolist() == detection.COLUMNS
+    detection.contact_sheet(scan_of(40), findings, weights / "sheet.png")
+
+
+def test_a_scan_without_lungs_is_an_error(weights, monkeypatch):
+    monkeypatch.setattr("lungadv.ct.lung_mask", lambda scan: np.zeros(scan.hu.shape, bool))
+    with pytest.raises(runs.InputError, match="no lungs were found in scan '1.2.3'"):
+        detection.detect(scan_of(40), weights)
+
+
+def broken(folder, network):
+    """Make the folder one with weights of candidate generation that are not what networks.json says."""
+    facts = {"width": 4, "anchors": 3, "scans": 1, "threshold": 0.5}
+    (folder / "candidates" / "networks.json").write_text(json.dumps(facts))
+    (folder / "candidates" / "blob.safetensors").write_bytes(network)
+
+
+@pytest.mark.parametrize("network", [b"no tensors", save({"weight": torch.zeros(3)})], ids=["corrupt", "mismatched"])
+def test_broken_weights_are_named(weights, monkeypatch, network):
+    monkeypatch.setattr("lungadv.candidates.load_networks", LOAD_NETWORKS)
+    broken(weights, network)
+    ct.write_scan(scan_of(40), weights / "scan.mhd")
+    names = [str(weights / "scan.mhd"), "--out", str(weights / "findings.csv"), "--weights", str(weights)]
+    result = CliRunner().invoke(app, ["detect", *names])
+    assert result.exit_code == 1 and not (weights / "findings.csv").exists()
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith(f"error: the weights in {weights} cannot be loaded")
 
 
 def test_a_slab_is_called_a_slab():
@@ -93,3 +128,37 @@ def test_weights_by_default_are_the_latest_quick_run_or_an_error_with_the_remedy
     for name in ("fpr", "candidates"):
         (weights / name).rename(run / name)
     assert detection.default_weights() == run
+
+
+# With trained weights.
+
+
+def run_detect(scan, folder, weights):
+    """Call `lungadv detect` on a scan's file; returns its findings and what it said on stderr."""
+    out = folder / "findings.csv"
+    result = CliRunner().invoke(app, ["detect", str(scan), "--out", str(out), "--weights", str(weights)])
+    assert result.exit_code == 0, result.output
+    return pd.read_csv(out, dtype={"seriesuid": str}), result.stderr
+
+
+def test_findings_of_trained_weights_lie_inside_the_scan(chain, tmp_path):
+    weights = chain[0] / "phantom-tiny-0"
+    scans = pd.read_csv(weights / "datasets" / "scans.csv", dtype={"seriesuid": str})
+    row = scans[scans.dataset == "nlst"].iloc[0]
+    findings, said = run_detect(weights / "datasets" / row.path, tmp_path, weights)
+    scan = ct.read_scan(weights / "datasets" / row.path)
+    voxels = scan.to_voxel(findings[["coordX", "coordY", "coordZ"]].to_numpy())
+    assert len(findings) > 0 and (voxels > -0.5).all() and (voxels < np.array(scan.hu.shape) - 0.5).all()
+    assert findings.probability.between(0, 1).all() and findings.probability.is_monotonic_decreasing
+    assert "slab" not in said
+
+
+@pytest.mark.skipif("LUNGADV_REAL_CT" not in os.environ, reason="LUNGADV_REAL_CT names no folder of a real scan's DICOM slices")
+def test_findings_in_a_real_slab_lie_inside_the_body(chain, tmp_path):
+    folder = os.environ["LUNGADV_REAL_CT"]
+    findings, said = run_detect(folder, tmp_path, chain[0] / "phantom-tiny-0")
+    assert "slab" in said
+    scan = ct.read_scan(folder)
+    near_lungs = ndimage.distance_transform_edt(~ct.lung_mask(scan), sampling=scan.spacing[::-1]) < 10
+    voxels = scan.to_voxel(findings[["coordX", "coordY", "coordZ"]].to_numpy()).round().astype(int)
+    assert near_lungs[tuple(voxels.T)].all()

@@ -9,6 +9,7 @@ import signal
 import time
 
 import matplotlib.image
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -36,12 +37,13 @@ def clone(tmp_path, monkeypatch):
     return tmp_path
 
 
-def finish(seed, cpm):
+def finish(seed, cpm, data="phantom"):
     """A finished run as the later commands see it."""
-    run = runs.open_run("quick", seed)
+    run = runs.open_run("quick", seed, data)
+    cost = {"wall_seconds": 1.0, "peak_memory_mib": 300}
     for name in runs.STAGES:
         run.path(name).mkdir(parents=True)
-        (run.path(name) / "provenance.json").write_text(json.dumps(runs.describe(run, name, {}) | {"wall_seconds": 1.0}))
+        (run.path(name) / "provenance.json").write_text(json.dumps(runs.describe(run, name, {}) | cost))
     for name in pipeline.expected_figures():
         (run.figures / name).write_bytes(b"picture")
     pd.DataFrame([{"benchmark": "nlst", "strategy": "beta+syn", "cpm": cpm}]).to_csv(run.figures / "table2.csv", index=False)
@@ -138,6 +140,25 @@ def test_expected_results_are_the_mean_and_spread_over_the_seeds(clone):
     assert {*FIGURES, *TABLES} <= {path.name for path in folder.iterdir()}
 
 
+def test_seeds_of_other_data_are_not_pooled(clone):
+    for folder in ("a", "b"):
+        (clone / folder).mkdir()
+        (clone / folder / "scans.csv").touch()
+    first = finish(0, 0.6, "a/scans.csv")
+    finish(1, 0.7, "b/scans.csv")
+    finish(2, 0.8, "a/scans.csv")
+    finish(3, 0.9)
+    assert [run.seed for run in pipeline.finished_seeds(first)] == [0, 2]
+
+
+def test_the_tables_beside_a_manifest_are_inputs_too(clone):
+    for name in ("scans.csv", "annotations.csv", "mimics.csv"):
+        (clone / name).touch()
+    files = pipeline.manifest_files(runs.open_run("quick", 0, "scans.csv"))
+    assert files == [str(clone / name) for name in ("scans.csv", "annotations.csv", "mimics.csv")]
+    assert pipeline.manifest_files(runs.open_run("quick")) == []
+
+
 def test_an_unfinished_run_is_not_accepted(clone):
     run = finish(0, 0.7)
     (run.figures / "fig08.png").unlink()
@@ -213,7 +234,9 @@ def test_every_figure_and_table_appears_and_is_not_blank(chain):
     for name in FIGURES:
         pixels = matplotlib.image.imread(figures / name)[..., :3]
         assert min(pixels.shape[:2]) > 100, f"{name} is {pixels.shape[:2]} pixels small"
-        assert pixels.std() > 0.02, f"{name} is blank"
+        levels = (pixels * 255).round().astype(int).reshape(-1, 3)
+        assert pixels.std() > 0.02 and len(np.unique(levels, axis=0)) > 30, f"{name} is blank"
+        assert (levels < 250).any(1).mean() > 0.025, f"{name} has axes and no data"
     for name in TABLES:
         assert len(pd.read_csv(figures / name)) > 0, f"{name} has no row"
 
@@ -222,7 +245,27 @@ def test_every_claim_of_the_paper_is_in_the_ledger(chain):
     ledger = pd.read_csv(chain[0] / "phantom-tiny-0" / "figures" / "claims.csv")
     paper = pd.read_csv(runs.repo_root() / "lungadv" / "data" / "claims.csv")
     assert ledger.id.tolist() == paper.id.tolist()
-    assert set(ledger.verdict) <= {"reproduced", "consistent", "not reproduced", "not measured"}
+    assert set(ledger.verdict) <= {"reproduced", "consistent", "not reproduced"}, "a claim was not measured"
+
+
+def test_nothing_is_trained_on_a_benchmark_and_all_is_tested_on_them(chain):
+    base = chain[0] / "phantom-tiny-0"
+
+    def uids(path):
+        return set(pd.read_csv(path, dtype=str).get("seriesuid", pd.Series(dtype=str)))
+
+    scans = pd.read_csv(base / "datasets" / "scans.csv", dtype=str)
+    parts = {name: set(part.seriesuid) for name, part in scans.groupby("dataset")}
+    assert len(parts) == 4 and sum(map(len, parts.values())) == len(set.union(*parts.values())) == len(scans)
+    trained_on = {path.stem: uids(path) for path in (base / "banks").glob("bank_*.csv")}
+    trained_on |= {"cutouts": uids(base / "synthesizer" / "cutouts.csv"), "patches": uids(base / "patches" / "train.csv")}
+    for name, found in trained_on.items():
+        assert found <= parts["train"] and (found or name == "bank_noise"), name
+    benchmarks = parts["in-house"] | parts["nlst"]
+    for name in ("answers.csv", "numbers.csv"):
+        items = pd.read_csv(base / "stress" / name, dtype=str)["item"].dropna()
+        tested = {item.rpartition(":")[0] for item in items} & set(scans.seriesuid)
+        assert tested and tested <= benchmarks, name
 
 
 def test_the_end_says_how_long_how_much_and_where(chain):

@@ -28,16 +28,35 @@ def test_missing_manifest():
 
 
 def test_profiles_share_the_defaults_and_override_them():
-    tiny, full = runs.load_settings("tiny"), runs.load_settings("full")
+    tiny, _, full = (runs.load_settings(profile) for profile in ("tiny", "quick", "full"))  # each checks its keys against [DEFAULT]
     assert tiny.attack_eps == full.attack_eps == 0.02
     assert tiny.patch_size < full.patch_size == 64
-    assert vars(tiny).keys() == vars(full).keys(), "a setting of one profile alone is unknown in the others"
 
 
 def test_runs_of_other_terms_never_share_a_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path))
     folders = {runs.open_run(profile, seed).folder for profile in ("tiny", "quick") for seed in (0, 1)}
     assert len(folders) == 4 and all(folder.parent == tmp_path for folder in folders)
+
+
+def test_manifests_of_one_name_never_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path / "runs"))
+    for name in ("a/scans.csv", "b/scans.csv", "phantom"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    folders = [runs.open_run("quick", 0, str(tmp_path / name)).folder for name in ("a/scans.csv", "b/scans.csv", "phantom")]
+    assert len({*folders, runs.open_run("quick", 0).folder}) == 4
+    assert runs.open_run("quick", 0, str(tmp_path / "b" / ".." / "a" / "scans.csv")).folder == folders[0]
+    assert folders[0].name.startswith("scans-") and runs.open_run("quick", 0).folder.name == "phantom-quick-0"
+
+
+def test_a_setting_that_the_defaults_lack_is_named(tmp_path, monkeypatch):
+    (tmp_path / "Snakefile").touch()
+    (tmp_path / "settings.ini").write_text("[DEFAULT]\nfpr_updates = 1\n[tiny]\n[quick]\nfpr_update = 2\n")
+    monkeypatch.chdir(tmp_path)
+    assert runs.load_settings("tiny").fpr_updates == 1
+    with pytest.raises(runs.InputError, match=r"\[quick\]: 'fpr_update' is not in \[DEFAULT\]"):
+        runs.load_settings("quick")
 
 
 def test_draws_depend_on_their_name_and_not_on_their_order(run):
@@ -59,6 +78,17 @@ def test_a_stage_is_whole_and_says_who_made_it(run):
     assert made["settings"]["patch_size"] == run.settings.patch_size
     assert made["outputs"]["numbers.csv"] == runs.sha256(run.path("two_moons", "numbers.csv"))
     assert made["wall_seconds"] >= 0 and made["peak_memory_mib"] > 0 and made["versions"]["torch"]
+
+
+def test_provenance_is_of_the_start_and_hashes_small_files_alone(run, monkeypatch):
+    commit = "before"
+    monkeypatch.setattr(runs, "git_state", lambda: {"commit": commit, "dirty": False})
+    with runs.writing(run, "two_moons") as folder:
+        commit = "after"
+        (folder / "small.csv").write_text("a")
+        (folder / "voxels.zraw").write_bytes(bytes(2**20))
+    made = json.loads(run.path("two_moons", "provenance.json").read_text())
+    assert made["commit"] == "before" and list(made["outputs"]) == ["small.csv"]
 
 
 def test_a_failing_stage_leaves_nothing_and_keeps_the_old_one(run):

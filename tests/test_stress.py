@@ -9,7 +9,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from lungadv import fpr, runs, stress, synthesizer
+from lungadv import claims, fpr, runs, stress, synthesizer
 
 SIZE = 8
 
@@ -368,7 +368,8 @@ def test_items_pair_and_positives_come_from_benchmark_scans(results):
     scans = {item.rsplit(":", 1)[0] for item in chosen(numbers, claim="S7")["item"]}
     assert scans == {"1.2", "1.3"}
     assert (chosen(numbers, claim="S1", measure="diameter_mm")["value"] >= 6).all()
-    assert (chosen(numbers, claim="S2")["item"].str.startswith("synthetic:")).all()
+    for claim in ("M3", "N1", "S2", "S3"):  # a synthetic nodule carries the scan of its background
+        assert {item.rsplit(":", 1)[0] for item in chosen(numbers, claim=claim)["item"]} == {"1.2", "1.3"}
 
 
 def test_attacks_are_those_of_the_threat_model(results, run):
@@ -390,6 +391,18 @@ def test_thresholds_come_from_clean_validation_negatives(results):
     assert limits[stress.SOURCE] == pytest.approx(stress.equal_rate_threshold(confidence), abs=1e-6)
 
 
+def test_the_false_positive_rate_is_measured_on_the_benchmarks_at_the_validation_threshold(run, monkeypatch):
+    def brighter_benchmarks(run, dataset, kinds):
+        table, patches = load_patches(run, dataset, kinds)
+        return table, patches + 0.3 * (torch.arange(len(patches)) % 3 == 0).reshape(-1, 1, 1, 1, 1) * (dataset != "validation")
+
+    monkeypatch.setattr(fpr, "load_patches", brighter_benchmarks)
+    row = stress.validation_thresholds(run, {"a": stress.Detector(Bright(11.0), "evidence")}).iloc[0]
+    validation = stress.Detector(Bright(11.0), "evidence").respond(load_patches(run, "validation", ("candidate", "background"))[1])[0]
+    assert row["threshold"] == pytest.approx(stress.equal_rate_threshold(validation), abs=1e-6)
+    assert row["benchmark_rate"] == pytest.approx(1 / 3)
+
+
 def test_latent_search_is_harder_than_its_start_and_random_search_is_scored(results):
     base = stress.select(results.synthetic, network=stress.SOURCE)
     before, after = (stress.select(base, condition=condition).set_index("item") for condition in ("random", "pgd"))
@@ -397,6 +410,42 @@ def test_latent_search_is_harder_than_its_start_and_random_search_is_scored(resu
     assert (before["random_search"].dropna() <= before["confidence"][before["random_search"].notna()] + 1e-6).all()
     assert before["random_search"].notna().sum() == 6 and (before["diameter_mm"] >= 6).all()
     np.testing.assert_allclose(before["ssim"], 1, atol=1e-6)
+
+
+def test_both_searches_of_n1_are_judged_on_nodules_that_count():
+    rows = [("random", "1.2:0", 8, 0.9, 0.5), ("pgd", "1.2:0", 7, 0.2, 0.5), ("random", "1.2:1", 8, 0.8, 0.6)]
+    rows += [("pgd", "1.2:1", 5, 0.1, 0.6), ("random", "1.2:2", 5, 0.3, 0.3), ("pgd", "1.2:2", 9, 0.0, 0.3)]
+    rows += [("random", "1.2:3", 8, 0.7, np.nan), ("pgd", "1.2:3", 8, 0.1, np.nan)]
+    base = pd.DataFrame(rows, columns=["condition", "item", "diameter_mm", "confidence", "random_search"]).assign(network=stress.SOURCE)
+    found = stress.search_numbers(base)
+    values = {name: group.set_index("item")["value"].to_dict() for name, group in found.groupby(["measure", "condition"])}
+    assert values == {
+        ("confidence", "random"): {"1.2:0": 0.9, "1.2:1": 0.8, "1.2:3": 0.7},
+        ("hardest", "random-search"): {"1.2:0": 0.5, "1.2:1": 0.6},
+        ("hardest", "pgd"): {"1.2:0": 0.2, "1.2:1": 0.8},  # the second has shrunk: its start counts
+    }
+
+
+def test_random_search_draws_no_nodule_that_is_too_small():
+    class Small(Balls):
+        def forward(self, z):
+            seen.append(super().forward(z))
+            return seen[-1]
+
+    seen, judged = [], []
+    detector = stress.Detector(lambda patches: judged.append(patches) or torch.zeros(len(patches)), "logit")
+    generator = torch.Generator().manual_seed(0)
+    z = stress.draw_latents(Balls(), 30, 1.25, generator)
+    stress.random_search(detector, Small(), torch.zeros(30, 1, 16, 16, 16), z, 4, 1.25, generator)
+    shown = [masks for nodules, masks in seen if any(torch.equal(nodules, patches) for patches in judged)]
+    assert len(judged) == 4 and all((synthesizer.diameter_mm(masks, 1.25) >= 6).all() for masks in shown)
+    assert any((synthesizer.diameter_mm(masks, 1.25) < 6).any() for _, masks in seen)  # some were drawn and left
+
+
+def test_the_ledger_rejects_as_the_stage_does(results):
+    own = stress.select(results.rejection, network=stress.SOURCE, attack="transfer").iloc[0]
+    text = claims.rejection_is_not_enough(claims.Numbers(results.numbers, pd.DataFrame())).text
+    assert text == f"{own['kept']:.1%} of {own['n_wrong']} wrong answers kept; AUROC of uncertainty {own['auroc']:.2f}"
 
 
 def test_the_curve_rises_and_the_audit_holds_for_a_monotone_model(results):
