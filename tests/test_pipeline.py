@@ -236,7 +236,8 @@ def test_every_figure_and_table_appears_and_is_not_blank(chain):
         assert min(pixels.shape[:2]) > 100, f"{name} is {pixels.shape[:2]} pixels small"
         levels = (pixels * 255).round().astype(int).reshape(-1, 3)
         assert pixels.std() > 0.02 and len(np.unique(levels, axis=0)) > 30, f"{name} is blank"
-        assert (levels < 250).any(1).mean() > 0.025, f"{name} has axes and no data"
+        drawn, coloured = (levels < 250).any(1), np.ptp(levels, axis=1) > 40  # frames and text are thin and grey
+        assert drawn.mean() > 0.2 or coloured.mean() > 0.002, f"{name} has axes and no data"
     for name in TABLES:
         assert len(pd.read_csv(figures / name)) > 0, f"{name} has no row"
 
