@@ -12,6 +12,8 @@ DATA ?= phantom
 CORES ?= 2
 PYTHON ?= python3
 
+export PYTHONUTF8 = 1  # notebooks, progress bars and file names, whatever the locale
+
 RUN = --profile "$(PROFILE)" --seed "$(SEED)" --data "$(DATA)"
 BIN = .venv/bin
 

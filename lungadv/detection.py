@@ -118,7 +118,7 @@ def contact_sheet(scan, findings, path, count=12):
     shown = findings.head(count)
     patches = ct.to_unit(ct.extract_patches(scan, shown[["coordX", "coordY", "coordZ"]].to_numpy(float), size, spacing))
     rows = -(-max(len(shown), 1) // 4)
-    figure, axes = plt.subplots(rows, 4, figsize=(8, 2.3 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, 4, figsize=(8, 2.6 * rows + 0.4), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for row, patch, axis in zip(shown.itertuples(), patches, axes.flat, strict=False):

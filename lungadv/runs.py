@@ -269,7 +269,7 @@ def git_state():
     """The commit of the clone and whether its files differ from it; empty outside a clone."""
 
     def git(*arguments):
-        return subprocess.run(["git", *arguments], cwd=repo_root(), capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", *arguments], cwd=repo_root(), capture_output=True, encoding="utf-8", check=True).stdout
 
     try:
         return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}

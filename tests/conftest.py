@@ -16,7 +16,7 @@ def reproduce():
     def start(folder, **popen):
         command = [sys.executable, "-m", "lungadv.cli", "reproduce", "--profile", "tiny", "--cores", "2"]
         environment = os.environ | {"LUNGADV_RUNS": str(folder)}
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **popen)
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", **popen)
 
     return start
 

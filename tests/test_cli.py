@@ -47,7 +47,7 @@ def test_wrong_usage_exits_2(arguments):
 
 def test_the_process_itself_says_one_line_and_exits_1():
     command = [sys.executable, "-m", "lungadv.cli", "reproduce", "--profile", "huge"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, encoding="utf-8")
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr.startswith("error: unknown profile 'huge'") and result.stderr.count("\n") == 1
 
