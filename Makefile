@@ -12,7 +12,8 @@ DATA ?= phantom
 CORES ?= 2
 PYTHON ?= python3
 
-export PYTHONUTF8 = 1  # notebooks, progress bars and file names, whatever the locale
+# Notebooks, progress bars and file names, whatever the locale.
+export PYTHONUTF8 = 1
 
 RUN = --profile "$(PROFILE)" --seed "$(SEED)" --data "$(DATA)"
 BIN = .venv/bin

@@ -123,7 +123,8 @@ def test_one_thread_or_two_give_the_same_voxels():
     digests = []
     for threads in ("1", "2"):
         env = os.environ | {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        digests.append(subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True, encoding="utf-8").stdout.strip())
+        done = subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True, encoding="utf-8")
+        digests.append(done.stdout.strip())
     here = phantom.simulate(TINY | {"nodules": NODULES, "mimics": 6}, 0, 0).scan.hu
     assert digests == [hashlib.sha256(here.tobytes()).hexdigest()] * 2
 
