@@ -134,7 +134,7 @@ def blob_loss(logits, target):
     loss = torch.where(peak, (1 - p) ** 2 * log_p, (1 - target) ** 4 * p**2 * log_q)
     return -loss.flatten(1).sum(1) / peak.flatten(1).sum(1).clamp(min=1)
 
-# %% ../nbs/08_candidates.ipynb #599cffb4
+# %% ../nbs/08_candidates.ipynb #df70e155
 def training_grids(run, data):
     "Every scan of `data` as (unit volume float16 (D, H, W), lungs, nodules table with voxel centres z, y, x and radius in voxels)."
     grids = []
@@ -157,41 +157,46 @@ def nodules_on(grid, annotations):
 
 
 def crops(grids, size, batch_size, rng, only=None):
-    """Endless batches of crops (N, 1, size, size, size), half of them around a nodule, and their nodules (tables with z, y, x in the crop).
+    """Endless batches of crops (N, 1, size, size, size), half of them around a nodule, and the nodules of each: (n, 4), z, y, x, radius.
 
     Crops are flipped, and their contrast is changed at random, which makes faint nodules, rare in training, of bright ones.
-    `only` names the nodule types that count; the others are left out of the tables.
+    `only` names the nodule types that count; the others are left out.
     """
     if only is not None:
         grids = [(volume, lungs, nodules[nodules["type"].isin(only)]) for volume, lungs, nodules in grids]
+    grids = [(volume, lungs, _spheres(nodules)) for volume, lungs, nodules in grids]
     with_nodule = [i for i, (_, _, nodules) in enumerate(grids) if len(nodules)]
     while True:
-        volumes, tables = [], []
+        volumes, contents = [], []
         for k in range(batch_size):
             near = k % 2 == 0 and with_nodule
             volume, lungs, nodules = grids[rng.choice(with_nodule) if near else rng.integers(len(grids))]
-            places = nodules[["z", "y", "x"]].to_numpy() if near else lungs
+            places = nodules[:, :3] if near else lungs
             centre = places[rng.integers(len(places))]
-            crop, table = _crop(volume, nodules, np.round(centre + rng.uniform(-size / 4, size / 4, 3)).astype(int) - size // 2, size)
+            crop, inside = _crop(volume, nodules, np.round(centre + rng.uniform(-size / 4, size / 4, 3)).astype(int) - size // 2, size)
             flips = np.flatnonzero(rng.random(3) < 0.5)
-            table.iloc[:, flips] = size - 1 - table.iloc[:, flips]
+            inside[:, flips] = size - 1 - inside[:, flips]
             volumes.append(crop.flip(flips.tolist()) * rng.uniform(0.4, 1.1))
-            tables.append(table)
-        yield torch.stack(volumes)[:, None].float(), tables
+            contents.append(inside)
+        yield torch.stack(volumes)[:, None].float(), contents
+
+
+def _spheres(nodules):
+    "A nodules table as (n, 4): z, y, x, radius in voxels."
+    return nodules[["z", "y", "x", "radius"]].to_numpy(float)
 
 
 def _crop(volume, nodules, start, size):
-    "A cube of a volume, zero (air) beyond it, and the nodules whose centre lies in it, as z, y, x, radius."
+    "A cube of a volume, zero (air) beyond it, and those of the nodules (n, 4) whose centre lies in it, in its coordinates."
     low = np.clip(start, 0, volume.shape)
     high = np.clip(start + size, 0, volume.shape)
     inner = volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     pads = [p for a, b, s in zip(low[::-1], high[::-1], start[::-1], strict=True) for p in (a - s, s + size - b)]
-    table = nodules[["z", "y", "x", "radius"]].astype(float).copy()
-    table.iloc[:, :3] -= start
-    inside = ((table.iloc[:, :3] >= 0) & (table.iloc[:, :3] <= size - 1)).all(axis=1)
-    return F.pad(inner, [int(p) for p in pads]), table[inside]
+    moved = nodules - [*start, 0]
+    inside = ((moved[:, :3] >= 0) & (moved[:, :3] <= size - 1)).all(axis=1)
+    return F.pad(inner, [int(p) for p in pads]), moved[inside]
 
-# %% ../nbs/08_candidates.ipynb #0ea406ab
+# %% ../nbs/08_candidates.ipynb #ec1bdc5e
 def train(network, loss, batches, updates, rate, desc):
     "Train with Adam and cosine decay, on the accelerator if there is one; returns the loss of every update."
     device = runs.device()
@@ -213,15 +218,15 @@ def train(network, loss, batches, updates, rate, desc):
 
 
 def heatmap_loss(sigma):
-    "The blob loss as a function of (network, volumes, nodule tables)."
+    "The blob loss as a function of (network, volumes, nodules (n, 4) of each)."
 
     def loss(network, volumes, nodules):
-        target = torch.stack([blobs(volumes.shape[2:], table[["z", "y", "x"]].to_numpy(), sigma) for table in nodules])[:, None]
+        target = torch.stack([blobs(volumes.shape[2:], inside[:, :3], sigma) for inside in nodules])[:, None]
         return blob_loss(network(volumes)[0], target.to(volumes.device)).mean()
 
     return loss
 
-# %% ../nbs/08_candidates.ipynb #e9aec069
+# %% ../nbs/08_candidates.ipynb #e749fdab
 def anchors_of(volume, sizes):
     "Anchor cubes (M, 6) in voxels, corner to corner, on the half-resolution grid of a volume (N, 1, D, H, W)."
     from monai.apps.detection.utils.anchor_utils import AnchorGeneratorWithAnchorShape
@@ -238,7 +243,7 @@ def box_coder():
 
 
 def rpn_loss(sizes, generator):
-    "Objectness (sampled) and box loss of the RPN as a function of (network, volumes, nodule tables)."
+    "Objectness (sampled) and box loss of the RPN as a function of (network, volumes, nodules (n, 4) of each)."
     from monai.apps.detection.utils.ATSS_matcher import ATSSMatcher
     from monai.apps.detection.utils.hard_negative_sampler import HardNegativeSampler
 
@@ -248,7 +253,7 @@ def rpn_loss(sizes, generator):
     def loss(network, volumes, nodules):
         objectness, codes = network(volumes)
         anchors = anchors_of(volumes, sizes)
-        truth = [_boxes(table).to(volumes.device) for table in nodules]
+        truth = [_boxes(inside).to(volumes.device) for inside in nodules]
         matches = [matcher(boxes, anchors, [len(anchors)], len(sizes))[1] for boxes in truth]
         labels = [(match >= 0).float() for match in matches]
         with torch.random.fork_rng(devices=[]):  # the sampler draws from torch's global generator
@@ -265,10 +270,9 @@ def rpn_loss(sizes, generator):
     return loss
 
 
-def _boxes(table):
-    "Nodules as boxes (N, 6), corner to corner, in voxels."
-    centres = torch.tensor(table[["z", "y", "x"]].to_numpy(), dtype=torch.float32).reshape(-1, 3)
-    radius = torch.tensor(table["radius"].to_numpy(), dtype=torch.float32).reshape(-1, 1)
+def _boxes(nodules):
+    "Nodules (n, 4) as boxes (n, 6), corner to corner, in voxels."
+    centres, radius = torch.tensor(nodules, dtype=torch.float32).split([3, 1], dim=1)
     return torch.cat([centres - radius, centres + radius], dim=1)
 
 # %% ../nbs/08_candidates.ipynb #d62c707e
@@ -487,17 +491,17 @@ def sensitivity_curve(nodules, marks, scans):
     sensitivity = [np.mean((best > -np.inf) & (best >= score_at(marks, n, scans))) for n in per_scan]
     return pd.DataFrame({"per_scan": per_scan, "sensitivity": sensitivity})
 
-# %% ../nbs/08_candidates.ipynb #94998437
+# %% ../nbs/08_candidates.ipynb #65376167
 def attack_crops(networks, volumes, nodules, settings, calibration_score, generator):
-    """Whether the nodule at the centre of each crop (N, 1, S, S, S), the first of its table, gives a blob at `calibration_score`.
+    """Whether the nodule at the centre of each crop (N, 1, S, S, S), the first of its nodules (n, 4), gives a blob at `calibration_score`.
 
     Returns bool (N,) for each of clean, under PGD on the blob loss, and under random signs of the same eps.
     """
     sigma = settings.cg_sigma / settings.cg_spacing
-    target = torch.stack([blobs(volumes.shape[2:], table[["z", "y", "x"]].to_numpy(), sigma) for table in nodules])[:, None]
+    target = torch.stack([blobs(volumes.shape[2:], inside[:, :3], sigma) for inside in nodules])[:, None]
     centre = (torch.tensor(volumes.shape[2:]) - 1) / 2
     axes = torch.meshgrid(*[torch.arange(side) - c for side, c in zip(volumes.shape[2:], centre, strict=True)], indexing="ij")
-    radius = torch.tensor([max(1.0, table["radius"].iloc[0]) for table in nodules])  # at least the nearest voxels of the grid
+    radius = torch.tensor([max(1.0, inside[0, 3]) for inside in nodules])  # at least the nearest voxels of the grid
     near = (torch.stack(axes).pow(2).sum(0).sqrt() <= radius[:, None, None, None])[:, None]
 
     def logits(batch):
@@ -529,11 +533,12 @@ def attack_numbers(run, networks, data, raw):
         nodules = nodules_on(grid, data.annotations)
         if nodules.empty:
             continue
-        starts = np.round(nodules[["z", "y", "x"]].to_numpy()).astype(int) - settings.cg_crop // 2
-        first = [nodules.iloc[[i, *(k for k in range(len(nodules)) if k != i)]] for i in range(len(nodules))]
-        parts = [_crop(volume, table, start, settings.cg_crop) for table, start in zip(first, starts, strict=True)]
-        volumes, tables = torch.stack([part for part, _ in parts])[:, None], [table for _, table in parts]
-        found = attack_crops(networks, volumes, tables, settings, threshold, generator)
+        spheres = _spheres(nodules)
+        starts = np.round(spheres[:, :3]).astype(int) - settings.cg_crop // 2
+        first = [np.r_[spheres[i : i + 1], np.delete(spheres, i, axis=0)] for i in range(len(spheres))]
+        parts = [_crop(volume, order, start, settings.cg_crop) for order, start in zip(first, starts, strict=True)]
+        volumes, contents = torch.stack([part for part, _ in parts])[:, None], [inside for _, inside in parts]
+        found = attack_crops(networks, volumes, contents, settings, threshold, generator)
         for condition, detected in found.items():
             items = [f"{uid}:{i}" for i in range(len(nodules))]
             frame = {"claim": "M7", "measure": "detected", "network": "blob", "condition": condition, "item": items}

@@ -45,7 +45,7 @@ class DenseBlock(nn.Module):
             x = torch.cat([x, layer(x)], dim=1)
         return x
 
-# %% ../nbs/09_fpr.ipynb #61d5fe41
+# %% ../nbs/09_fpr.ipynb #ea8031de
 class DenseUNet(nn.Module):
     """A DenseUNet after a strided stem: (N, 1, P, P, P) in [0, 1], P a multiple of 8.
 
@@ -69,7 +69,7 @@ class DenseUNet(nn.Module):
     def _levels(self, x):
         x = self.stem(2 * x - 1)
         with runs.autocast(x.device):
-            fine = self.fine(x)
+            fine = self.fine(x.to(runs.fast_type(x.device)))
             middle = self.middle(self.down1(fine))
             down = self.down2(middle)
         coarse = self.coarse(down.float())  # bfloat16 convolutions of 2 x 2 x 2 maps give NaN gradients on some processors

@@ -55,7 +55,7 @@ STAGES = {
     "outline": Stage("lungadv.fpr:build_outline", 2, ("patches",)),
     "fpr/baseline-ce": Stage("lungadv.fpr:build", 1, ("patches", "outline")),
     "fpr/baseline-beta": Stage("lungadv.fpr:build", 1, ("patches", "outline")),
-    "fpr/baseline-beta-finetune": Stage("lungadv.fpr:build", 2, ("patches", "fpr/baseline-ce")),
+    "fpr/baseline-beta-finetune": Stage("lungadv.fpr:build", 1, ("patches", "fpr/baseline-ce")),
     "banks": Stage("lungadv.banks:build", 2, ("patches", "synthesizer", "fpr/baseline-beta-finetune")),
     "fpr/control": Stage("lungadv.fpr:build", 1, ("patches", "fpr/baseline-beta-finetune")),
     **{
@@ -174,10 +174,16 @@ def device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def autocast(device):
+def fast_type(device):
     """bfloat16 where the processor computes in it, float32 elsewhere."""
     fast = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def autocast(device):
+    """The context in which convolutions compute in `fast_type`."""
+    kind = fast_type(device)
+    return torch.autocast(device.type, kind, enabled=kind != torch.float32)
 
 
 def require(run, stage):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PARTS', 'soft_mask', 'diameter_mm', 'cut_out', 'cutouts', 'pyramid', 'Encoder', 'Generator', 'Critic',
            'reconstruction_error', 'kl_divergence', 'gradient_penalty', 'turned', 'train', 'step', 'descend', 'fuse',
-           'describe', 'compare', 'build', 'drawn', 'load_parts', 'load', 'load_cutouts']
+           'draw_latents', 'describe', 'compare', 'build', 'drawn', 'load_parts', 'load', 'load_cutouts']
 
 # %% ../nbs/07_synthesizer.ipynb #c3f137f5
 import math
@@ -223,6 +223,23 @@ def descend(optimizer, loss):
 def fuse(background, nodule, mask):
     """background * (1 - mask) + nodule, all (N, 1, P, P, P) in [0, 1]; `nodule` is already multiplied by its mask."""
     return background * (1 - mask) + nodule
+
+# %% ../nbs/07_synthesizer.ipynb #593bfc9e
+@torch.no_grad()
+def draw_latents(synthesizer, count, spacing, generator, attempts=50):
+    """Standard normal codes (count, L) of nodules of at least datasets.SMALLEST_MM; voxels of `spacing` mm.
+
+    What stays smaller after `attempts` draws is kept as it is. `synthesizer` and `generator` live on one device.
+    """
+    z = torch.randn(count, synthesizer.latent_size, generator=generator, device=generator.device)
+    small = torch.arange(count, device=generator.device)
+    for _ in range(attempts):
+        diameters = torch.cat([diameter_mm(synthesizer(codes)[1], spacing) for codes in z[small].split(64)])
+        small = small[diameters < datasets.SMALLEST_MM]
+        if len(small) == 0:
+            break
+        z[small] = torch.randn(len(small), synthesizer.latent_size, generator=generator, device=generator.device)
+    return z
 
 # %% ../nbs/07_synthesizer.ipynb #8067fadc
 def describe(nodules, masks, spacing):

@@ -11,7 +11,7 @@ from lungadv import banks, ct, fpr, runs, synthesizer
 SIZE = 16
 SETTINGS = SimpleNamespace(
     patch_size=SIZE, patch_spacing=2.5, attack_eps=0.02, attack_steps=5, latent_eps=1.5, latent_steps=8,
-    bank_backgrounds=3, bank_samples=2, bank_min_diameter=6.0, bank_noise=10,
+    bank_backgrounds=3, bank_samples=2, bank_noise=10,
 )  # fmt: skip
 
 
@@ -64,13 +64,26 @@ def test_perturb_raises_the_loss_within_eps_and_range(output, label):
 
 @pytest.mark.parametrize("output", ["evidence", "logits"])
 def test_search_latent_raises_the_loss_within_its_ball_and_touches_no_parameter(output):
-    network, z, behind = Detector(output), torch.randn(7, 2, generator=generator()), 0.2 * patches()
+    network, behind = Detector(output), 0.2 * patches()
+    z = synthesizer.draw_latents(Ball(), 7, SETTINGS.patch_spacing, generator())
     attack = banks.search_latent(network, Ball(), behind, z, SETTINGS, generator())
-    assert (attack.loss_best > attack.loss_start).all()
+    assert (attack.loss_best >= attack.loss_start).all() and attack.success.float().mean() > 0.7  # the smallest cannot shrink
     assert (attack.best - z).norm(dim=1).max() <= SETTINGS.latent_eps + 1e-5
     scores = [banks.attack_loss(network, 1)(synthesizer.fuse(behind, *Ball()(code))) for code in (z, attack.best)]
     assert torch.allclose(scores[0], attack.loss_start) and torch.allclose(scores[1], attack.loss_best)
     assert network.scale.grad is None
+
+
+def test_search_latent_keeps_nodules_large_enough_and_makes_small_ones_larger():
+    def diameters(codes):
+        return synthesizer.diameter_mm(Ball()(codes)[1], SETTINGS.patch_spacing)
+
+    z = torch.tensor([[0.2, 2.0], [-0.3, 2.0], [-1.2, 2.0]])  # 11, 8.5 and 4 mm
+    assert (diameters(z)[:2] >= 6).all() and diameters(z)[2] < 6
+    free = banks.pgd(lambda codes: -Ball()(codes)[1].flatten(1).sum(1), z, eps=1.5, steps=8, norm="l2", generator=generator()).best
+    assert (diameters(free) < 6).all()  # the ball around each code reaches smaller ones
+    found = banks.search_latent(Detector(), Ball(), 0.2 * patches(3), z, SETTINGS, generator()).best
+    assert (diameters(found) >= 6).all()
 
 
 def test_attack_loss_of_logits_is_cross_entropy():
@@ -124,14 +137,12 @@ def synthetic(seed=0):
     return sites, behind, *banks.synthetic_banks(Detector(), Ball(), sites, behind, SETTINGS, generator(seed))
 
 
-def test_synthetic_banks_are_pairs_and_drop_small_nodules():
+def test_synthetic_banks_are_pairs_of_nodules_that_count():
     _, behind, found, drawn = synthetic()
     (random_table, random_patches), (pgd_table, pgd_patches) = (found[name] for name in fpr.BANKS[:2])
     assert drawn == 12 * SETTINGS.bank_samples
-    z = torch.randn(drawn, 2, generator=generator())
-    _, masks = Ball()(z)
-    large = synthesizer.diameter_mm(masks, 2.5) >= 6
-    assert 0 < large.sum() < drawn and random_table["item"].tolist() == large.nonzero().flatten().tolist()
+    z = synthesizer.draw_latents(Ball(), drawn, SETTINGS.patch_spacing, generator())
+    assert random_table["item"].tolist() == pgd_table["item"].tolist() == list(range(drawn))
     assert random_table["diameter_mm"].min() >= 6 and pgd_table["diameter_mm"].min() >= 6
     assert len(random_table) == len(random_patches) and len(pgd_table) == len(pgd_patches)
     assert (random_table["delta_norm"] == 0).all() and (pgd_table["delta_norm"] <= SETTINGS.latent_eps + 1e-5).all()
@@ -139,7 +150,18 @@ def test_synthetic_banks_are_pairs_and_drop_small_nodules():
     background = behind[row["item"] // SETTINGS.bank_samples]
     assert torch.equal(random_patches[0], synthesizer.fuse(background[None], *Ball()(z[row["item"] : row["item"] + 1]))[0])
     pairs = random_table.merge(pgd_table, on="item")
-    assert (pairs["seriesuid_x"] == pairs["seriesuid_y"]).all() and (pairs["loss_after_y"] > pairs["loss_before_x"]).all()
+    assert (pairs["seriesuid_x"] == pairs["seriesuid_y"]).all() and (pairs["loss_after_y"] >= pairs["loss_before_x"]).all()
+    assert (pairs["loss_after_y"] > pairs["loss_before_x"]).mean() > 0.7
+
+
+def test_small_nodules_are_left_out_of_the_banks(monkeypatch):
+    small = torch.tensor([[0.5, 0.0], [-1.9, 0.0]]).repeat(6 * SETTINGS.bank_samples, 1)
+    monkeypatch.setattr(synthesizer, "draw_latents", lambda *given: small)
+    monkeypatch.setattr(banks, "search_latent", lambda *given: banks.Attack(given[3], *torch.zeros(3, len(given[3])), 1))
+    _, behind, found, drawn = synthetic()
+    for name in fpr.BANKS[:2]:
+        table, kept = found[name]
+        assert table["item"].tolist() == list(range(0, drawn, 2)) and len(kept) == drawn // 2 and (table["diameter_mm"] >= 6).all()
 
 
 def test_a_synthesizer_of_specks_is_an_input_error():
@@ -149,7 +171,7 @@ def test_a_synthesizer_of_specks_is_an_input_error():
             return nodule * 0, mask * 0
 
     sites = pd.DataFrame({"seriesuid": ["1"], "coordX": 0.0, "coordY": 0.0, "coordZ": 0.0})
-    with pytest.raises(runs.InputError, match="no synthetic nodule reaches 6.0 mm"):
+    with pytest.raises(runs.InputError, match="no synthetic nodule reaches 6 mm"):
         banks.synthetic_banks(Detector(), Speck(), sites, patches(1), SETTINGS, generator())
 
 

@@ -190,3 +190,27 @@ def test_a_built_synthesizer_loads_as_it_was(tmp_path, monkeypatch):
     assert stored["seriesuid"].tolist() == ["1.2"] * 24 and torch.allclose(masks, pairs()[1], atol=1e-3)
     assert pd.read_csv(run.path("synthesizer", "quality.csv"))["group"].tolist() == ["real", "rebuilt", "sampled"]
     assert len(pd.read_csv(run.path("synthesizer", "training.csv"))) == 5
+
+
+class Cubes:
+    """Cubes whose side grows with the only number of the code."""
+
+    latent_size = 1
+
+    def __call__(self, z):
+        grid = torch.stack(torch.meshgrid(*[torch.arange(16) - 7.5] * 3, indexing="ij")).abs().amax(0)
+        mask = (grid < (3 + 1.5 * z).reshape(-1, 1, 1, 1, 1)).float()
+        return mask, mask
+
+
+def test_draw_latents_draws_small_nodules_again_and_no_others():
+    def diameters(z):
+        return synthesizer.diameter_mm(Cubes()(z)[1], 1.25)
+
+    plain = torch.randn(100, 1, generator=torch.Generator().manual_seed(0))
+    z = synthesizer.draw_latents(Cubes(), 100, 1.25, torch.Generator().manual_seed(0))
+    large = diameters(plain) >= 6
+    assert 0 < large.sum() < 100 and (diameters(z) >= 6).all()
+    assert torch.equal(z[large], plain[large]) and (z[~large] != plain[~large]).all()
+    once = synthesizer.draw_latents(Cubes(), 100, 1.25, torch.Generator().manual_seed(0), attempts=1)
+    assert (diameters(once) < 6).any()  # draws come to an end
