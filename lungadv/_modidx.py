@@ -405,6 +405,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'lungadv.stress.adversarial': ('stress_tests.html#adversarial', 'lungadv/stress.py'),
                                 'lungadv.stress.all_answers': ('stress_tests.html#all_answers', 'lungadv/stress.py'),
                                 'lungadv.stress.all_synthetic': ('stress_tests.html#all_synthetic', 'lungadv/stress.py'),
+                                'lungadv.stress.along_axes': ('stress_tests.html#along_axes', 'lungadv/stress.py'),
                                 'lungadv.stress.audit': ('stress_tests.html#audit', 'lungadv/stress.py'),
                                 'lungadv.stress.audit_types': ('stress_tests.html#audit_types', 'lungadv/stress.py'),
                                 'lungadv.stress.benchmark_patches': ('stress_tests.html#benchmark_patches', 'lungadv/stress.py'),

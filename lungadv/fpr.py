@@ -149,14 +149,15 @@ def positions(table):
     "World coordinates (N, 3) in mm of a table's rows."
     return table[["coordX", "coordY", "coordZ"]].to_numpy(float).reshape(-1, 3)
 
-# %% ../nbs/09_fpr.ipynb #6febc118
+# %% ../nbs/09_fpr.ipynb #3ef72e2d
 def clear_positions(lungs, scan, findings, width, count, rng):
     """Up to `count` random world positions (count, 3) in the lungs (bool (z, y, x)) whose cube of `width` mm holds no nodule of `findings`.
 
     A nodule is taken as the box of its diameter. Fewer positions are returned when the lungs have no more room.
     """
-    voxels = np.argwhere(lungs)
-    points = scan.to_world(rng.permutation(voxels)[: 100 * count]) if len(voxels) else np.empty((0, 3))
+    inside = np.flatnonzero(lungs)
+    chosen = rng.choice(inside, min(100 * count, len(inside)), replace=False)
+    points = scan.to_world(np.stack(np.unravel_index(chosen, lungs.shape), axis=1))
     reach = width / 2 + findings["diameter_mm"].to_numpy() / 2
     apart = np.abs(points[:, None] - positions(findings)).max(axis=2)
     return points[(apart >= reach).all(axis=1)][:count]

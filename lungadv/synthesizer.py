@@ -93,7 +93,7 @@ class Encoder(nn.Module):
     def forward(self, nodule, mask):
         return self.code(self.features(torch.cat([nodule, mask], dim=1)).flatten(1)).chunk(2, dim=1)
 
-# %% ../nbs/07_synthesizer.ipynb #3505f1f3
+# %% ../nbs/07_synthesizer.ipynb #81ea9be0
 class Generator(nn.Module):
     """Code z (N, L) to nodule = mask * appearance, and mask, each (N, 1, P, P, P) in [0, 1] (Eq. 3)."""
 
@@ -117,7 +117,9 @@ class Generator(nn.Module):
 
     def forward(self, z):
         seed = self.seed(z).unflatten(1, self.seed_shape).contiguous(memory_format=torch.channels_last_3d)
-        appearance, mask = self.draw(self.levels(seed)).sigmoid().split(1, dim=1)
+        with runs.autocast(z.device):
+            maps = self.draw(self.levels(seed))
+        appearance, mask = maps.float().sigmoid().split(1, dim=1)
         return mask * appearance, mask
 
 # %% ../nbs/07_synthesizer.ipynb #025f441f
