@@ -43,6 +43,7 @@ for step in steps:
                 given=[word for name, value in {**terms, **step.parameters}.items() for word in ("-p", name, value)],
                 fixed=step.threads,
                 settings=pipeline.settings_of(step, run.settings),
+            priority: pipeline.waiting(step)
             threads: step.threads
             shell:
                 "{params.python:q} -m lungadv.pipeline notebook {input.notebook:q} {log:q} --threads {params.fixed} {params.given:q}"
@@ -62,6 +63,7 @@ for step in steps:
                 stage=step.stage,
                 given=[f"--{name}={value}" for name, value in terms.items()],
                 settings=pipeline.settings_of(step, run.settings),
+            priority: pipeline.waiting(step)
             threads: step.threads
             shell:
                 "{params.python:q} -m lungadv.pipeline stage {params.stage:q} {params.given:q}"

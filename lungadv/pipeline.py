@@ -93,6 +93,15 @@ def present():
     return [step for step in STEPS if step.stage or has_parameters(step)]
 
 
+def waiting(step):
+    """How many stages wait for this step, directly or not: of the steps that could start, the one with most goes first."""
+    behind, found = {step.stage} if step.stage else set(), set()
+    while behind:
+        behind = {name for name, stage in runs.STAGES.items() if behind & set(stage.needs)} - found
+        found |= behind
+    return len(found)
+
+
 def outputs(step):
     """What a step makes, as paths in the run's folder."""
     stage = [f"{step.stage}/provenance.json"] if step.stage else []

@@ -311,3 +311,10 @@ def test_a_killed_run_goes_on_to_the_same_tables(chain, reproduce, tmp_path):
     for name in TABLES:
         assert (base / "figures" / name).read_bytes() == (finished / "figures" / name).read_bytes(), name
     assert not list(base.glob(".banks.*"))
+
+
+def test_what_others_wait_for_goes_first():
+    steps = {step.stage: step for step in pipeline.STEPS if step.stage}
+    for stage, step in steps.items():
+        assert all(pipeline.waiting(steps[need]) > pipeline.waiting(step) for need in step.needs), stage
+    assert pipeline.waiting(steps["claims"]) == 0 and pipeline.waiting(steps["stress"]) == 1
