@@ -261,6 +261,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'lungadv.fpr.clear_positions': ('fpr.html#clear_positions', 'lungadv/fpr.py'),
                              'lungadv.fpr.conv': ('fpr.html#conv', 'lungadv/fpr.py'),
                              'lungadv.fpr.draw': ('fpr.html#draw', 'lungadv/fpr.py'),
+                             'lungadv.fpr.folded': ('fpr.html#folded', 'lungadv/fpr.py'),
                              'lungadv.fpr.label_candidates': ('fpr.html#label_candidates', 'lungadv/fpr.py'),
                              'lungadv.fpr.load_bank': ('fpr.html#load_bank', 'lungadv/fpr.py'),
                              'lungadv.fpr.load_network': ('fpr.html#load_network', 'lungadv/fpr.py'),

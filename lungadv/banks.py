@@ -21,7 +21,7 @@ from .pgd import Attack, pgd
 
 BASELINE = "baseline-beta-finetune"  # the network that every bank is made against (section IV)
 
-# %% ../nbs/10_banks.ipynb #10dde6a8
+# %% ../nbs/10_banks.ipynb #da996fda
 def attack_loss(network, label):
     """The function patches (N, 1, P, P, P) -> loss (N,) of a network's answer when the truth is `label`, 0 or 1.
 
@@ -42,15 +42,15 @@ def search_latent(network, generator_net, backgrounds, z, settings, generator):
     background (N, 1, P, P, P) that the network misses most (Eqs. 7-9); returns the Attack over codes. Everything lives on one device,
     `generator` (torch) too.
 
-    A smaller nodule ranks below all others, and the search goes on by making it larger.
+    A smaller nodule ranks below all others, and the search makes it larger again.
     """
-    miss = attack_loss(network, 1)  # never negative
+    miss = attack_loss(network, 1)
 
     def loss(codes, behind):
         nodules, masks = generator_net(codes)
         missed = miss(synthesizer.fuse(behind, nodules, masks))
-        large = synthesizer.diameter_mm(masks, settings.patch_spacing) >= datasets.SMALLEST_MM
-        return torch.where(large, missed, -1 / masks.flatten(1).sum(1).clamp(min=1e-6))
+        small = synthesizer.diameter_mm(masks, settings.patch_spacing) < datasets.SMALLEST_MM
+        return torch.where(small, missed + 10 * masks.flatten(1).sum(1).clamp(min=1e-6).log() - 1000, missed)
 
     return pgd(
         loss, z, context=(backgrounds,), eps=settings.latent_eps, steps=settings.latent_steps, norm="l2", generator=generator

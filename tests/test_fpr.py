@@ -405,3 +405,17 @@ def test_fine_tuning_starts_with_the_decisions_of_the_cross_entropy_network(work
     after, _ = fpr.predict(given["model"], x)
     assert torch.equal(before > 0.5, after > 0.5)
     assert np.corrcoef(before.logit(), after.logit())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("output", ["evidence", "logits"])
+def test_a_folded_network_answers_as_before(output, monkeypatch):
+    monkeypatch.setattr(runs, "fast_type", lambda device: torch.float32)
+    torch.manual_seed(0)
+    network, patches = fpr.FPR(output, 4), torch.rand(6, 1, 16, 16, 16)
+    for _ in range(5):
+        network(patches)  # running means away from 0
+    network.eval()
+    expected = network(patches)
+    folded = fpr.folded(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm3d) for module in folded.modules())
+    assert torch.allclose(folded(patches), expected, atol=1e-5) and not any(p.requires_grad for p in folded.parameters())
