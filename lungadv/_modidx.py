@@ -91,6 +91,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'lungadv/claims.py'),
                                 'lungadv.claims.baseline_is_unsure_of_searched_nodules': ( 'claims.html#baseline_is_unsure_of_searched_nodules',
                                                                                            'lungadv/claims.py'),
+                                'lungadv.claims.beside': ('claims.html#beside', 'lungadv/claims.py'),
                                 'lungadv.claims.beta_equals_cross_entropy': ('claims.html#beta_equals_cross_entropy', 'lungadv/claims.py'),
                                 'lungadv.claims.better_than': ('claims.html#better_than', 'lungadv/claims.py'),
                                 'lungadv.claims.blobs_for_small_boxes_for_large': ( 'claims.html#blobs_for_small_boxes_for_large',

@@ -491,18 +491,18 @@ def sensitivity_curve(nodules, marks, scans):
     sensitivity = [np.mean((best > -np.inf) & (best >= score_at(marks, n, scans))) for n in per_scan]
     return pd.DataFrame({"per_scan": per_scan, "sensitivity": sensitivity})
 
-# %% ../nbs/08_candidates.ipynb #65376167
+# %% ../nbs/08_candidates.ipynb #e1e24d15
 def attack_crops(networks, volumes, nodules, settings, calibration_score, generator):
-    """Whether the nodule at the centre of each crop (N, 1, S, S, S), the first of its nodules (n, 4), gives a blob at `calibration_score`.
+    """Whether the first nodule of each crop (N, 1, S, S, S) (its nodules: (n, 4)) gives a blob at `calibration_score`.
 
     Returns bool (N,) for each of clean, under PGD on the blob loss, and under random signs of the same eps.
     """
     sigma = settings.cg_sigma / settings.cg_spacing
     target = torch.stack([blobs(volumes.shape[2:], inside[:, :3], sigma) for inside in nodules])[:, None]
-    centre = (torch.tensor(volumes.shape[2:]) - 1) / 2
-    axes = torch.meshgrid(*[torch.arange(side) - c for side, c in zip(volumes.shape[2:], centre, strict=True)], indexing="ij")
-    radius = torch.tensor([max(1.0, inside[0, 3]) for inside in nodules])  # at least the nearest voxels of the grid
-    near = (torch.stack(axes).pow(2).sum(0).sqrt() <= radius[:, None, None, None])[:, None]
+    voxels = torch.stack(torch.meshgrid(*map(torch.arange, volumes.shape[2:]), indexing="ij"))
+    centre, radius = torch.tensor(np.stack([inside[0] for inside in nodules])).split([3, 1], dim=1)
+    distance = (voxels - centre[..., None, None, None]).norm(dim=1, keepdim=True)
+    near = distance <= radius.clamp(min=1)[..., None, None, None]  # at least the nearest voxels of the grid
 
     def logits(batch):
         return torch.maximum(networks["blob"](batch)[0], networks["blob-ggo"](batch)[0])
@@ -546,7 +546,7 @@ def attack_numbers(run, networks, data, raw):
     columns = ["claim", "measure", "network", "condition", "item", "value"]
     return pd.concat([pd.DataFrame(columns=columns), *frames], ignore_index=True)
 
-# %% ../nbs/08_candidates.ipynb #b2426e1b
+# %% ../nbs/08_candidates.ipynb #5ec299d2
 def build(run):
     """Train the three networks, calibrate them on validation, and run them over every scan.
 
@@ -581,4 +581,7 @@ def build(run):
 
 def _search(networks, data, settings, name):
     found = [raw_candidates(networks, data.scan(uid), data.lungs(uid), settings) for uid in tqdm(data.uids, desc=f"candidates of {name}")]
-    return pd.concat(found, ignore_index=True)
+    found = pd.concat(found, ignore_index=True)
+    if found.empty:
+        raise runs.InputError(f"the candidate networks find nothing in the scans of '{name}': are they chest CT in HU, with lungs?")
+    return found

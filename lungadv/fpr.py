@@ -46,7 +46,7 @@ class DenseBlock(nn.Module):
             x = torch.cat([x, layer(x)], dim=1)
         return x
 
-# %% ../nbs/09_fpr.ipynb #ea8031de
+# %% ../nbs/09_fpr.ipynb #052badbd
 class DenseUNet(nn.Module):
     """A DenseUNet after a strided stem: (N, 1, P, P, P) in [0, 1], P a multiple of 8.
 
@@ -56,8 +56,9 @@ class DenseUNet(nn.Module):
 
     def __init__(self, width=16):
         super().__init__()
-        self.stem = conv(1, width, size=3, stride=2)
-        self.fine = DenseBlock(width, width, 1)
+        self.width, half = width, width // 2  # few channels where there are most voxels
+        self.stem = conv(1, half, size=3, stride=2)
+        self.fine = DenseBlock(half, half, 1)
         self.down1 = conv(self.fine.channels, 2 * width, size=2, stride=2)
         self.middle = DenseBlock(2 * width, width, 3)
         self.down2 = conv(self.middle.channels, 3 * width, size=2, stride=2)
@@ -150,11 +151,11 @@ def positions(table):
     "World coordinates (N, 3) in mm of a table's rows."
     return table[["coordX", "coordY", "coordZ"]].to_numpy(float).reshape(-1, 3)
 
-# %% ../nbs/09_fpr.ipynb #3ef72e2d
+# %% ../nbs/09_fpr.ipynb #83f73d94
 def clear_positions(lungs, scan, findings, width, count, rng):
     """Up to `count` random world positions (count, 3) in the lungs (bool (z, y, x)) whose cube of `width` mm holds no nodule of `findings`.
 
-    A nodule is taken as the box of its diameter. Fewer positions are returned when the lungs have no more room.
+    A nodule is taken as the box of its diameter. Fewer positions are returned when 100 times as many draws find no more.
     """
     inside = np.flatnonzero(lungs)
     chosen = rng.choice(inside, min(100 * count, len(inside)), replace=False)
@@ -352,7 +353,7 @@ def soft_dice(p, q):
     "Dice overlap of two masks (N, 1, P, P, P) in [0, 1], (N,)."
     return (2 * (p * q).sum(dim=(1, 2, 3, 4)) + 1) / ((p + q).sum(dim=(1, 2, 3, 4)) + 1)
 
-# %% ../nbs/09_fpr.ipynb #4e346319
+# %% ../nbs/09_fpr.ipynb #dc676f16
 def new_network(run, output):
     "An untrained network of the run's width, laid out in memory as its convolutions are fastest."
     return FPR(output, run.settings.fpr_width).to(memory_format=torch.channels_last_3d)
@@ -361,8 +362,7 @@ def new_network(run, output):
 def save_network(network, folder):
     "Write weights.safetensors and network.json (output and width) into `folder`."
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / "weights.safetensors")
-    width = network.unet.stem[0].out_channels
-    (folder / "network.json").write_text(json.dumps({"output": network.output, "width": width}))
+    (folder / "network.json").write_text(json.dumps({"output": network.output, "width": network.unet.width}))
 
 
 def load_weights(folder):
@@ -375,7 +375,7 @@ def load_weights(folder):
 
 
 def folded(network):
-    "A network in eval mode with each batch normalisation folded into its convolution: the same answers, faster; not for training."
+    "A network in eval mode, each batch normalisation folded into its convolution: the same answers but for rounding, faster; not to train."
     for name, module in network.named_children():
         if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[1], nn.BatchNorm3d):
             setattr(network, name, nn.Sequential(fuse_conv_bn_eval(*module[:2]), *module[2:]))

@@ -74,17 +74,16 @@ STEPS = (  # a stage that no notebook tells of is built by its module alone
     *(Step(name, stage=name) for name in runs.STAGES if name not in {step.stage for step in NOTEBOOK_STEPS}),
 )
 BUDGET = {  # minutes that the quick profile may take on 2 cores, step by step; one-thread steps in a row run two at a time
-    ("00_two_moons", "04_phantom", "05_scanner"): 1.0,
-    ("06_datasets",): 2.5,
-    ("08_candidates",): 4.5,
-    ("patches", "outline"): 1.7,
-    ("07_synthesizer", "09_fpr-baseline-ce", "09_fpr-baseline-beta"): 3.3,
-    ("09_fpr-baseline-beta-finetune",): 0.8,
-    ("10_banks",): 1.5,
-    tuple(f"09_fpr-{name}" for name in ("control", "beta+syn-random", "beta+syn", "beta+perturb", "beta+perturb+syn")): 2.5,
-    ("11_benchmarks",): 0.7,
-    ("12_stress_tests",): 1.2,
-    ("13_claims",): 0.3,
+    ("06_datasets",): 2.1,
+    ("08_candidates",): 3.1,
+    ("patches", "outline"): 1.4,
+    ("07_synthesizer", *(f"09_fpr-{name}" for name in ("baseline-ce", "baseline-beta", "baseline-beta-finetune", "control"))): 4.2,
+    ("00_two_moons", "04_phantom", "05_scanner"): 0.7,
+    ("10_banks",): 1.8,
+    tuple(f"09_fpr-{name}" for name in ("beta+syn-random", "beta+syn", "beta+perturb", "beta+perturb+syn")): 2.2,
+    ("11_benchmarks",): 1.0,
+    ("12_stress_tests",): 3.3,
+    ("13_claims",): 0.2,
 }
 
 
@@ -123,12 +122,12 @@ def sources(step):
         found, code = {notebook_path(step)}, notebook_code(notebook_path(step))
     else:
         found, code = set(), f"import {runs.STAGES[step.stage].build.split(':')[0]}"
-    waiting = _imported(code)
-    while waiting:
-        module = waiting.pop()
+    unread = _imported(code)
+    while unread:
+        module = unread.pop()
         if module not in found:
             found.add(module)
-            waiting |= _imported(module.read_text(encoding="utf-8"))
+            unread |= _imported(module.read_text(encoding="utf-8"))
     return sorted(map(str, found | {path for pattern in step.reads for path in root.glob(pattern) if path.is_file()}))
 
 
@@ -415,13 +414,17 @@ def expected(run):
 
 
 def finished_seeds(run):
-    """The finished runs of the same profile, data and settings, one a seed; not `run` itself if it was made with other settings."""
+    """The finished runs of the same profile, data and settings, one a seed; not `run` itself if it was made with other settings.
+
+    Development seeds and those of the ledger are never mixed (`runs.DEVELOPMENT_SEEDS`).
+    """
     settings = json.loads(json.dumps(vars(run.settings)))
     pattern = re.compile(re.escape(run.folder.name.removesuffix(str(run.seed))) + r"(\d+)")
     found = {}
     for path in run.folder.parent.glob("*/claims/provenance.json"):
         match = pattern.fullmatch(path.parts[-3])
-        if match and json.loads(path.read_text())["settings"] == settings:
+        alike = match and (int(match[1]) >= runs.DEVELOPMENT_SEEDS) == (run.seed >= runs.DEVELOPMENT_SEEDS)
+        if alike and json.loads(path.read_text())["settings"] == settings:
             found[int(match[1])] = runs.Run(run.profile, int(match[1]), run.data, run.settings, path.parents[1])
     return [found[seed] for seed in sorted(found)]
 
@@ -518,7 +521,7 @@ def _cost(folder):
     rows.append(("sum", f"{sum(BUDGET.values()):.1f}", f"{sum(float(row[2] or 0) for row in rows):.1f}" if stages else "", ""))
     table = _markdown(pd.DataFrame(rows, columns=["steps", "budget, minutes", "measured, minutes", "peak MiB"]))
     whole = made["run"]
-    if not whole:
+    if not whole or set(whole["stages_built"]) != set(runs.STAGES):  # a run that went on where another stopped has no time of its own
         return f"{_missing(path)}\n\n{table}" if not stages else table
     minutes, gib = whole["wall_seconds"] / 60, whole["peak_memory_mib"] / 1024
     return f"Measured: {minutes:.1f} minutes on {whole['cores']} cores, at most {gib:.1f} GiB of memory.\n\n{table}"

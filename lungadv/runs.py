@@ -68,6 +68,9 @@ STAGES = {
 }
 
 
+DEVELOPMENT_SEEDS = 100  # seeds from here on are for development; the ledger counts those below
+
+
 class InputError(Exception):
     """Something the user gave is wrong: one line that names it and the remedy."""
 

@@ -486,3 +486,21 @@ def test_an_attack_on_crops_hides_what_noise_of_its_size_does_not():
     networks = {"blob": Sharp(), "blob-ggo": Sharp()}
     found = candidates.attack_crops(networks, volumes, [nodule] * 6, SETTINGS, level, generator())
     assert found["clean"].all() and not found["pgd"].any() and found["random"].any()
+
+
+def test_an_attack_on_crops_looks_around_the_nodule_wherever_it_lies():
+    class Sharp(nn.Module):
+        def forward(self, x):
+            return 100 * (x - 0.5), x
+
+    place = (11, 6, 9)
+    around = {tuple(np.add(place, step)) for step in [(0, 0, 0), *np.eye(3, dtype=int), *-np.eye(3, dtype=int)]}
+    seen = set()
+    for voxel in np.ndindex(16, 16, 16):
+        if max(abs(np.subtract(voxel, place))) <= 2:
+            volume = torch.zeros(1, 1, 16, 16, 16)
+            volume[0, 0][voxel] = 0.9
+            networks = {"blob": Sharp(), "blob-ggo": Sharp()}
+            found = candidates.attack_crops(networks, volume, [np.array([[*place, 1.2]])], SETTINGS, 0.9, generator())
+            seen |= {voxel} if found["clean"].all() else set()
+    assert seen == around

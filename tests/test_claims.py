@@ -168,8 +168,8 @@ def s4(*medians):
     return samples("S5", *(("confidence", BASE, name, around(value)) for name, value in zip(conditions, medians, strict=True)))
 
 
-def detection(claim, conditions, count=200):
-    """Shares detected by network, one for each condition."""
+def detection(claim, conditions, count=200, beside=()):
+    """Shares detected by network, one for each condition; under those of `beside` as under the last."""
 
     def build(**networks):
         found = {BASE: networks["base"], CONTROL: networks["control"], SYN: networks["syn"], **dict.fromkeys(PERTURB, networks["perturb"])}
@@ -179,7 +179,7 @@ def detection(claim, conditions, count=200):
                 *(
                     ("confidence", name, condition, sure(share, count))
                     for name, values in found.items()
-                    for condition, share in zip(conditions, values, strict=True)
+                    for condition, share in [*zip(conditions, values, strict=True), *((name, values[-1]) for name in beside)]
                 ),
             )
         )
@@ -189,9 +189,10 @@ def detection(claim, conditions, count=200):
 
 s5 = detection("S5", claims.UNIFORM)
 s6 = detection("S6", ("poisson-50", "poisson-1"))
-s7 = detection("S7", ("clean", "pgd"))
-s8 = detection("S8", ("noise", "pgd"))
-s9 = detection("S9", ("clean", "pgd"))
+BESIDE = ("white-box", "independent")
+s7 = detection("S7", ("clean", "pgd"), beside=BESIDE)
+s8 = detection("S8", ("noise", "pgd"), beside=BESIDE)
+s9 = detection("S9", ("clean", "pgd"), beside=BESIDE)
 
 
 def s10(kept):
