@@ -21,7 +21,7 @@ from .pgd import Attack, pgd
 
 BASELINE = "baseline-beta-finetune"  # the network that every bank is made against (section IV)
 
-# %% ../nbs/10_banks.ipynb #da996fda
+# %% ../nbs/10_banks.ipynb #82954ace
 def attack_loss(network, label):
     """The function patches (N, 1, P, P, P) -> loss (N,) of a network's answer when the truth is `label`, 0 or 1.
 
@@ -50,6 +50,7 @@ def search_latent(network, generator_net, backgrounds, z, settings, generator):
         nodules, masks = generator_net(codes)
         missed = miss(synthesizer.fuse(behind, nodules, masks))
         small = synthesizer.diameter_mm(masks, settings.patch_spacing) < datasets.SMALLEST_MM
+        # Uphill for a small one is mostly more volume; 1000 is more than any loss, so that it ranks below
         return torch.where(small, missed + 10 * masks.flatten(1).sum(1).clamp(min=1e-6).log() - 1000, missed)
 
     return pgd(

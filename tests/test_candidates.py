@@ -504,3 +504,11 @@ def test_an_attack_on_crops_looks_around_the_nodule_wherever_it_lies():
             found = candidates.attack_crops(networks, volume, [np.array([[*place, 1.2]])], SETTINGS, 0.9, generator())
             seen |= {voxel} if found["clean"].all() else set()
     assert seen == around
+
+
+def test_a_data_set_without_a_candidate_is_an_input_error(monkeypatch):
+    columns = ["seriesuid", "coordX", "coordY", "coordZ", "score", "source", "diameter_mm"]
+    monkeypatch.setattr(candidates, "raw_candidates", lambda *given: pd.DataFrame(columns=columns))
+    data = SimpleNamespace(uids=["1", "2"], scan=lambda uid: None, lungs=lambda uid: None)
+    with pytest.raises(runs.InputError, match="nothing in the scans of 'nlst'"):
+        candidates._search({}, data, SETTINGS, "nlst")

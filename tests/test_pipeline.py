@@ -318,3 +318,18 @@ def test_what_others_wait_for_goes_first():
     for stage, step in steps.items():
         assert all(pipeline.waiting(steps[need]) > pipeline.waiting(step) for need in step.needs), stage
     assert pipeline.waiting(steps["claims"]) == 0 and pipeline.waiting(steps["stress"]) == 1
+
+
+def test_development_seeds_and_those_of_the_ledger_are_never_pooled(clone):
+    ledger, development = finish(0, 0.7), finish(100, 0.2)
+    assert [run.seed for run in pipeline.finished_seeds(ledger)] == [0]
+    assert [run.seed for run in pipeline.finished_seeds(development)] == [100]
+
+
+def test_only_a_run_made_at_once_has_a_time(clone):
+    run = finish(0, 0.7)
+    record = {"wall_seconds": 60.0, "peak_memory_mib": 1024, "cores": 2, "stages_built": list(runs.STAGES)}
+    (run.folder / "run.json").write_text(json.dumps(record))
+    assert "Measured: 1.0 minutes" in pipeline._cost(pipeline.accept(run))
+    (run.folder / "run.json").write_text(json.dumps(record | {"stages_built": ["claims"]}))
+    assert "Measured:" not in pipeline._cost(pipeline.accept(run))
