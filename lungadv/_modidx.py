@@ -65,6 +65,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'lungadv.candidates.sensitivity_curve': ('candidates.html#sensitivity_curve', 'lungadv/candidates.py'),
                                     'lungadv.candidates.sensitivity_numbers': ( 'candidates.html#sensitivity_numbers',
                                                                                 'lungadv/candidates.py'),
+                                    'lungadv.candidates.subvoxel': ('candidates.html#subvoxel', 'lungadv/candidates.py'),
                                     'lungadv.candidates.train': ('candidates.html#train', 'lungadv/candidates.py'),
                                     'lungadv.candidates.train_networks': ('candidates.html#train_networks', 'lungadv/candidates.py'),
                                     'lungadv.candidates.training_grids': ('candidates.html#training_grids', 'lungadv/candidates.py'),

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['NETWORKS', 'RARE', 'DATASETS', 'ResBlock', 'ResUNet', 'RPN', 'lung_grid', 'blobs', 'blob_loss', 'training_grids',
            'nodules_on', 'crops', 'train', 'heatmap_loss', 'anchors_of', 'box_coder', 'rpn_loss', 'heatmap', 'peaks',
-           'proposals', 'raw_candidates', 'anchor_sizes', 'rarity', 'union', 'calibrate', 'detect', 'save_networks',
-           'load_networks', 'train_networks', 'hit_scores', 'score_at', 'detected_at', 'sensitivity_numbers',
-           'sensitivity_curve', 'attack_crops', 'attack_numbers', 'build']
+           'subvoxel', 'proposals', 'raw_candidates', 'anchor_sizes', 'rarity', 'union', 'calibrate', 'detect',
+           'save_networks', 'load_networks', 'train_networks', 'hit_scores', 'score_at', 'detected_at',
+           'sensitivity_numbers', 'sensitivity_curve', 'attack_crops', 'attack_numbers', 'build']
 
 # %% ../nbs/08_candidates.ipynb #6e998bb6
 import json
@@ -46,23 +46,24 @@ class ResBlock(nn.Module):
     def forward(self, x):
         return F.relu(self.body(x) + self.shortcut(x))
 
-# %% ../nbs/08_candidates.ipynb #2099092e
+# %% ../nbs/08_candidates.ipynb #81367b13
 class ResUNet(nn.Module):
     """A three-level 3-D ResUNet: (N, 1, D, H, W) in [0, 1], sides multiples of 4 -> heatmap logits (N, 1, D, H, W) and the
     decoder's maps at half resolution (N, 2 * width, D/2, H/2, W/2)."""
 
     def __init__(self, width=8):
         super().__init__()
-        self.stem = nn.Conv3d(1, width, 3, padding=1)
+        self.stem = nn.Sequential(nn.Conv3d(1, width, 3, padding=1, bias=False), nn.BatchNorm3d(width), nn.ReLU(inplace=True))
         self.middle, self.coarse = ResBlock(width, 2 * width), ResBlock(2 * width, 4 * width)
         self.lift_middle, self.up_middle = nn.Conv3d(4 * width, 2 * width, 1), ResBlock(2 * width, 2 * width)
         self.lift_full, self.up_full = nn.Conv3d(2 * width, width, 1), ResBlock(width, width)
         self.heat = nn.Conv3d(width, 1, 1)
-        nn.init.constant_(self.heat.bias, -4.0)  # nodules are rare: start from "none here"
+        nn.init.zeros_(self.heat.weight)  # nodules are rare: start from "none here", whatever the maps
+        nn.init.constant_(self.heat.bias, -4.0)
 
     def forward(self, x):
         with runs.autocast(x.device):
-            full = F.relu(self.stem(2 * x - 1))
+            full = self.stem(2 * x - 1)
             half = self.middle(F.max_pool3d(full, 2))
             quarter = self.coarse(F.max_pool3d(half, 2))
             half = self.up_middle(half + F.interpolate(self.lift_middle(quarter), scale_factor=2))
@@ -76,14 +77,16 @@ class RPN(nn.Module):
     def __init__(self, width, anchors):
         super().__init__()
         self.backbone = ResUNet(width)
-        self.shared = nn.Conv3d(2 * width, 4 * width, 3, padding=1)
+        self.shared = nn.Sequential(nn.Conv3d(2 * width, 4 * width, 3, padding=1, bias=False), nn.BatchNorm3d(4 * width), nn.ReLU(inplace=True))
         self.objectness = nn.Conv3d(4 * width, anchors, 1)
         self.boxes = nn.Conv3d(4 * width, 6 * anchors, 1)
-        nn.init.constant_(self.objectness.bias, -4.0)
+        for head, bias in ((self.objectness, -4.0), (self.boxes, 0.0)):  # start from "none here" and from the anchors themselves
+            nn.init.zeros_(head.weight)
+            nn.init.constant_(head.bias, bias)
 
     def forward(self, x):
         _, half = self.backbone(x)
-        maps = F.relu(self.shared(half))
+        maps = self.shared(half)
         return _rows(self.objectness(maps), 1)[..., 0], _rows(self.boxes(maps), 6)
 
 
@@ -115,14 +118,15 @@ def lung_grid(scan, lungs, spacing, margin=10.0):
     origin = tuple(grid.to_world([low])[0])
     return ct.Scan(hu, grid.spacing, origin, grid.direction, scan.uid), np.pad(mask[box], fill)
 
-# %% ../nbs/08_candidates.ipynb #2a5aa485
+# %% ../nbs/08_candidates.ipynb #26fea8ee
 def blobs(shape, centres, sigma):
-    "Heatmap (D, H, W) with a Gaussian of `sigma` voxels, peak 1, at the voxel nearest to each centre (N, 3)."
+    "Heatmap (D, H, W) with a Gaussian of `sigma` voxels around each centre (N, 3), in voxels; 1 at the voxels nearest to the centres."
     axes = [torch.arange(side, dtype=torch.float32) for side in shape]
-    heat = torch.zeros(shape)
-    for centre in np.round(np.asarray(centres).reshape(-1, 3)):
+    heat, centres = torch.zeros(shape), np.asarray(centres).reshape(-1, 3)
+    for centre in centres:
         z, y, x = (torch.exp(-((axis - float(c)) ** 2) / (2 * sigma**2)) for axis, c in zip(axes, centre, strict=True))
         heat = torch.maximum(heat, z[:, None, None] * y[:, None] * x)
+    heat[tuple(np.round(centres).astype(int).T)] = 1
     return heat
 
 
@@ -134,7 +138,7 @@ def blob_loss(logits, target):
     loss = torch.where(peak, (1 - p) ** 2 * log_p, (1 - target) ** 4 * p**2 * log_q)
     return -loss.flatten(1).sum(1) / peak.flatten(1).sum(1).clamp(min=1)
 
-# %% ../nbs/08_candidates.ipynb #df70e155
+# %% ../nbs/08_candidates.ipynb #df8d17e1
 def training_grids(run, data):
     "Every scan of `data` as (unit volume float16 (D, H, W), lungs, nodules table with voxel centres z, y, x and radius in voxels)."
     grids = []
@@ -160,18 +164,18 @@ def crops(grids, size, batch_size, rng, only=None):
     """Endless batches of crops (N, 1, size, size, size), half of them around a nodule, and the nodules of each: (n, 4), z, y, x, radius.
 
     Crops are flipped, and their contrast is changed at random, which makes faint nodules, rare in training, of bright ones.
-    `only` names the nodule types that count; the others are left out.
+    `only` names the nodule types that crops are made around; the others, where they lie in a crop, count as well.
     """
-    if only is not None:
-        grids = [(volume, lungs, nodules[nodules["type"].isin(only)]) for volume, lungs, nodules in grids]
+    chosen = [_spheres(nodules if only is None else nodules[nodules["type"].isin(only)])[:, :3] for _, _, nodules in grids]
     grids = [(volume, lungs, _spheres(nodules)) for volume, lungs, nodules in grids]
-    with_nodule = [i for i, (_, _, nodules) in enumerate(grids) if len(nodules)]
+    with_nodule = [i for i, centres in enumerate(chosen) if len(centres)]
     while True:
         volumes, contents = [], []
         for k in range(batch_size):
             near = k % 2 == 0 and with_nodule
-            volume, lungs, nodules = grids[rng.choice(with_nodule) if near else rng.integers(len(grids))]
-            places = nodules[:, :3] if near else lungs
+            i = rng.choice(with_nodule) if near else rng.integers(len(grids))
+            volume, lungs, nodules = grids[i]
+            places = chosen[i] if near else lungs
             centre = places[rng.integers(len(places))]
             crop, inside = _crop(volume, nodules, np.round(centre + rng.uniform(-size / 4, size / 4, 3)).astype(int) - size // 2, size)
             flips = np.flatnonzero(rng.random(3) < 0.5)
@@ -275,7 +279,7 @@ def _boxes(nodules):
     centres, radius = torch.tensor(nodules, dtype=torch.float32).split([3, 1], dim=1)
     return torch.cat([centres - radius, centres + radius], dim=1)
 
-# %% ../nbs/08_candidates.ipynb #d62c707e
+# %% ../nbs/08_candidates.ipynb #f50d35dd
 @torch.no_grad()
 def heatmap(network, volume, tile=128, halo=24):
     """Heatmap (D, H, W) in [0, 1] of a unit volume, in slabs along z, so that the memory stays bounded on long scans.
@@ -300,6 +304,17 @@ def peaks(heat, inside, count, radius):
     return voxels[order], scores[order]
 
 
+def subvoxel(heat, voxels):
+    "Peaks (N, 3) of a heatmap (D, H, W) moved along each axis to the top of the parabola through its logarithm: exact for a Gaussian."
+    log_heat, sides = np.log(np.maximum(heat, 1e-6)), np.array(heat.shape) - 1
+    moved = voxels.astype(float)
+    for axis, step in enumerate(np.eye(3, dtype=int)):
+        below, here, above = (log_heat[tuple(np.clip(voxels + k * step, 0, sides).T)] for k in (-1, 0, 1))
+        bend = np.maximum(2 * here - below - above, 1e-6)
+        moved[:, axis] += np.clip((above - below) / (2 * bend), -0.5, 0.5)
+    return moved
+
+
 @torch.no_grad()
 def proposals(network, volume, sizes, count):
     """The `count` best boxes of the RPN on a unit volume (D, H, W), after NMS at 10 % overlap.
@@ -316,14 +331,14 @@ def proposals(network, volume, sizes, count):
     boxes, scores = boxes[keep], scores[keep]
     return ((boxes[:, :3] + boxes[:, 3:]) / 2).numpy(), (boxes[:, 3:] - boxes[:, :3]).mean(1).numpy(), scores.numpy()
 
-# %% ../nbs/08_candidates.ipynb #7a65d29f
+# %% ../nbs/08_candidates.ipynb #c25b3578
 def raw_candidates(networks, scan, lungs, settings):
     "Candidates of the fused heatmap and of the RPN, apart: the columns of `detect`, score being the network's, source 'blob' or 'rpn'."
     grid, inside = lung_grid(scan, lungs, settings.cg_spacing)
     volume = torch.from_numpy(ct.to_unit(grid.hu.astype(np.float32)))
     fused = torch.maximum(heatmap(networks["blob"], volume), heatmap(networks["blob-ggo"], volume)).numpy()
     voxels, scores = peaks(fused, inside, settings.cg_keep, radius=2)
-    blob = _table(grid, voxels, scores, "blob", np.full(len(voxels), np.nan))
+    blob = _table(grid, subvoxel(fused, voxels), scores, "blob", np.full(len(voxels), np.nan))
     centres, diameters, scores = proposals(networks["rpn"], volume, anchor_sizes(settings), settings.cg_keep)
     nearest = np.clip(np.round(centres).astype(int), 0, np.array(inside.shape) - 1)
     within = inside[tuple(nearest.T)]
@@ -341,7 +356,7 @@ def _table(grid, voxels, scores, source, diameters):
     columns = {"seriesuid": grid.uid, "coordX": world[:, 0], "coordY": world[:, 1], "coordZ": world[:, 2]}
     return pd.DataFrame(columns | {"score": scores.astype(float), "source": source, "diameter_mm": diameters})
 
-# %% ../nbs/08_candidates.ipynb #b9b5dcd6
+# %% ../nbs/08_candidates.ipynb #41f9135a
 def rarity(scores, reference, scans):
     "1 / (1 + candidates a scan at this score or above), from the sorted scores of `scans` validation scans; higher is rarer."
     above = len(reference) - np.searchsorted(reference, scores, side="left")
@@ -349,7 +364,10 @@ def rarity(scores, reference, scans):
 
 
 def union(raw, calibration, settings):
-    "Candidates of one scan from both sources on the common score, the better of two within `cg_merge` mm kept, down to the threshold."
+    """Candidates of one scan from both sources on the common score, down to the threshold; two within `cg_merge` mm become one.
+
+    It has the better score, the blob's place, which is the finer one, and the box's size, which a blob does not have.
+    """
     scans = calibration["scans"]
     table = raw.assign(score=0.0)
     for source in ("blob", "rpn"):
@@ -357,12 +375,15 @@ def union(raw, calibration, settings):
         table.loc[mine, "score"] = rarity(raw.loc[mine, "score"].to_numpy(), calibration[source], scans)
     table = table[table["score"] >= calibration["threshold"]].sort_values("score", ascending=False, kind="stable")
     points = table[["coordX", "coordY", "coordZ"]].to_numpy(float).reshape(-1, 3)
-    kept = np.ones(len(table), bool)
-    diameter = table["diameter_mm"].to_numpy(copy=True)
+    kept, finer = np.ones(len(table), bool), np.arange(len(table))  # finer: the row that gives a candidate's place
+    diameter, blob = table["diameter_mm"].to_numpy(copy=True), (table["source"] == "blob").to_numpy()
     for first, second in sorted(cKDTree(points).query_pairs(settings.cg_merge)) if len(points) else ():
         if kept[first] and kept[second]:
             kept[second] = False
-            diameter[first] = np.fmax(diameter[first], diameter[second])  # a blob has no size of its own: take the box's
+            diameter[first] = np.fmax(diameter[first], diameter[second])
+            if blob[second] and not blob[finer[first]]:
+                finer[first] = second
+    table[["coordX", "coordY", "coordZ"]] = points[finer]
     return table.assign(diameter_mm=diameter)[kept].reset_index(drop=True)
 
 
@@ -384,14 +405,14 @@ def detect(networks, scan, lungs, settings):
     """
     return union(raw_candidates(networks, scan, lungs, settings), networks["calibration"], settings)
 
-# %% ../nbs/08_candidates.ipynb #82dc4c6d
+# %% ../nbs/08_candidates.ipynb #15ff3b50
 def save_networks(networks, folder):
     "Write <name>.safetensors of each network, calibration.safetensors and networks.json into `folder`."
     for name in NETWORKS:
         save_file({key: value.contiguous() for key, value in networks[name].state_dict().items()}, folder / f"{name}.safetensors")
     calibration = networks["calibration"]
     save_file({source: torch.from_numpy(calibration[source]) for source in ("blob", "rpn")}, folder / "calibration.safetensors")
-    width, anchors = networks["blob"].stem.out_channels, networks["rpn"].objectness.out_channels
+    width, anchors = networks["blob"].heat.in_channels, networks["rpn"].objectness.out_channels
     (folder / "networks.json").write_text(
         json.dumps({"width": width, "anchors": anchors, "scans": calibration["scans"], "threshold": calibration["threshold"]})
     )
@@ -409,7 +430,7 @@ def load_networks(folder):
     scores = {name: value.numpy() for name, value in load_file(folder / "calibration.safetensors").items()}
     return networks | {"calibration": scores | {"scans": facts["scans"], "threshold": facts["threshold"]}}
 
-# %% ../nbs/08_candidates.ipynb #2e4fe1f8
+# %% ../nbs/08_candidates.ipynb #85c46518
 def train_networks(run, grids):
     "The three networks trained on the grids of the training scans, and a table of their losses."
     if all(nodules.empty for _, _, nodules in grids):
@@ -435,7 +456,7 @@ def train_networks(run, grids):
     rpn = RPN(settings.cg_width, len(settings.cg_anchors)).to(**new)
     rpn.backbone.load_state_dict(blob.state_dict())
     loss = rpn_loss(anchor_sizes(settings), run.generator("candidates", "sampler"))
-    losses["rpn"] = train(rpn, loss, batches("rpn"), settings.cg_finetune_updates, settings.cg_rate, "RPN network")
+    losses["rpn"] = train(rpn, loss, batches("rpn"), settings.cg_finetune_updates, settings.cg_rate / 2, "RPN network")
     table = pd.concat([pd.DataFrame({"network": name, "update": range(len(v)), "loss": v}) for name, v in losses.items()])
     return {name: network.eval().requires_grad_(False) for name, network in zip(NETWORKS, (blob, faint, rpn), strict=True)}, table
 

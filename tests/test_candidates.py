@@ -114,11 +114,12 @@ def test_no_lungs_is_an_input_error():
 # Training ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_blobs_are_gaussians_at_the_nearest_voxels():
+def test_blobs_are_gaussians_around_the_centres_and_peak_at_the_nearest_voxels():
     centres, sigma = np.array([[2.4, 3.0, 4.6], [6.8, 6.1, 1.2]]), 1.2
     grid = np.stack(np.meshgrid(np.arange(9), np.arange(8), np.arange(7), indexing="ij"))
-    squared = ((grid[None] - np.round(centres)[:, :, None, None, None]) ** 2).sum(1)
-    np.testing.assert_allclose(candidates.blobs((9, 8, 7), centres, sigma), np.exp(-squared / (2 * sigma**2)).max(0), atol=1e-6)
+    expected = np.exp(-((grid[None] - centres[:, :, None, None, None]) ** 2).sum(1) / (2 * sigma**2)).max(0)
+    expected[2, 3, 5] = expected[7, 6, 1] = 1
+    np.testing.assert_allclose(candidates.blobs((9, 8, 7), centres, sigma), expected, atol=1e-6)
     assert candidates.blobs((9, 8, 7), np.empty((0, 3)), sigma).max() == 0
 
 
@@ -158,10 +159,12 @@ def test_crops_hold_their_nodules_where_their_rows_say():
     assert seen > 120 and len(corners) == 8
 
 
-def test_crops_of_some_types_leave_the_others_out():
-    batches = candidates.crops(grids(), 16, 4, np.random.default_rng(0), only=("ground_glass",))
-    contents = [inside for _ in range(20) for inside in next(batches)[1]]
-    assert all(len(inside) <= 1 for inside in contents) and all(len(inside) == 1 for inside in contents[::2])
+def test_crops_around_some_types_count_the_others_as_well():
+    (volume, lungs, table), _ = grids()
+    mixed = table.assign(type=["solid", "ground_glass"], radius=[1.0, 2.0])
+    batches = candidates.crops([(volume, lungs, mixed)], 24, 4, np.random.default_rng(0), only=("ground_glass",))
+    radii = [inside[:, 3].tolist() for _ in range(20) for inside in next(batches)[1]]
+    assert all(2.0 in seen for seen in radii[::2]) and any(1.0 in seen for seen in radii[::2]) and [1.0] in radii[1::2]
 
 
 def test_crops_without_any_nodule_come_from_the_lungs():
@@ -181,6 +184,7 @@ def test_training_lowers_the_loss_of_a_batch(exact):
 def sampled_losses(seed, global_seed):
     torch.manual_seed(0)
     network = candidates.RPN(2, 2).eval()
+    nn.init.normal_(network.objectness.weight)  # untrained, it finds every place alike
     volumes, contents = next(candidates.crops(grids(), 16, 4, np.random.default_rng(0)))
     torch.manual_seed(global_seed)
     before = torch.get_rng_state()
@@ -221,14 +225,20 @@ def test_slabs_are_put_together_in_order(depth):
 def test_a_heatmap_in_slabs_is_that_of_the_whole_volume(exact):
     torch.manual_seed(0)
     network = candidates.ResUNet(4).eval()
-    nn.init.zeros_(network.heat.bias)
+    nn.init.normal_(network.heat.weight)
     volume = torch.rand(96, 16, 12, generator=generator())
     with torch.no_grad():
         whole = network(volume[None, None])[0].sigmoid()[0, 0]
     assert whole.std() > 0.01
-    torch.testing.assert_close(candidates.heatmap(network, volume, tile=16, halo=24), whole, atol=1e-5, rtol=0)
-    near = candidates.heatmap(network, volume)  # the halo of the package is shorter than the network's reach: nearly the same
-    assert (near - whole).abs().max() < 0.1 * whole.std() and torch.allclose(near[:40], whole[:40], atol=1e-5)
+    torch.testing.assert_close(candidates.heatmap(network, volume, tile=16), whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("make", [candidates.ResUNet, lambda width: candidates.RPN(width, 2)])
+def test_an_untrained_network_finds_nothing_whatever_its_weights(make):
+    for seed in range(5):
+        torch.manual_seed(seed)
+        logits = make(4)(torch.rand(2, 1, 16, 16, 16, generator=generator()))[0]
+        assert (logits == -4).all()
 
 
 def test_peaks_are_the_highest_local_maxima_inside():
@@ -311,6 +321,20 @@ def test_nothing_found_is_an_empty_table():
     assert len(found) == 0 and found.columns.tolist() == ["seriesuid", *PLACES, "score", "source", "diameter_mm"]
 
 
+def test_subvoxel_finds_the_tops_of_gaussians_and_stays_within_half_a_voxel():
+    rng = np.random.default_rng(0)
+    centres = np.array([[5.0, 5.0, 5.0], [5.0, 15.0, 6.0], [16.0, 5.0, 12.0], [19.0, 19.0, 0.0]]) + rng.uniform(-0.49, 0.49, (4, 3))
+    centres[3] = [19.0, 19.0, 0.0]  # in a corner there is nothing beyond: it stays
+    voxels = np.round(centres).astype(int)
+    grid = np.stack(np.meshgrid(*[np.arange(20)] * 3, indexing="ij"))
+    heat = 0.8 * np.exp(-((grid[None] - centres[:, :, None, None, None]) ** 2).sum(1) / (2 * 1.2**2)).max(0)
+    np.testing.assert_allclose(candidates.subvoxel(heat, voxels)[:3], centres[:3], atol=1e-3)
+    rough = rng.random((20, 20, 20))
+    assert np.abs(candidates.subvoxel(rough, voxels) - voxels).max() <= 0.5
+    assert np.array_equal(candidates.subvoxel(np.full((20, 20, 20), 0.3), voxels), voxels)
+    assert candidates.subvoxel(heat, np.empty((0, 3), int)).shape == (0, 3)
+
+
 # The union of both sources ----------------------------------------------------------------------------------------------------
 
 
@@ -322,11 +346,11 @@ def test_rarity_counts_what_is_at_least_as_high():
     assert (np.diff(candidates.rarity(scores, reference, 4)) >= 0).all() and candidates.rarity(np.array([2.0]), reference, 4) == 1
 
 
-def test_union_keeps_the_better_of_two_and_takes_the_size_of_the_box():
+def test_union_keeps_the_better_score_of_two_the_place_of_the_blob_and_the_size_of_the_box():
     reference = {"blob": np.linspace(0, 1, 101), "rpn": np.linspace(0, 1, 101) / 2, "scans": 2, "threshold": 0.0}
     raw = pd.concat([marks([(0, 0.95), (50, 0.2), (104, 0.5)]), marks([(4, 0.1, 8.0), (53, 0.45, 11.0), (90, 0.3, 5.0)], source="rpn")])
     found = candidates.union(raw, reference, SETTINGS)
-    assert found["coordX"].tolist() == [0, 53, 90, 104] and found["source"].tolist() == ["blob", "rpn", "rpn", "blob"]
+    assert found["coordX"].tolist() == [0, 50, 90, 104] and found["source"].tolist() == ["blob", "rpn", "rpn", "blob"]
     assert found["diameter_mm"].tolist()[:3] == [8.0, 11.0, 5.0] and np.isnan(found["diameter_mm"][3])
     np.testing.assert_allclose(found["score"], [1 / (1 + above / 2) for above in (6, 11, 41, 51)])
 
