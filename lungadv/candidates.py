@@ -46,7 +46,7 @@ class ResBlock(nn.Module):
     def forward(self, x):
         return F.relu(self.body(x) + self.shortcut(x))
 
-# %% ../nbs/08_candidates.ipynb #81367b13
+# %% ../nbs/08_candidates.ipynb #f2759c2b
 class ResUNet(nn.Module):
     """A three-level 3-D ResUNet: (N, 1, D, H, W) in [0, 1], sides multiples of 4 -> heatmap logits (N, 1, D, H, W) and the
     decoder's maps at half resolution (N, 2 * width, D/2, H/2, W/2)."""
@@ -77,7 +77,9 @@ class RPN(nn.Module):
     def __init__(self, width, anchors):
         super().__init__()
         self.backbone = ResUNet(width)
-        self.shared = nn.Sequential(nn.Conv3d(2 * width, 4 * width, 3, padding=1, bias=False), nn.BatchNorm3d(4 * width), nn.ReLU(inplace=True))
+        self.shared = nn.Sequential(
+            nn.Conv3d(2 * width, 4 * width, 3, padding=1, bias=False), nn.BatchNorm3d(4 * width), nn.ReLU(inplace=True)
+        )
         self.objectness = nn.Conv3d(4 * width, anchors, 1)
         self.boxes = nn.Conv3d(4 * width, 6 * anchors, 1)
         for head, bias in ((self.objectness, -4.0), (self.boxes, 0.0)):  # start from "none here" and from the anchors themselves
