@@ -252,7 +252,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'lungadv.fpr.FPR.__init__': ('fpr.html#fpr.__init__', 'lungadv/fpr.py'),
                              'lungadv.fpr.FPR.forward': ('fpr.html#fpr.forward', 'lungadv/fpr.py'),
                              'lungadv.fpr.Strategy': ('fpr.html#strategy', 'lungadv/fpr.py'),
-                             'lungadv.fpr._centre_max': ('fpr.html#_centre_max', 'lungadv/fpr.py'),
+                             'lungadv.fpr._centre': ('fpr.html#_centre', 'lungadv/fpr.py'),
                              'lungadv.fpr._crop': ('fpr.html#_crop', 'lungadv/fpr.py'),
                              'lungadv.fpr._mean': ('fpr.html#_mean', 'lungadv/fpr.py'),
                              'lungadv.fpr.build': ('fpr.html#build', 'lungadv/fpr.py'),

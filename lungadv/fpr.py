@@ -89,7 +89,7 @@ class DenseUNet(nn.Module):
         up = self.up2(torch.cat([F.interpolate(up.float(), scale_factor=2), fine.float()], dim=1))
         return F.interpolate(self.outline(up), scale_factor=2, mode="trilinear")
 
-# %% ../nbs/09_fpr.ipynb #0d59e5c3
+# %% ../nbs/09_fpr.ipynb #0d192f5f
 class FPR(nn.Module):
     """DenseUNet and a shallow classifier: patches (N, 1, P, P, P) in [0, 1] -> (N, 2).
 
@@ -103,12 +103,11 @@ class FPR(nn.Module):
             raise ValueError(f"output {output!r} is unknown: choose 'evidence' or 'logits'")
         self.output = output
         self.unet = DenseUNet(width)
-        self.head = nn.Sequential(nn.Linear(2 * self.unet.features, 4 * width), nn.ReLU(), nn.Linear(4 * width, 2))
+        self.head = nn.Sequential(nn.Linear(self.unet.features + 2 * width, 4 * width), nn.ReLU(), nn.Linear(4 * width, 2))
 
     def forward(self, x):
-        maps = [m.float() for m in self.unet(x)]
-        pooled = [pool(m) for m in maps for pool in (_centre_max, _mean)]
-        out = self.head(torch.cat(pooled, dim=1))
+        coarse, up = (maps.float() for maps in self.unet(x))
+        out = self.head(torch.cat([_mean(coarse), _mean(up), _mean(_centre(up))], dim=1))
         return F.softplus(out.flip(1)) if self.output == "evidence" else out
 
 
@@ -116,10 +115,10 @@ def _mean(maps):
     return maps.mean(dim=(2, 3, 4))
 
 
-def _centre_max(maps):
-    "Maximum over the central half of each axis: a candidate is at the centre of its patch."
-    low, high = maps.shape[-1] // 4, maps.shape[-1] - maps.shape[-1] // 4
-    return maps[..., low:high, low:high, low:high].amax(dim=(2, 3, 4))
+def _centre(maps):
+    "The two middle voxels of each axis: a candidate is at the centre of its patch, what lies beside it is another's."
+    low = maps.shape[-1] // 2 - 1
+    return maps[..., low : low + 2, low : low + 2, low : low + 2]
 
 # %% ../nbs/09_fpr.ipynb #d5d12448
 @torch.no_grad()
