@@ -6,7 +6,7 @@
 __all__ = ['BENCHMARKS', 'SUBSOLID', 'PAIRS', 'FP_COLUMNS', 'MEASURES', 'printed_table2', 'score_candidates', 'of_types',
            'summary', 'differences', 'evaluate', 'table2', 'build', 'tables']
 
-# %% ../nbs/11_benchmarks.ipynb #031f1393
+# %% ../nbs/11_benchmarks.ipynb #551be167
 from importlib.resources import files
 
 import numpy as np
@@ -21,6 +21,8 @@ PAIRS = (  # differences that the claims B1-B7 ask for
     ("baseline-beta", "baseline-ce"),
     ("baseline-beta-finetune", "baseline-ce"),
     ("baseline-beta-finetune", "baseline-beta"),
+    ("baseline-beta-finetune", "control-ce"),
+    ("baseline-beta-finetune", "control-beta"),
     ("beta+syn-random", "baseline-beta-finetune"),
     ("beta+syn-random", "control"),
     *(("beta+syn", other) for other in runs.STRATEGIES if other != "beta+syn"),

@@ -254,7 +254,7 @@ def draw(pool, count, size, generator):
     patches = torch.cat(groups)
     return ct.to_unit(patches.float()) if pool.dtype == torch.int16 else patches.float()
 
-# %% ../nbs/09_fpr.ipynb #dbf5af86
+# %% ../nbs/09_fpr.ipynb #d16b71fc
 @dataclass(frozen=True)
 class Strategy:
     "How a row of Table II is trained: its output, the strategy it starts from, the banks beside the real positives and negatives."
@@ -269,6 +269,8 @@ STRATEGIES = {
     "baseline-ce": Strategy(output="logits", start="outline"),
     "baseline-beta": Strategy(start="outline"),
     "baseline-beta-finetune": Strategy(start="fpr/baseline-ce"),
+    "control-ce": Strategy(output="logits", start="fpr/baseline-ce"),
+    "control-beta": Strategy(start="fpr/baseline-beta"),
     "control": Strategy(),
     "beta+syn-random": Strategy(positives=("synthetic-random",)),
     "beta+syn": Strategy(positives=("synthetic-pgd",)),

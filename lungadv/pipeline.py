@@ -78,6 +78,7 @@ BUDGET = {  # minutes that the quick profile may take on 2 cores, step by step; 
     ("08_candidates",): 3.1,
     ("patches", "outline"): 1.4,
     ("07_synthesizer", *(f"09_fpr-{name}" for name in ("baseline-ce", "baseline-beta", "baseline-beta-finetune", "control"))): 4.2,
+    ("09_fpr-control-ce", "09_fpr-control-beta"): 0.8,
     ("00_two_moons", "04_phantom", "05_scanner"): 0.7,
     ("10_banks",): 1.8,
     tuple(f"09_fpr-{name}" for name in ("beta+syn-random", "beta+syn", "beta+perturb", "beta+perturb+syn")): 2.2,

@@ -9,6 +9,8 @@ STRATEGY_COLOURS = {  # Okabe-Ito: told apart in print and by colour-blind reade
     "baseline-ce": "#999999",
     "baseline-beta": "#56B4E9",
     "baseline-beta-finetune": "#000000",
+    "control-ce": "#999999",  # the colour of what it trains on, dotted
+    "control-beta": "#56B4E9",
     "control": "#E69F00",
     "beta+syn-random": "#CC79A7",
     "beta+syn": "#0072B2",

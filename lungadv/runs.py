@@ -25,10 +25,12 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-STRATEGIES = {  # Table II's rows by folder name, and the control that is trained on as long without new data
+STRATEGIES = {  # Table II's rows by folder name, and the controls: each baseline, trained on as long without new data
     "baseline-ce": "baseline-ce",
     "baseline-beta": "baseline-beta",
     "baseline-beta-finetune": "baseline-beta-finetune",
+    "control-ce": "baseline-ce, trained on (control)",
+    "control-beta": "baseline-beta, trained on (control)",
     "control": "baseline-beta-finetune, trained on (control)",
     "beta+syn-random": "beta+syn (random)",
     "beta+syn": "beta+syn",
@@ -57,6 +59,8 @@ STAGES = {
     "fpr/baseline-beta": Stage("lungadv.fpr:build", 1, ("patches", "outline")),
     "fpr/baseline-beta-finetune": Stage("lungadv.fpr:build", 1, ("patches", "fpr/baseline-ce")),
     "banks": Stage("lungadv.banks:build", 2, ("patches", "synthesizer", "fpr/baseline-beta-finetune")),
+    "fpr/control-ce": Stage("lungadv.fpr:build", 1, ("patches", "fpr/baseline-ce")),
+    "fpr/control-beta": Stage("lungadv.fpr:build", 1, ("patches", "fpr/baseline-beta")),
     "fpr/control": Stage("lungadv.fpr:build", 1, ("patches", "fpr/baseline-beta-finetune")),
     **{
         f"fpr/{name}": Stage("lungadv.fpr:build", 1, ("patches", "fpr/baseline-beta-finetune", "banks"))

@@ -282,6 +282,11 @@ def strategies(*pairs):
     return {(a, b, "cpm", "all"): mean for a, b, mean in pairs}
 
 
+def b2(as_they_are, trained_on):
+    short, long = ("baseline-ce", "baseline-beta"), ("control-ce", "control-beta")
+    return strategies(*((BASE, other, as_they_are) for other in short), *((BASE, other, trained_on) for other in long))
+
+
 def b4(mean, ends):
     return {(SYN, RANDOM, "cpm", "all"): mean, (SYN, RANDOM, "low-minus-high", "all"): ends}
 
@@ -302,9 +307,9 @@ STRATEGY_CASES = {  # (values, spread over seeds): reproduced, consistent, not r
         [(strategies(("baseline-beta", "baseline-ce", 0.08)), 0.001), (strategies(("baseline-beta", "baseline-ce", -0.08)), 0.001)],
     ),
     "B2": (
-        [(strategies((BASE, "baseline-ce", 0.02), (BASE, "baseline-beta", 0.01)), 0.001)],
-        [(strategies((BASE, "baseline-ce", 0.02), (BASE, "baseline-beta", 0.01)), 0.01)],
-        [(strategies((BASE, "baseline-ce", 0.02), (BASE, "baseline-beta", -0.01)), 0.001)],
+        [(b2(0.02, 0.01), 0.001)],
+        [(b2(0.02, 0.01), 0.01)],
+        [(b2(0.02, -0.01), 0.001), (b2(-0.01, 0.02), 0.001)],
     ),
     "B3": (
         [(strategies((RANDOM, BASE, 0.02), (RANDOM, CONTROL, 0.01)), 0.001)],

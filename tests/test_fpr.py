@@ -228,7 +228,11 @@ def test_strategies_are_the_rows_of_the_paper():
         "beta+perturb": ({"perturbed"}, {"noise"}),
         "beta+perturb+syn": ({"synthetic-pgd", "perturbed"}, {"noise"}),
     }
-    assert [name for name, plan in fpr.STRATEGIES.items() if plan.output == "logits"] == ["baseline-ce"]
+    assert [name for name, plan in fpr.STRATEGIES.items() if plan.output == "logits"] == ["baseline-ce", "control-ce"]
+    settings = runs.load_settings("quick")
+    equal = (("baseline-ce", "baseline-beta"), ("baseline-beta-finetune", "control-ce", "control-beta"), ("control", *used))
+    assert all(len({fpr.total_updates(name, settings) for name in names}) == 1 for names in equal)
+    assert {fpr.STRATEGIES[name].start for name in ("control", *used)} == {"fpr/baseline-beta-finetune"}
     assert all(f"fpr/{name}" in runs.STAGES for name in fpr.STRATEGIES)
 
 
@@ -359,7 +363,7 @@ def workshop(run, monkeypatch):
     for name in fpr.BANKS:
         pd.DataFrame({"seriesuid": ["1"], "type": ["solid"]}).to_csv(folder / f"bank_{name}.csv", index=False)
         save_file({"patches": torch.full((2, 1, *(size,) * 3), GREYS[name]).half()}, folder / f"bank_{name}.safetensors")
-    starts = {"outline": "logits", "fpr/baseline-ce": "logits", "fpr/baseline-beta-finetune": "evidence"}
+    starts = {"outline": "logits", "fpr/baseline-ce": "logits", "fpr/baseline-beta": "evidence", "fpr/baseline-beta-finetune": "evidence"}
     for seed, (name, output) in enumerate(starts.items()):
         fpr.save_network(network(output, seed, run.settings.fpr_width), stage(name))
     given = {}
