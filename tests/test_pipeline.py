@@ -287,6 +287,17 @@ def test_a_second_run_does_nothing(chain, reproduce):
     assert made_at(folder) == before
 
 
+def test_renewing_the_ledger_leaves_the_time_of_the_run(chain, reproduce, tmp_path):
+    base = tmp_path / "phantom-tiny-0"
+    shutil.copytree(chain[0] / base.name, base)
+    before = (base / "run.json").read_bytes()
+    shutil.rmtree(base / "claims")
+    process = reproduce(tmp_path)
+    printed, _ = process.communicate()
+    assert process.returncode == 0 and "took" in printed and (base / "claims" / "provenance.json").exists(), printed[-5000:]
+    assert (base / "run.json").read_bytes() == before
+
+
 def test_a_killed_run_goes_on_to_the_same_tables(chain, reproduce, tmp_path):
     finished = chain[0] / "phantom-tiny-0"
     base = tmp_path / finished.name
