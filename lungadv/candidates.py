@@ -281,7 +281,7 @@ def _boxes(nodules):
     centres, radius = torch.tensor(nodules, dtype=torch.float32).split([3, 1], dim=1)
     return torch.cat([centres - radius, centres + radius], dim=1)
 
-# %% ../nbs/08_candidates.ipynb #f50d35dd
+# %% ../nbs/08_candidates.ipynb #ca7af7ee
 @torch.no_grad()
 def heatmap(network, volume, tile=128, halo=24):
     """Heatmap (D, H, W) in [0, 1] of a unit volume, in slabs along z, so that the memory stays bounded on long scans.
@@ -307,13 +307,17 @@ def peaks(heat, inside, count, radius):
 
 
 def subvoxel(heat, voxels):
-    "Peaks (N, 3) of a heatmap (D, H, W) moved along each axis to the top of the parabola through its logarithm: exact for a Gaussian."
+    """Peaks (N, 3) of a heatmap (D, H, W) moved along each axis to the top of the parabola through its logarithm, by half a voxel at most.
+
+    Exact for a Gaussian; along an axis on whose border it lies a peak stays.
+    """
     log_heat, sides = np.log(np.maximum(heat, 1e-6)), np.array(heat.shape) - 1
     moved = voxels.astype(float)
     for axis, step in enumerate(np.eye(3, dtype=int)):
         below, here, above = (log_heat[tuple(np.clip(voxels + k * step, 0, sides).T)] for k in (-1, 0, 1))
         bend = np.maximum(2 * here - below - above, 1e-6)
-        moved[:, axis] += np.clip((above - below) / (2 * bend), -0.5, 0.5)
+        inner = (voxels[:, axis] > 0) & (voxels[:, axis] < sides[axis])
+        moved[:, axis] += np.where(inner, np.clip((above - below) / (2 * bend), -0.5, 0.5), 0)
     return moved
 
 
@@ -358,7 +362,7 @@ def _table(grid, voxels, scores, source, diameters):
     columns = {"seriesuid": grid.uid, "coordX": world[:, 0], "coordY": world[:, 1], "coordZ": world[:, 2]}
     return pd.DataFrame(columns | {"score": scores.astype(float), "source": source, "diameter_mm": diameters})
 
-# %% ../nbs/08_candidates.ipynb #41f9135a
+# %% ../nbs/08_candidates.ipynb #3af603d0
 def rarity(scores, reference, scans):
     "1 / (1 + candidates a scan at this score or above), from the sorted scores of `scans` validation scans; higher is rarer."
     above = len(reference) - np.searchsorted(reference, scores, side="left")
@@ -368,7 +372,8 @@ def rarity(scores, reference, scans):
 def union(raw, calibration, settings):
     """Candidates of one scan from both sources on the common score, down to the threshold; two within `cg_merge` mm become one.
 
-    It has the better score, the blob's place, which is the finer one, and the box's size, which a blob does not have.
+    It has the better score, the box's size, which a blob does not have, and the blob's place, which is the finer one, if the two
+    are within half of `cg_merge`: farther off the blob may be of something else.
     """
     scans = calibration["scans"]
     table = raw.assign(score=0.0)
@@ -383,7 +388,8 @@ def union(raw, calibration, settings):
         if kept[first] and kept[second]:
             kept[second] = False
             diameter[first] = np.fmax(diameter[first], diameter[second])
-            if blob[second] and not blob[finer[first]]:
+            near = np.linalg.norm(points[first] - points[second]) <= settings.cg_merge / 2
+            if near and blob[second] and not blob[finer[first]]:
                 finer[first] = second
     table[["coordX", "coordY", "coordZ"]] = points[finer]
     return table.assign(diameter_mm=diameter)[kept].reset_index(drop=True)

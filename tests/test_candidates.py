@@ -324,11 +324,11 @@ def test_nothing_found_is_an_empty_table():
 def test_subvoxel_finds_the_tops_of_gaussians_and_stays_within_half_a_voxel():
     rng = np.random.default_rng(0)
     centres = np.array([[5.0, 5.0, 5.0], [5.0, 15.0, 6.0], [16.0, 5.0, 12.0], [19.0, 19.0, 0.0]]) + rng.uniform(-0.49, 0.49, (4, 3))
-    centres[3] = [19.0, 19.0, 0.0]  # in a corner there is nothing beyond: it stays
+    centres[3] = [19.0, 19.0, 0.0]  # a corner
     voxels = np.round(centres).astype(int)
     grid = np.stack(np.meshgrid(*[np.arange(20)] * 3, indexing="ij"))
     heat = 0.8 * np.exp(-((grid[None] - centres[:, :, None, None, None]) ** 2).sum(1) / (2 * 1.2**2)).max(0)
-    np.testing.assert_allclose(candidates.subvoxel(heat, voxels)[:3], centres[:3], atol=1e-3)
+    np.testing.assert_allclose(candidates.subvoxel(heat, voxels), centres, atol=1e-3)
     rough = rng.random((20, 20, 20))
     assert np.abs(candidates.subvoxel(rough, voxels) - voxels).max() <= 0.5
     assert np.array_equal(candidates.subvoxel(np.full((20, 20, 20), 0.3), voxels), voxels)
@@ -348,11 +348,18 @@ def test_rarity_counts_what_is_at_least_as_high():
 
 def test_union_keeps_the_better_score_of_two_the_place_of_the_blob_and_the_size_of_the_box():
     reference = {"blob": np.linspace(0, 1, 101), "rpn": np.linspace(0, 1, 101) / 2, "scans": 2, "threshold": 0.0}
-    raw = pd.concat([marks([(0, 0.95), (50, 0.2), (104, 0.5)]), marks([(4, 0.1, 8.0), (53, 0.45, 11.0), (90, 0.3, 5.0)], source="rpn")])
+    raw = pd.concat([marks([(0, 0.95), (51, 0.2), (104, 0.5)]), marks([(4, 0.1, 8.0), (53, 0.45, 11.0), (90, 0.3, 5.0)], source="rpn")])
     found = candidates.union(raw, reference, SETTINGS)
-    assert found["coordX"].tolist() == [0, 50, 90, 104] and found["source"].tolist() == ["blob", "rpn", "rpn", "blob"]
+    assert found["coordX"].tolist() == [0, 51, 90, 104] and found["source"].tolist() == ["blob", "rpn", "rpn", "blob"]
     assert found["diameter_mm"].tolist()[:3] == [8.0, 11.0, 5.0] and np.isnan(found["diameter_mm"][3])
     np.testing.assert_allclose(found["score"], [1 / (1 + above / 2) for above in (6, 11, 41, 51)])
+
+
+@pytest.mark.parametrize("away, place", [(2.9, 2.9), (5.9, 0.0)])
+def test_union_moves_a_box_to_a_blob_only_where_they_all_but_coincide(away, place):
+    reference = {"blob": np.linspace(0, 1, 11), "rpn": np.linspace(0, 1, 11), "scans": 1, "threshold": 0.0}
+    found = candidates.union(pd.concat([marks([(0, 0.9, 6.0)], source="rpn"), marks([(away, 0.5)])]), reference, SETTINGS)
+    assert found["coordX"].tolist() == [place] and found["diameter_mm"].tolist() == [6.0]
 
 
 def test_union_of_a_chain_keeps_both_ends():

@@ -282,9 +282,9 @@ def strategies(*pairs):
     return {(a, b, "cpm", "all"): mean for a, b, mean in pairs}
 
 
-def b2(as_they_are, trained_on):
-    short, long = ("baseline-ce", "baseline-beta"), ("control-ce", "control-beta")
-    return strategies(*((BASE, other, as_they_are) for other in short), *((BASE, other, trained_on) for other in long))
+def b2(entropy, beta, trained_on=0.0):
+    gains = {"baseline-ce": entropy, "baseline-beta": beta, "control-ce": trained_on, "control-beta": trained_on}
+    return strategies(*((BASE, other, gain) for other, gain in gains.items()))
 
 
 def b4(mean, ends):
@@ -307,7 +307,7 @@ STRATEGY_CASES = {  # (values, spread over seeds): reproduced, consistent, not r
         [(strategies(("baseline-beta", "baseline-ce", 0.08)), 0.001), (strategies(("baseline-beta", "baseline-ce", -0.08)), 0.001)],
     ),
     "B2": (
-        [(b2(0.02, 0.01), 0.001)],
+        [(b2(0.02, 0.01), 0.001), (b2(0.02, 0.01, trained_on=-0.01), 0.001)],
         [(b2(0.02, 0.01), 0.01)],
         [(b2(0.02, -0.01), 0.001), (b2(-0.01, 0.02), 0.001)],
     ),

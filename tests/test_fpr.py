@@ -202,6 +202,21 @@ def test_draws_keep_the_values_of_a_patch_and_follow_their_generator():
     assert torch.equal(drawn, fpr.draw(pool, 11, 6, generator(4))) and not torch.equal(drawn, fpr.draw(pool, 11, 6, generator(5)))
 
 
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_the_head_knows_what_is_at_the_centre_of_the_patch(size, monkeypatch):
+    model, side = network("logits"), size // 4
+    x, up = torch.rand(1, 1, size, size, size, generator=generator()), torch.zeros(1, 2 * model.unet.width, side, side, side)
+    coarse, answers = torch.zeros(1, model.unet.coarse.channels, side // 2, side // 2, side // 2), {}
+    for voxel in np.ndindex(side, side, side):
+        maps = up.clone()
+        maps[(0, slice(None), *voxel)] = 1.0
+        monkeypatch.setattr(model.unet, "forward", lambda x, maps=maps: (coarse, maps))
+        answers[voxel] = tuple(model(x)[0].tolist())
+    middle = {voxel for voxel in answers if all(index in (side // 2 - 1, side // 2) for index in voxel)}
+    assert len({answers[voxel] for voxel in middle}) == 1 and len({answers[voxel] for voxel in set(answers) - middle}) == 1
+    assert answers[side // 2, side // 2, side // 2] != answers[0, 0, 0]
+
+
 def test_draws_of_hu_are_in_the_unit_range():
     pool = torch.tensor([-2000, -1000, -300, 400, 3000], dtype=torch.int16).reshape(5, 1, 1, 1, 1).expand(-1, -1, 4, 4, 4)
     drawn = fpr.draw(pool, 200, 4, generator())
