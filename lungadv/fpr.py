@@ -46,7 +46,7 @@ class DenseBlock(nn.Module):
             x = torch.cat([x, layer(x)], dim=1)
         return x
 
-# %% ../nbs/09_fpr.ipynb #052badbd
+# %% ../nbs/09_fpr.ipynb #990ccb1f
 class DenseUNet(nn.Module):
     """A DenseUNet after a strided stem: (N, 1, P, P, P) in [0, 1], P a multiple of 8.
 
@@ -56,9 +56,9 @@ class DenseUNet(nn.Module):
 
     def __init__(self, width=16):
         super().__init__()
-        self.width, half = width, width // 2  # few channels where there are most voxels
-        self.stem = conv(1, half, size=3, stride=2)
-        self.fine = DenseBlock(half, half, 1)
+        self.width = width
+        self.stem = conv(1, width, size=3, stride=2)
+        self.fine = DenseBlock(width, width, 1)
         self.down1 = conv(self.fine.channels, 2 * width, size=2, stride=2)
         self.middle = DenseBlock(2 * width, width, 3)
         self.down2 = conv(self.middle.channels, 3 * width, size=2, stride=2)
