@@ -74,16 +74,16 @@ STEPS = (  # a stage that no notebook tells of is built by its module alone
     *(Step(name, stage=name) for name in runs.STAGES if name not in {step.stage for step in NOTEBOOK_STEPS}),
 )
 BUDGET = {  # minutes that the quick profile may take on 2 cores, step by step; one-thread steps in a row run two at a time
-    ("06_datasets",): 2.1,
-    ("08_candidates",): 3.1,
-    ("patches", "outline"): 1.4,
-    ("07_synthesizer", *(f"09_fpr-{name}" for name in ("baseline-ce", "baseline-beta", "baseline-beta-finetune"))): 3.7,
-    ("09_fpr-control-ce", "09_fpr-control-beta", "09_fpr-control"): 1.2,
+    ("06_datasets",): 1.9,
+    ("08_candidates",): 2.9,
+    ("patches", "outline"): 1.2,
+    ("07_synthesizer", *(f"09_fpr-{name}" for name in ("baseline-ce", "baseline-beta", "baseline-beta-finetune"))): 3.9,
+    ("09_fpr-control-ce", "09_fpr-control-beta", "09_fpr-control"): 1.4,
     ("00_two_moons", "04_phantom", "05_scanner"): 0.7,
-    ("10_banks",): 1.8,
-    tuple(f"09_fpr-{name}" for name in ("beta+syn-random", "beta+syn", "beta+perturb", "beta+perturb+syn")): 2.2,
-    ("11_benchmarks",): 1.0,
-    ("12_stress_tests",): 3.3,
+    ("10_banks",): 1.7,
+    tuple(f"09_fpr-{name}" for name in ("beta+syn-random", "beta+syn", "beta+perturb", "beta+perturb+syn")): 2.0,
+    ("11_benchmarks",): 1.1,
+    ("12_stress_tests",): 3.0,
     ("13_claims",): 0.2,
 }
 
