@@ -11,6 +11,7 @@ __all__ = ['NETWORKS', 'RARE', 'DATASETS', 'ResBlock', 'ResUNet', 'RPN', 'lung_g
 
 # %% ../nbs/08_candidates.ipynb #6e998bb6
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -158,7 +159,8 @@ def nodules_on(grid, annotations):
     nodules["radius"] = nodules["diameter_mm"] / 2 / grid.spacing[0]
     inside = ((nodules[["z", "y", "x"]] >= 0) & (nodules[["z", "y", "x"]] <= np.array(grid.hu.shape) - 1)).all(axis=1)
     if not inside.all():
-        print(f"scan '{grid.uid}': {(~inside).sum()} of {len(nodules)} nodules lie outside the lungs' box and are left out")
+        outside = f"{(~inside).sum()} of {len(nodules)} nodules"
+        print(f"scan '{grid.uid}': {outside} lie outside the lungs' box and are left out", file=sys.stderr)
     return nodules[inside]
 
 
@@ -459,7 +461,7 @@ def train_networks(run, grids):
         rare, updates = batches("blob-ggo", RARE), settings.cg_finetune_updates
         losses["blob-ggo"] = train(faint, heat, rare, updates, settings.cg_rate / 2, "ground-glass network")
     else:
-        print("no training nodule is marked ground_glass or part_solid: the second network stays a copy of the first")
+        print("no training nodule is marked ground_glass or part_solid: the second network stays a copy of the first", file=sys.stderr)
 
     rpn = RPN(settings.cg_width, len(settings.cg_anchors)).to(**new)
     rpn.backbone.load_state_dict(blob.state_dict())

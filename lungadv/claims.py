@@ -584,16 +584,20 @@ def weak_and_strong(values):
 
 
 def beside(numbers, claim, measure):
-    """What the rule leaves out: `measure` of clean and attacked confidence for the control, and for attacks made through other networks.
+    """What the rule leaves out: `measure` of clean and attacked answers for the control, and for attacks made through other networks.
 
-    "white-box" is made through the network itself, "independent" through baseline-beta, which shares no weights with it.
+    "white-box" is made through the network itself, "independent" through baseline-beta, which shares no weights with it. Answers are
+    bool series over the same items, whether the confidence is above the threshold that the claim's rule has.
     """
     clean = "noise" if claim == "S8" else "clean"
+
+    def answers(*keys):
+        return numbers.detected(claim, *keys) if claim == "S7" else [values > 0.5 for values in numbers.paired(claim, "confidence", *keys)]
+
     shown = {f"{CONTROL} by transfer": (CONTROL, "pgd")}
     shown |= {f"{name} {attack}": (name, attack) for attack in ("white-box", "independent") for name in (BASE, SYN, *PERTURB)}
     values = {
-        label: measure(*(numbers.series(claim, "confidence", name, condition) for condition in (clean, attack)))
-        for label, (name, attack) in shown.items()
+        label: measure(*answers((name, clean), (name, attack))) for label, (name, attack) in shown.items()
     }
     return "; beside the rule: " + ", ".join(f"{label} {value:.2f}" for label, value in values.items())
 
@@ -608,7 +612,7 @@ def perturbed_positives_defeat_two_of_four(numbers):
         intervals.append(mean_interval(1.0 * clean - pgd))
     weak, strong = weak_and_strong(drops)
     text = "drop in share detected: " + ", ".join(f"{name} {drop:.2f}" for name, drop in drops.items())
-    text += beside(numbers, "S7", lambda clean, attacked: (clean > 0.5).mean() - (attacked > 0.5).mean())
+    text += beside(numbers, "S7", lambda clean, attacked: clean.mean() - attacked.mean())
     return Measured(text, span(*intervals), verdict(weak >= 0.5 and strong <= 0.15, weak > strong))
 
 
@@ -620,7 +624,7 @@ def noise_patches_activate_two_of_four(numbers):
     shares = {name: values.mean() for name, values in active.items()}
     weak, strong = weak_and_strong(shares)
     text = f"above 0.5: noise {noise:.1%} (baseline); adversarial " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-    text += beside(numbers, "S8", lambda clean, attacked: (attacked > 0.5).mean())
+    text += beside(numbers, "S8", lambda clean, attacked: attacked.mean())
     met = noise < 0.5 and weak >= 0.5 and strong <= 0.15
     return Measured(text, span(*(share_interval(values) for values in active.values())), verdict(met, weak > strong))
 
@@ -634,7 +638,7 @@ def attacked_lung_patches_stay_negative(numbers):
     pairs = [numbers.paired("S9", "confidence", (BASE, "pgd"), (name, "pgd")) for name in PERTURB]
     intervals = [mean_interval(1.0 * (base > 0.5) - (perturb > 0.5)) for base, perturb in pairs]
     text = "above 0.5, clean to attacked: " + ", ".join(f"{name} {clean[name]:.0%} to {attacked[name]:.0%}" for name in names)
-    text += beside(numbers, "S9", lambda clean, attacked: (attacked > 0.5).mean())
+    text += beside(numbers, "S9", lambda clean, attacked: attacked.mean())
     lower = [attacked[BASE] - attacked[name] for name in PERTURB]
     return Measured(text, span(*intervals), verdict(max(clean.values()) <= 0.1 and min(lower) >= 0.3, min(lower) > 0))
 

@@ -113,8 +113,6 @@ def detect(
         typer.echo(f"note: {warning}", err=True)
     started = time.perf_counter()
     findings = detection.detect(volume, weights)
-    if findings.empty:
-        typer.echo("note: no candidate was found: is this a CT of the chest, in HU?", err=True)
     detection.write_findings(findings, out)
     if sheet:
         detection.contact_sheet(volume, findings, sheet)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DATASETS', 'BENCHMARKS', 'SMALLEST_MM', 'XYZ', 'LUNA16', 'NODULES', 'MIMICS', 'UNSPECIFIED', 'FIRST_INDEX', 'DOSES',
            'MIXTURE', 'GRID', 'NODULES_PER_SCAN', 'recipes', 'deal', 'split_small', 'relabel', 'Data', 'balls',
-           'read_manifest', 'table1', 'build', 'load', 'write_phantom']
+           'read_manifest', 'table1', 'build', 'check_nodules', 'load', 'write_phantom']
 
 # %% ../nbs/06_datasets.ipynb #e632e194
 import json
@@ -34,7 +34,7 @@ MIMICS = [*LUNA16, "kind", "dataset"]
 UNSPECIFIED = "unspecified"  # the type of a nodule whose table does not say it, such as LUNA16's
 
 # %% ../nbs/06_datasets.ipynb #12fd534b
-FIRST_INDEX = {"train": 0, "validation": 10_000, "in-house": 20_000, "nlst": 30_000}
+FIRST_INDEX = {"train": 0, "validation": 10_000, "in-house": 20_000, "nlst": 30_000, "phantom": 40_000}  # the last: `lungadv phantom`
 
 
 def recipes(run):
@@ -200,6 +200,9 @@ def read_manifest(path):
         if dataset not in DATASETS:
             raise runs.InputError(f"{_row(path, k)}: unknown data set '{dataset}': write one of {', '.join(DATASETS)}")
     scans["path"] = [str(_inside(path, k, name)) for k, name in scans["path"].items()]
+    twice = scans["path"][scans["path"].duplicated()]
+    if len(twice):
+        raise runs.InputError(f"{_row(path, twice.index[0])}: '{twice.iloc[0]}' is the scan of another row too: list each scan once")
     for column, folder in (("lungs", "seg-lungs-LUNA16"), ("labels", "masks")):
         files = [path.parent / folder / f"{uid}.mhd" for uid in scans["seriesuid"]]
         scans[column] = [str(file) if file.exists() else "" for file in files]
@@ -322,7 +325,7 @@ def build(run):
             data = _simulate(root, jobs)
         else:
             data = read_manifest(run.data)
-            _check_nodules(data)
+            check_nodules(data)
         for name in DATASETS:
             (root / name).mkdir(exist_ok=True)
             _write_luna16(root / name, data.of(name))
@@ -333,7 +336,7 @@ def build(run):
         table1(data).to_csv(root / "table1.csv", index=False)
 
 
-def _check_nodules(data):
+def check_nodules(data):
     """InputError for a data set without a nodule: nothing could be trained on it, calibrated or scored."""
     for name in DATASETS:
         if data.of(name).annotations.empty:
@@ -382,7 +385,8 @@ def write_phantom(out, scans, seed, photons=DOSES["standard"], file_format="mhd"
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
-        made = _simulate(temporary, [("", "train", seed, k, _person(seed, k, photons)) for k in range(scans)])
+        people = range(FIRST_INDEX["phantom"], FIRST_INDEX["phantom"] + scans)  # nobody whom a run trains or tests on
+        made = _simulate(temporary, [("", "train", seed, k, _person(seed, k, photons)) for k in people])
         if file_format == "dicom":
             for uid, name in zip(made.uids, made.scans["path"], strict=True):
                 ct.write_series(ct.read_scan(temporary / name), temporary / uid)

@@ -13,7 +13,7 @@ import pandas as pd
 from lungadv import ct, runs
 
 COLUMNS = ["seriesuid", "coordX", "coordY", "coordZ", "probability", "uncertainty", "diameter_mm"]
-STRATEGY = "beta+syn"  # the paper's best network on clean scans
+STRATEGY = "baseline-beta-finetune"  # in the committed runs no augmented network was better on validation
 SLAB_MM = 100.0  # no adult chest is shorter from top to bottom
 
 
@@ -69,7 +69,8 @@ def detect(scan, weights):
     """The findings in a scan, most probable first: a DataFrame of COLUMNS, coordinates in LPS mm, probability and uncertainty in [0, 1].
 
     The diameter is that of the candidate's box, NaN where candidate generation gave a point alone.
-    `weights` is a folder of weights. Raises InputError when it holds none, or broken ones, or when the scan shows no lungs.
+    `weights` is a folder of weights. Raises InputError when it holds none, or broken ones, or when the scan shows no lungs
+    or nothing to look at.
     """
     from lungadv import candidates, fpr
 
@@ -79,7 +80,7 @@ def detect(scan, weights):
         raise runs.InputError(f"no lungs were found in scan '{scan.uid}': give a CT of the chest, in HU")
     found = candidates.detect(networks, scan, lungs, settings)
     if found.empty:
-        return pd.DataFrame(columns=COLUMNS)
+        raise runs.InputError(f"no candidate was found in scan '{scan.uid}': give a CT of the chest, in HU")
     centres = found[["coordX", "coordY", "coordZ"]].to_numpy(float)
     patches = ct.to_unit(ct.extract_patches(scan, centres, settings.patch_size, settings.patch_spacing))
     probability, uncertainty = fpr.predict(network, patches)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MARGIN', 'BANKS', 'STRATEGIES', 'conv', 'DenseBlock', 'DenseUNet', 'FPR', 'predict', 'label_candidates', 'positions',
-           'clear_positions', 'patch_positions', 'build_patches', 'load_patches', 'read_patches', 'load_bank', 'draw',
-           'Strategy', 'total_updates', 'mixture', 'classification_batches', 'outline_batches', 'train',
-           'classification_loss', 'outline_loss', 'soft_dice', 'new_network', 'save_network', 'load_weights', 'folded',
-           'load_network', 'build_outline', 'build']
+           'clear_positions', 'patch_positions', 'build_patches', 'load_patches', 'real_patches', 'read_patches',
+           'load_bank', 'draw', 'Strategy', 'total_updates', 'mixture', 'classification_batches', 'outline_batches',
+           'train', 'classification_loss', 'outline_loss', 'soft_dice', 'new_network', 'save_network', 'load_weights',
+           'folded', 'load_network', 'build_outline', 'build']
 
 # %% ../nbs/09_fpr.ipynb #50f3539d
 import json
@@ -24,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from . import ct, datasets, evidence, runs
+from .froc import radius_mm
 
 # %% ../nbs/09_fpr.ipynb #aa1cacd4
 def conv(inputs, outputs, size=3, stride=1):
@@ -142,7 +143,7 @@ def label_candidates(candidates, nodules, excluded):
     for findings, value in ((excluded, -1), (nodules, 1)):
         if len(findings) and len(candidates):
             distance = np.linalg.norm(positions(candidates)[:, None] - positions(findings)[None], axis=2)
-            labels[(distance < findings["diameter_mm"].to_numpy() / 2).any(axis=1)] = value
+            labels[(distance < radius_mm(findings)).any(axis=1)] = value
     return labels
 
 
@@ -159,7 +160,7 @@ def clear_positions(lungs, scan, findings, width, count, rng):
     inside = np.flatnonzero(lungs)
     chosen = rng.choice(inside, min(100 * count, len(inside)), replace=False)
     points = scan.to_world(np.stack(np.unravel_index(chosen, lungs.shape), axis=1))
-    reach = width / 2 + findings["diameter_mm"].to_numpy() / 2
+    reach = width / 2 + radius_mm(findings)
     apart = np.abs(points[:, None] - positions(findings)).max(axis=2)
     return points[(apart >= reach).all(axis=1)][:count]
 
@@ -169,7 +170,7 @@ def patch_positions(run, data, uid, candidates, rng):
     scan = data.scan(uid)
     mine = {name: table[table["seriesuid"] == uid] for name, table in vars(data).items() if isinstance(table, pd.DataFrame)}
     nodules, excluded = mine["annotations"], mine["excluded"]
-    found = candidates[candidates["seriesuid"] == uid].nlargest(run.settings.fpr_candidates, "score")
+    found = candidates[candidates["seriesuid"] == uid]
     width = run.settings.patch_size * run.settings.patch_spacing
     background = clear_positions(data.lungs(uid), scan, pd.concat([nodules, excluded]), width, run.settings.fpr_backgrounds, rng)
     rows = [
@@ -191,6 +192,8 @@ def build_patches(run):
         for dataset in ("train", "validation", "in-house", "nlst"):
             part = data.of(dataset)
             candidates = pd.read_csv(run.path("candidates", f"{dataset}.csv"), dtype={"seriesuid": str})
+            if dataset == "train":
+                candidates = candidates.sort_values("score", ascending=False).groupby("seriesuid").head(run.settings.fpr_candidates)
             size, spacing = run.settings.patch_size + 2 * MARGIN * (dataset == "train"), run.settings.patch_spacing
             tables, patches, outlines = [], [], []
             for uid in tqdm(part.uids, desc=f"patches of {dataset}"):
@@ -214,6 +217,18 @@ def load_patches(run, dataset, kinds):
     hu = hu[torch.tensor(chosen)]
     margin = (hu.shape[-1] - run.settings.patch_size) // 2
     return table[chosen].reset_index(drop=True), ct.to_unit(_crop(hu, (margin,) * 3, run.settings.patch_size).float())
+
+
+def real_patches(run):
+    """The training patches of nodules (1) and of what is none (0): {label: int16 HU (N, 1, Q, Q, Q)}, with their margin.
+
+    Raises runs.InputError when one of them is missing.
+    """
+    table, hu = read_patches(run, "train")
+    real = {label: hu[torch.tensor((table["label"] == label).to_numpy())] for label in (0, 1)}
+    if not (len(real[0]) and len(real[1])):
+        raise runs.InputError(f"{len(real[1])} training patches of nodules, {len(real[0])} others: both needed, see annotations.csv")
+    return real
 
 
 def read_patches(run, dataset, key="hu"):
@@ -427,10 +442,7 @@ def build(run, strategy):
         if plan.start == "outline":
             start = {name: value for name, value in start.items() if name.startswith("unet.")}
         network.load_state_dict(start, strict=plan.start != "outline")
-        table, hu = read_patches(run, "train")
-        real = {label: hu[torch.tensor((table["label"] == label).to_numpy())] for label in (0, 1)}
-        if not (len(real[0]) and len(real[1])):
-            raise runs.InputError(f"{len(real[1])} training patches of nodules, {len(real[0])} others: both needed, see annotations.csv")
+        real = real_patches(run)
         pools = {
             label: mixture(real[label], [load_bank(run, name)[1] for name in names], settings.fpr_batch // 2)
             for label, names in ((1, plan.positives), (0, plan.negatives))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPERATING_POINTS', 'MARKS', 'FINDINGS', 'DEFAULT_DIAMETER', 'MISTAKES', 'check_table', 'check_scans', 'locate', 'cap',
-           'match', 'warn_of_swapped_axes', 'Events', 'events', 'Froc', 'interval', 'froc', 'resamples', 'Comparison',
-           'difference', 'compare', 'read_table', 'read_marks', 'read_findings', 'read_uids']
+           'radius_mm', 'match', 'warn_of_swapped_axes', 'Events', 'events', 'Froc', 'interval', 'froc', 'resamples',
+           'Comparison', 'difference', 'compare', 'read_table', 'read_marks', 'read_findings', 'read_uids']
 
 # %% ../nbs/10b_froc.ipynb #d56f1143
 import warnings
@@ -78,10 +78,15 @@ def cap(marks, max_per_scan):
     return marks[marks["probability"] > marks["scan"].map(bar).fillna(-np.inf)].reset_index(drop=True)
 
 # %% ../nbs/10b_froc.ipynb #70ae3b85
-def match(marks, findings):
-    """Which mark lies in which finding of its scan: two index arrays. Strictly inside the radius; a diameter below 0 stands for 10 mm."""
+def radius_mm(findings):
+    """Half the diameter of each finding, (N,) in mm; a diameter below 0, as LUNA16's excluded findings have, stands for 10 mm."""
     diameter = findings["diameter_mm"].to_numpy()
-    squared_radius = (np.where(diameter < 0, DEFAULT_DIAMETER, diameter) / 2) ** 2
+    return np.where(diameter < 0, DEFAULT_DIAMETER, diameter) / 2
+
+
+def match(marks, findings):
+    """Which mark lies in which finding of its scan: two index arrays. Strictly inside the radius (see `radius_mm`)."""
+    squared_radius = radius_mm(findings) ** 2
     points, centres = (table[["coordX", "coordY", "coordZ"]].to_numpy() for table in (marks, findings))
     pairs = [np.empty((2, 0), int)]
     rows_of = findings.groupby("scan").indices

@@ -17,14 +17,14 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import psutil
 
-from lungadv import runs
+from lungadv import datasets, runs
 from lungadv.runs import InputError
 
 
@@ -214,7 +214,9 @@ def check_parameters(path, given):
 
 
 class ProgressLines:
-    """A file that shows a notebook's output as whole lines under its name; progress bars become a line now and then."""
+    """A file that shows a step's output as whole lines under its name; progress bars become a line now and then."""
+
+    encoding = "utf-8"  # tqdm asks for it before it draws
 
     def __init__(self, name, file, seconds=10.0):
         self.name, self.file, self.seconds = name, file, seconds
@@ -250,8 +252,7 @@ def run_notebook(path, out, given, threads=1):
             kernel_name="python3",
             language="python",
             progress_bar=False,
-            stdout_file=lines,
-            stderr_file=lines,
+            stderr_file=lines,  # progress and messages; what a notebook prints for its reader stays in it
             start_timeout=300,
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # else each kernel warns that it speaks over TCP
             cwd=str(path.parent),
@@ -267,8 +268,10 @@ def run_notebook(path, out, given, threads=1):
 def reproduce(run, cores):
     """Bring every step of a run up to date with Snakemake; returns wall_seconds, peak_memory_mib and more, None if nothing was to do.
 
-    Raises InputError when a step fails or the same run is being made already.
+    Raises InputError when the manifest or what it names is wrong, a step fails, or the same run is being made already.
     """
+    if run.data != "phantom":  # what is wrong with it is said at once, in one line
+        datasets.check_nodules(datasets.read_manifest(run.data))
     run.folder.mkdir(parents=True, exist_ok=True)
     before = _made(run)
     with _locked(run) as lock:
@@ -570,7 +573,8 @@ def _run_command(options):
         started = time.perf_counter()
         print(f"[{name}] starts", file=sys.stderr, flush=True)
         if options.command == "stage":
-            runs.build(runs.open_run(options.profile, options.seed, options.data), options.stage)
+            with redirect_stderr(ProgressLines(name, sys.stderr)):
+                runs.build(runs.open_run(options.profile, options.seed, options.data), options.stage)
         else:
             run_notebook(options.notebook, options.out, dict(options.parameters), options.threads)
         print(f"[{name}] done in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)

@@ -268,6 +268,7 @@ def describe(run, stage, inputs):
         "versions": {name: version(name) for name in ("torch", "numpy", "scipy", "pandas")},
         "python": platform.python_version(),
         "device": str(device()),
+        "precision": str(fast_type(device())).removeprefix("torch."),  # of the convolutions
         "threads": STAGES[stage].threads,
         "inputs": {name: sha256(path) for name, path in inputs.items()},
     }

@@ -396,20 +396,23 @@ def benchmark_samples(run):
     return clean, items
 
 
-def clean_negatives(run, *datasets):
-    """Unit patches of up to `stress_calibration` candidates labelled 0 and random lung positions of some data sets."""
-    tables, patches = zip(*(fpr.load_patches(run, dataset, ("candidate", "background")) for dataset in datasets), strict=True)
+def clean_negatives(run):
+    """Unit patches of up to `stress_calibration` candidates labelled 0 and random lung positions of the benchmarks."""
+    tables, patches = zip(*(fpr.load_patches(run, dataset, ("candidate", "background")) for dataset in ("in-house", "nlst")), strict=True)
     negatives = np.flatnonzero(pd.concat(tables)["label"] == 0)
-    rows = run.rng("stress", "clean negatives", *datasets).permutation(negatives)[: run.settings.stress_calibration]
+    rows = run.rng("stress", "clean negatives").permutation(negatives)[: run.settings.stress_calibration]
     return torch.cat(patches)[torch.from_numpy(rows)]
 
 
 def validation_thresholds(run, detectors):
-    """Each network's threshold at 5 % of clean validation negatives, and its false-positive rate there on those of the benchmarks."""
-    validation, benchmarks = clean_negatives(run, "validation"), clean_negatives(run, "in-house", "nlst")
-    rows = []
+    """Each network's threshold at 5 % of all clean validation negatives, and its false-positive rate there on those of the benchmarks.
+
+    The answers on validation are those that training left beside the weights.
+    """
+    benchmarks, rows = clean_negatives(run), []
     for name, detector in detectors.items():
-        threshold = equal_rate_threshold(detector.respond(validation)[0])
+        validation = pd.read_csv(runs.require(run, f"fpr/{name}") / "validation.csv")
+        threshold = equal_rate_threshold(validation.loc[validation["label"] == 0, "confidence"])
         rate = (detector.respond(benchmarks)[0].numpy() > threshold).mean()
         rows.append({"network": name, "threshold": threshold, "benchmark_rate": rate})
     return pd.DataFrame(rows)
@@ -536,8 +539,9 @@ def audit(run, detectors, positives, answers, curve, steps):
         check("no transferred attack beats the white-box one", name, own, strongest, own >= strongest - 0.02)
     for name, table in steps.groupby("network", sort=False):
         result = table.set_index(["steps", "restarts"])["share_wrong"]
-        once = result[settings.attack_steps, 1]
-        check("PGD does at least as much as one step", name, once, result[1, 1], once >= result[1, 1])
+        once = result[plan := (settings.attack_steps, 1)]
+        margin = table.set_index(["steps", "restarts"])["margin"]
+        check("PGD goes further than one step (log-odds)", name, margin[plan], margin[1, 1], margin[plan] > margin[1, 1])
         for change, more in (("twice the steps", (2 * settings.attack_steps, 1)), ("a second restart", (settings.attack_steps, 2))):
             check(f"{change} changes success by at most 0.1", name, result[more], once, abs(result[more] - once) <= 0.1)
     attacked = detectors[SOURCE].attack(

@@ -74,13 +74,8 @@ def log_marks(data):
 
 def strategy_marks(run):
     """The marks of every strategy that the run has trained, as written beside its weights."""
-    marks = {}
-    for name in runs.STRATEGIES:
-        path = run.path("fpr", name, "validation.csv")
-        if path.exists():
-            table = pd.read_csv(path, dtype={"seriesuid": str})
-            marks[name] = table[table["kind"] == "candidate"].rename(columns={"confidence": "probability"})
-    return marks
+    trained = [name for name in runs.STRATEGIES if run.path("fpr", name, "provenance.json").exists()]
+    return {name: benchmarks.validation_marks(run, name) for name in trained}
 
 
 def difficulty(run):

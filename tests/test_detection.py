@@ -73,13 +73,10 @@ def test_findings_and_contact_sheet_are_files_to_look_at(weights, tmp_path):
     assert matplotlib.image.imread(tmp_path / "sheet.png")[..., :3].std() > 0.05
 
 
-def test_no_candidate_is_no_finding(weights, monkeypatch):
+def test_a_scan_without_candidates_is_an_error(weights, monkeypatch):
     monkeypatch.setattr("lungadv.candidates.detect", lambda *_: pd.DataFrame(columns=["coordX", "coordY", "coordZ"]))
-    findings = detection.detect(scan_of(40), weights)
-    assert findings.empty and list(findings.columns) == detection.COLUMNS
-    detection.write_findings(findings, weights / "findings.csv")
-    assert pd.read_csv(weights / "findings.csv").columns.tolist() == detection.COLUMNS
-    detection.contact_sheet(scan_of(40), findings, weights / "sheet.png")
+    with pytest.raises(runs.InputError, match="no candidate was found in scan '1.2.3'"):
+        detection.detect(scan_of(40), weights)
 
 
 def test_a_scan_without_lungs_is_an_error(weights, monkeypatch):
