@@ -714,20 +714,21 @@ def ledger_markdown(table, folder="nbs"):
 # %% ../nbs/13_claims.ipynb #e85c4b5f
 def pooled_differences(run):
     """`benchmarks/differences.csv` of every finished run of the same data, profile and settings, with its seed."""
-    settings = _settings(run.folder)
+    terms = _terms(run.folder)
     name = re.compile(re.escape(run.folder.name.removesuffix(str(run.seed))) + r"(\d+)")
     tables = [pd.DataFrame()]
     for folder in sorted(run.folder.parent.iterdir()):
         match = name.fullmatch(folder.name)
-        if match and (folder / "benchmarks" / "provenance.json").exists() and _settings(folder) == settings:
+        if match and (folder / "benchmarks" / "provenance.json").exists() and _terms(folder) == terms:
             seed = int(match[1])
             if (seed >= runs.DEVELOPMENT_SEEDS) == (run.seed >= runs.DEVELOPMENT_SEEDS):
                 tables.append(pd.read_csv(folder / "benchmarks" / "differences.csv").assign(seed=seed))
     return pd.concat(tables, ignore_index=True)
 
 
-def _settings(folder):
-    return json.loads((folder / "benchmarks" / "provenance.json").read_text())["settings"]
+def _terms(folder):
+    made = json.loads((folder / "benchmarks" / "provenance.json").read_text())
+    return made["settings"], made.get("data_sha256")
 
 
 def gather(run):

@@ -168,10 +168,13 @@ class Data:
         return rows[column][0]
 
     def _volume(self, uid, column):
-        values, shape = ct.read_scan(self._file(uid, column)).hu, ct.read_header(self._file(uid, "path")).hu.shape
-        if values.shape != shape or not 0 <= values.min() <= values.max() <= 255:
-            raise runs.InputError(f"'{self._file(uid, column)}' is no mask on the grid of scan '{uid}' {shape}: make it anew")
-        return values.astype(np.uint8)
+        mask, scan = ct.read_scan(self._file(uid, column)), ct.read_header(self._file(uid, "path"))
+        same = mask.hu.shape == scan.hu.shape and all(
+            np.allclose(getattr(mask, name), getattr(scan, name), atol=1e-3) for name in ("spacing", "origin", "direction")
+        )
+        if not same or not 0 <= mask.hu.min() <= mask.hu.max() <= 255:
+            raise runs.InputError(f"'{self._file(uid, column)}' is no mask on the grid of scan '{uid}' {scan.hu.shape}: make it anew")
+        return mask.hu.astype(np.uint8)
 
 
 def balls(scan, nodules):

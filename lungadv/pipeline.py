@@ -392,7 +392,7 @@ def committed(run):
 def accept(run):
     """Copy the figures, their numbers, the tables and the ledger of a run into figures/<profile>/, and renew expected.json.
 
-    Raises InputError while the run is not finished, or when it was made with other settings than those of now.
+    Raises InputError while the run is not finished, or when it was made with other settings or data than those of now.
     """
     missing = [name for name in expected_figures() if not (run.figures / name).exists()]
     if missing:
@@ -400,7 +400,7 @@ def accept(run):
             f"{run.figures / missing[0]} is missing: finish `make reproduce PROFILE={run.profile} SEED={run.seed}` before `make accept`"
         )
     if run.seed not in [other.seed for other in finished_seeds(run)]:
-        raise InputError(f"{run.folder} was made with other settings than settings.ini has now: `make reproduce` with the same terms first")
+        raise InputError(f"{run.folder} was made with other settings or data than those of now: `make reproduce` with the same terms first")
     folder = committed(run)
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(run.figures.iterdir()):
@@ -425,17 +425,18 @@ def expected(run):
 
 
 def finished_seeds(run):
-    """The finished runs of the same profile, data and settings, one a seed; not `run` itself if it was made with other settings.
+    """The finished runs of the same profile, data and settings, one a seed; not `run` itself if it was made with others.
 
     Development seeds and those of the ledger are never mixed (`runs.DEVELOPMENT_SEEDS`).
     """
-    settings = json.loads(json.dumps(vars(run.settings)))
+    terms = json.loads(json.dumps({"settings": vars(run.settings), "data_sha256": runs.data_sha256(run)}))
     pattern = re.compile(re.escape(run.folder.name.removesuffix(str(run.seed))) + r"(\d+)")
     found = {}
     for path in run.folder.parent.glob("*/claims/provenance.json"):
         match = pattern.fullmatch(path.parts[-3])
         alike = match and (int(match[1]) >= runs.DEVELOPMENT_SEEDS) == (run.seed >= runs.DEVELOPMENT_SEEDS)
-        if alike and json.loads(path.read_text())["settings"] == settings:
+        made = json.loads(path.read_text())
+        if alike and {name: made.get(name) for name in terms} == terms:
             found[int(match[1])] = runs.Run(run.profile, int(match[1]), run.data, run.settings, path.parents[1])
     return [found[seed] for seed in sorted(found)]
 

@@ -263,6 +263,7 @@ def describe(run, stage, inputs):
         "profile": run.profile,
         "seed": run.seed,
         "data": Path(run.data).name,
+        "data_sha256": data_sha256(run),
         "settings": vars(run.settings),
         **git_state(),
         "versions": {name: version(name) for name in ("torch", "numpy", "scipy", "pandas")},
@@ -272,6 +273,11 @@ def describe(run, stage, inputs):
         "threads": STAGES[stage].threads,
         "inputs": {name: sha256(path) for name, path in inputs.items()},
     }
+
+
+def data_sha256(run):
+    """The hash of what says which scans a run has: the phantom's recipe, or the manifest."""
+    return sha256(repo_root() / "data_manifests" / "phantom.json" if run.data == "phantom" else run.data)
 
 
 def peak_memory_mib():

@@ -57,6 +57,13 @@ def test_reproduce_checks_its_terms_before_anything_runs():
     assert_one_line(call("reproduce", "--data", "nowhere.csv"), "nowhere.csv")
 
 
+def test_reproduce_refuses_a_bad_manifest_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "scans.csv").write_text("seriesuid,path\n1.2,1.2.mhd\n")
+    assert_one_line(call("reproduce", "--profile", "tiny", "--data", tmp_path / "scans.csv"), "scans.csv", "no column dataset")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_reproduce_outside_a_clone_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runs, "__file__", str(tmp_path / "site-packages" / "lungadv" / "runs.py"))

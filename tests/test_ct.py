@@ -204,7 +204,7 @@ def bad_files(folder):
     thick.SetSpacing((1, 1, 700))
     sitk.WriteImage(thick, str(folder / "thick.nrrd"))
     return {
-        "short.mhd": "cut short", "lost.mhd": "not beside it", "raw.mhd": "", "text.mhd": "ElementDataFile", "text.nrrd": "cannot be read",
+        "short.mhd": "cut short", "lost.mhd": "not beside it", "raw.mhd": "cut short", "text.mhd": "ElementDataFile", "text.nrrd": "cannot be read",
         "text.csv": "no scan file", "empty": "no DICOM series", "nan.nrrd": "finite", "large.nrrd": "no HU", "flat.nrrd": "2-dimensional",
         "colour.nrrd": "3 value", "time.nrrd": "4-dimensional", "thick.nrrd": "spacing", "missing.mhd": "does not exist",
     }  # fmt: skip
@@ -216,6 +216,13 @@ def test_bad_files_get_one_clear_line(tmp_path):
             ct.read_scan(tmp_path / name)
         text = str(error.value)
         assert Path(name).stem in text and reason in text and "\n" not in text and "Traceback" not in text, text
+
+
+def test_a_short_data_file_is_named_from_the_header_alone(tmp_path):
+    bad_files(tmp_path)
+    for name in ("short.mhd", "raw.mhd"):
+        with pytest.raises(ct.ScanError, match="cut short"):
+            ct.read_header(tmp_path / name)
 
 
 def test_inconsistent_scans_are_refused():

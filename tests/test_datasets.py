@@ -176,9 +176,11 @@ def test_manifest_masks_are_renumbered(tmp_path):
     data = datasets.read_manifest(path)
     assert data.labels("1.2")[1, 1, :4].tolist() == [1, 0, 2, 0]  # rows 1 and 3 of the file are rows 1 and 2 of the annotations
     assert not data.lungs("1.2")[1, 1, 2] and data.lungs("1.2")[0, 0, 0]  # 5 is LUNA16's trachea
-    ct.write_volume(masks[:10], ct.Scan(scan.hu[:10], scan.spacing, scan.origin, np.eye(3), "1.2"), tmp_path / "masks" / "1.2.mhd")
-    with pytest.raises(runs.InputError, match="no mask on the grid"):
-        data.labels("1.2")
+    shifted = (scan.origin[0] + 1, *scan.origin[1:])
+    for part, origin in ((slice(10), scan.origin), (slice(None), shifted)):
+        ct.write_volume(masks[part], ct.Scan(scan.hu[part], scan.spacing, origin, np.eye(3), "1.2"), tmp_path / "masks" / "1.2.mhd")
+        with pytest.raises(runs.InputError, match="no mask on the grid"):
+            data.labels("1.2")
 
 
 def row(*values):
@@ -192,6 +194,7 @@ BAD = {
     "dataset": ({"manifest": "seriesuid,path,dataset\n1.2,a/1.2.mhd,test\n"}, "line 2: unknown data set 'test'"),
     "file": ({"manifest": "seriesuid,path,dataset\n1.2,a/1.2.mhd,train\n1.9,a/1.9.mhd,train\n"}, "line 3: 'a/1.9.mhd' does not exist"),
     "twice": ({"manifest": MANIFEST + "1.2,a/1.3.mhd,nlst\n"}, "line 4: uid '1.2' comes twice"),
+    "same file": ({"manifest": MANIFEST + "1.4,a/../a/1.3.mhd,nlst\n"}, "line 4: .*1.3.mhd' is the scan of another row too"),
     "escape": ({"manifest": "seriesuid,path,dataset\n1.2,../1.2.mhd,train\n"}, "leaves the manifest's folder"),
     "absolute": ({"manifest": "seriesuid,path,dataset\n1.2,/etc/hostname,train\n"}, "leaves the manifest's folder"),
     "nopath": ({"manifest": "seriesuid,path,dataset\n1.2,,train\n"}, "leaves the manifest's folder"),
@@ -255,7 +258,8 @@ def test_phantoms_are_luna16s_files(written):
 @pytest.mark.parametrize("kind, photons", [("mhd", 1e4), ("dicom", 1.5e5)])
 def test_phantom_files_are_the_simulated_scan_at_its_dose(written, monkeypatch, kind, photons):
     monkeypatch.setattr(datasets, "GRID", COARSE)
-    made = phantom.simulate(datasets._person(5, 0, photons), 5, 0)  # whatever the number of scans written
+    first = datasets.FIRST_INDEX["phantom"]
+    made = phantom.simulate(datasets._person(5, first, photons), 5, first)  # whatever the number of scans written
     uid = (written / kind / "seriesuids.csv").read_text().split()[0]
     read = ct.read_scan(written / kind / (uid if kind == "dicom" else f"{uid}.mhd"))
     assert (read.hu == made.scan.hu).all() and read.uid == uid == made.scan.uid
@@ -277,7 +281,7 @@ def test_phantom_bad_arguments(tmp_path):
 
 def test_a_failed_phantom_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "GRID", {"shape": (4, 4, 4)})
-    with pytest.raises(runs.InputError, match="phantom scan 0"):
+    with pytest.raises(runs.InputError, match="phantom scan 40000"):
         datasets.write_phantom(tmp_path / "a", 1, 0)
     assert list(tmp_path.iterdir()) == []
 

@@ -108,6 +108,8 @@ def test_labels_follow_the_strict_hit_rule_and_nodules_win():
     assert fpr.label_candidates(marks, nodules, excluded).tolist() == [1, -1, 0, 1, 0, -1, 0, 1]
     assert fpr.label_candidates(marks, nodules.iloc[:0], excluded.iloc[:0]).tolist() == [0] * 8
     assert fpr.label_candidates(marks.iloc[:0], nodules, excluded).tolist() == []
+    unmeasured = findings((0, 0, 0, -1))  # LUNA16 lists excluded findings like this: they count as 10 mm
+    assert fpr.label_candidates(marks, nodules.iloc[:0], unmeasured).tolist() == [-1, 0, 0, 0, 0, 0, 0, -1]
 
 
 def toy_scan():
@@ -144,11 +146,11 @@ def test_the_patch_table_of_a_scan_has_its_three_kinds():
     )  # fmt: skip
     marks = findings((1, -40, 50, 7), (30, -21, 70, 7), (-30, -30, 30, 7), (-30, -30, 40, 7), seriesuid="1.2")
     marks = pd.concat([marks.assign(score=[0.2, 0.9, 0.5, 0.1]), findings((5, 5, 5, 7), seriesuid="9.9", score=0.99)])
-    settings = SimpleNamespace(fpr_candidates=3, fpr_backgrounds=6, patch_size=16, patch_spacing=1.25)
+    settings = SimpleNamespace(fpr_backgrounds=6, patch_size=16, patch_spacing=1.25)
     _, table = fpr.patch_positions(SimpleNamespace(settings=settings), data, "1.2", marks, np.random.default_rng(0))
     assert table.columns.tolist() == ["seriesuid", *PLACES, "kind", "label", "type", "diameter_mm", "score"]
-    assert Counter(table["kind"]) == {"nodule": 1, "candidate": 3, "background": 6} and (table["seriesuid"] == "1.2").all()
-    assert table[table["kind"] == "candidate"][["score", "label"]].to_numpy().tolist() == [[0.9, -1], [0.5, 0], [0.2, 1]]
+    assert Counter(table["kind"]) == {"nodule": 1, "candidate": 4, "background": 6} and (table["seriesuid"] == "1.2").all()
+    assert table[table["kind"] == "candidate"][["score", "label"]].to_numpy().tolist() == [[0.2, 1], [0.9, -1], [0.5, 0], [0.1, 0]]
     assert table[table["kind"] != "candidate"]["label"].tolist() == [1] + [0] * 6
 
 

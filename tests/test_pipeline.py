@@ -29,8 +29,11 @@ def notebook(path, *cells):
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """A folder that stands for a clone: settings, an empty Snakefile, runs and figures of its own."""
-    shutil.copy(runs.repo_root() / "settings.ini", tmp_path)
+    """A folder that stands for a clone: settings, recipe, an empty Snakefile, runs and figures of its own."""
+    root = runs.repo_root()
+    shutil.copy(root / "settings.ini", tmp_path)
+    (tmp_path / "data_manifests").mkdir()
+    shutil.copy(root / "data_manifests" / "phantom.json", tmp_path / "data_manifests")
     (tmp_path / "Snakefile").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LUNGADV_RUNS", raising=False)
@@ -93,9 +96,12 @@ def test_not_exactly_one_parameters_cell_is_an_error(tmp_path, tags):
 
 
 def test_a_notebook_runs_with_its_parameters_and_keeps_its_log_when_it_fails(tmp_path, capfd):
-    path = notebook(tmp_path / "n.ipynb", ("seed = 0", ["parameters"]), ('print("seed is", seed)\n1 / (seed - 3)', []))
+    code = 'import sys\nprint("seed is", seed, file=sys.stderr)\nprint("for the reader")\n1 / (seed - 3)'
+    path = notebook(tmp_path / "n.ipynb", ("seed = 0", ["parameters"]), (code, []))
     pipeline.run_notebook(path, tmp_path / "log" / "good.ipynb", {"seed": "4"})
-    assert "[good] seed is 4" in capfd.readouterr().err
+    shown = capfd.readouterr().err
+    assert "[good] seed is 4" in shown and "for the reader" not in shown
+    assert "for the reader" in (tmp_path / "log" / "good.ipynb").read_text()
     with pytest.raises(runs.InputError, match="n.ipynb stopped: ZeroDivisionError division by zero in cell"):
         pipeline.run_notebook(path, tmp_path / "log" / "bad.ipynb", {"seed": "3"})
     assert "ZeroDivisionError" in (tmp_path / "log" / "bad.ipynb").read_text()
@@ -172,6 +178,16 @@ def test_a_run_of_other_settings_is_not_accepted(clone):
     run.settings.patch_size += 1
     with pytest.raises(runs.InputError, match="made with other settings"):
         pipeline.accept(run)
+
+
+def test_runs_of_another_recipe_are_neither_pooled_nor_accepted(clone):
+    old = finish(0, 0.7)
+    recipe = clone / "data_manifests" / "phantom.json"
+    recipe.write_text(recipe.read_text().replace('"mimics": 26', '"mimics": 25'))
+    new = finish(1, 0.5)
+    assert [run.seed for run in pipeline.finished_seeds(new)] == [1]
+    with pytest.raises(runs.InputError, match="other settings or data"):
+        pipeline.accept(old)
 
 
 def test_the_readme_is_filled_from_the_committed_results(clone):
@@ -267,8 +283,17 @@ def test_nothing_is_trained_on_a_benchmark_and_all_is_tested_on_them(chain):
     benchmarks = parts["in-house"] | parts["nlst"]
     for name in ("answers.csv", "numbers.csv"):
         items = pd.read_csv(base / "stress" / name, dtype=str)["item"].dropna()
-        tested = {item.rpartition(":")[0] for item in items} & set(scans.seriesuid)
+        tested = {item.rpartition(":")[0] for item in items if not item.startswith(("noise:", "real:"))}
         assert tested and tested <= benchmarks, name
+
+
+def test_every_candidate_of_validation_and_benchmarks_is_classified(chain):
+    base, allowed = chain[0] / "phantom-tiny-0", runs.load_settings("tiny").fpr_candidates
+    for name in ("train", "validation", "in-house", "nlst"):
+        found, patches = (pd.read_csv(base / stage / f"{name}.csv", dtype={"seriesuid": str}) for stage in ("candidates", "patches"))
+        classified = patches[patches["kind"] == "candidate"].groupby("seriesuid").size()
+        counts = found.groupby("seriesuid").size()
+        assert classified.to_dict() == (counts.clip(upper=allowed) if name == "train" else counts).to_dict()
 
 
 def test_the_end_says_how_long_how_much_and_where(chain):
