@@ -40,11 +40,14 @@ def lung_patches(hu, mask, count, rng):
 
 
 def radial_spectrum(patches):
-    """Mean power by radial frequency (1/mm): (frequencies, power), windowed against the patches' borders."""
+    """Mean power of axial slices by radial frequency (1/mm): (frequencies, power), windowed against the patches' borders.
+
+    In the plane alone: along z the slice thickness decides, which two scans need not share.
+    """
     window = np.hanning(SIZE)
-    window = window[:, None, None] * window[:, None] * window
-    power = (np.abs(fft.fftn((patches - patches.mean((1, 2, 3), keepdims=True)) * window, axes=(1, 2, 3))) ** 2).mean(0)
-    f = np.sqrt(sum(axis**2 for axis in np.meshgrid(*[fft.fftfreq(SIZE, SPACING)] * 3, indexing="ij")))
+    window = window[:, None] * window
+    power = (np.abs(fft.fft2((patches - patches.mean((2, 3), keepdims=True)) * window)) ** 2).mean((0, 1))
+    f = np.hypot(*np.meshgrid(*[fft.fftfreq(SIZE, SPACING)] * 2, indexing="ij"))
     edges = np.linspace(*BAND, 9)
     ring = np.digitize(f, edges)
     return (edges[:-1] + edges[1:]) / 2, np.array([power[ring == k].mean() for k in range(1, len(edges))])
@@ -91,24 +94,27 @@ def against_a_real_lung(real, simulated, count):
 # Noise.
 
 
-def exact_noise(slices, photons, kernel, rng):
-    """Noise in HU of slices (N, y, x) of SPACING mm by the whole way: projections, photons, logarithm, filter, back-projection."""
-    theta = np.arange(scanner.VIEWS) * 180 / scanner.VIEWS
-    flux = photons * (SPACING / scanner.CELL) ** 2
+def exact_noise(slices, photons, kernel, rng, finer=2):
+    """Noise in HU of slices (N, y, x) of SPACING mm by the whole way: projections, photons, logarithm, filter, back-projection.
+
+    The detector's cells are `finer` times as narrow as the voxels, because back-projection interpolates between them, which is a blur.
+    """
+    theta, spacing = np.arange(scanner.VIEWS) * 180 / scanner.VIEWS, SPACING / finer
+    flux = photons * SPACING * spacing / scanner.CELL**2
     images = []
-    for hu in slices:
+    for hu in np.kron(slices, np.ones((1, finer, finer))):
         side = max(hu.shape)
         square = np.full((side, side), -1000.0)
         top, left = (side - hu.shape[0]) // 2, (side - hu.shape[1]) // 2
         square[top : top + hu.shape[0], left : left + hu.shape[1]] = hu
-        line = radon(scanner.MU_WATER * np.maximum(1 + square / 1000, 0), theta, circle=False) * SPACING
+        line = radon(scanner.MU_WATER * np.maximum(1 + square / 1000, 0), theta, circle=False) * spacing
         counts = rng.poisson(flux * np.exp(-line)) + rng.normal(0, scanner.ELECTRONIC, line.shape)
         error = -np.log(np.maximum(counts, 1) / flux) - line
         padded = fft.next_fast_len(2 * len(error), real=True)
         f = fft.rfftfreq(padded)[:, None]  # cycles a cell
-        filtered = fft.irfft(fft.rfft(error, padded, axis=0) * 2 * f * scanner.apodisation(kernel, f / SPACING), padded, axis=0)
-        back = iradon(filtered[: len(error)], theta, filter_name=None, circle=False, output_size=side) / SPACING
-        images.append(back[top : top + hu.shape[0], left : left + hu.shape[1]] * 1000 / scanner.MU_WATER)
+        filtered = fft.irfft(fft.rfft(error, padded, axis=0) * 2 * f * scanner.apodisation(kernel, f / spacing), padded, axis=0)
+        back = iradon(filtered[: len(error)], theta, filter_name=None, circle=False, output_size=side) / spacing
+        images.append(back[top : top + hu.shape[0] : finer, left : left + hu.shape[1] : finer] * 1000 / scanner.MU_WATER)
     return np.stack(images)
 
 
