@@ -73,19 +73,21 @@ STEPS = (  # a stage that no notebook tells of is built by its module alone
     *NOTEBOOK_STEPS,
     *(Step(name, stage=name) for name in runs.STAGES if name not in {step.stage for step in NOTEBOOK_STEPS}),
 )
-BUDGET = {  # minutes that the quick profile may take on 2 cores, step by step; one-thread steps in a row run two at a time
-    ("06_datasets",): 1.9,
-    ("08_candidates",): 2.9,
+BUDGET = {  # minutes of computing that the quick profile may take on 2 cores; one-thread steps in a row run two at a time
+    ("06_datasets",): 1.6,
+    ("08_candidates",): 2.6,
     ("patches", "outline"): 1.2,
-    ("07_synthesizer", *(f"09_fpr-{name}" for name in ("baseline-ce", "baseline-beta", "baseline-beta-finetune"))): 3.9,
-    ("09_fpr-control-ce", "09_fpr-control-beta", "09_fpr-control"): 1.4,
-    ("00_two_moons", "04_phantom", "05_scanner"): 0.7,
-    ("10_banks",): 1.7,
-    tuple(f"09_fpr-{name}" for name in ("beta+syn-random", "beta+syn", "beta+perturb", "beta+perturb+syn")): 2.0,
-    ("11_benchmarks",): 1.1,
-    ("12_stress_tests",): 3.0,
-    ("13_claims",): 0.2,
+    ("07_synthesizer", *(f"09_fpr-{name}" for name in ("baseline-ce", "baseline-beta", "baseline-beta-finetune"))): 3.3,
+    ("09_fpr-control-ce", "09_fpr-control-beta", "09_fpr-control"): 1.1,
+    ("00_two_moons", "04_phantom", "05_scanner"): 0.4,
+    ("10_banks",): 1.3,
+    tuple(f"09_fpr-{name}" for name in ("beta+syn-random", "beta+syn", "beta+perturb", "beta+perturb+syn")): 1.4,
+    ("11_benchmarks",): 0.9,
+    ("12_stress_tests",): 2.5,
+    ("13_claims",): 0.1,
 }
+STARTING = "starting notebooks, drawing, waiting"
+BUDGET_STARTING = 3.6  # minutes on top of the computing
 
 
 def present():
@@ -530,12 +532,17 @@ def _cost(folder):
         used = sum(stage["wall_seconds"] * stage["threads"] for stage in ran) / 120
         peak = max((stage["peak_memory_mib"] for stage in ran), default="")
         rows.append((", ".join(names), f"{minutes:.1f}", f"{used:.1f}" if ran else "", peak))
-    rows.append(("sum", f"{sum(BUDGET.values()):.1f}", f"{sum(float(row[2] or 0) for row in rows):.1f}" if stages else "", ""))
-    table = _markdown(pd.DataFrame(rows, columns=["steps", "budget, minutes", "measured, minutes", "peak MiB"]))
     whole = made["run"]
-    if not whole or set(whole["stages_built"]) != set(runs.STAGES):  # a run that went on where another stopped has no time of its own
+    if whole and set(whole["stages_built"]) != set(runs.STAGES):  # a run that went on where another stopped has no time of its own
+        whole = None
+    computing = sum(float(row[2] or 0) for row in rows)
+    minutes = whole["wall_seconds"] / 60 if whole else None
+    rows.append((STARTING, f"{BUDGET_STARTING:.1f}", f"{minutes - computing:.1f}" if whole else "", ""))
+    rows.append(("sum", f"{sum(BUDGET.values()) + BUDGET_STARTING:.1f}", f"{minutes:.1f}" if whole else "", ""))
+    table = _markdown(pd.DataFrame(rows, columns=["steps", "budget, minutes", "measured, minutes", "peak MiB"]))
+    if not whole:
         return f"{_missing(path)}\n\n{table}" if not stages else table
-    minutes, gib = whole["wall_seconds"] / 60, whole["peak_memory_mib"] / 1024
+    gib = whole["peak_memory_mib"] / 1024
     return f"Measured: {minutes:.1f} minutes on {whole['cores']} cores, at most {gib:.1f} GiB of memory.\n\n{table}"
 
 
