@@ -10,6 +10,7 @@ __all__ = ['HU_MIN', 'HU_MAX', 'AIR', 'LOWEST_HU', 'FILE_KINDS', 'VOXEL_BYTES', 
 # %% ../nbs/03_ct.ipynb #f57bf842
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -289,33 +290,58 @@ def write_volume(values, scan, path):
 
 # %% ../nbs/03_ct.ipynb #0072afa4
 def write_series(scan, folder):
-    """Write a scan as a DICOM CT series into a new folder, slices from the feet up; its uid (digits and dots) is the SeriesInstanceUID."""
+    """Write a scan as the DICOM CT series of a phantom into a new folder: slice z as the file z + 1, the scan's uid as SeriesInstanceUID.
+
+    A left-handed direction is read back with its slices in reverse order: DICOM stores no slice axis.
+    Raises ScanError for a uid that is none, or leaves no room for those of the slices.
+    Source: DICOM PS3.3, A.3 (CT Image IOD); empty are the attributes of type 2 that a phantom has no value for.
+    """
     import SimpleITK as sitk
 
-    if set(scan.uid) - set("0123456789.") or len(scan.uid) > 55:
-        raise ScanError(f"scan '{scan.uid}': a DICOM series needs a uid of at most 55 digits and dots")
+    if not re.fullmatch(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*", scan.uid) or len(scan.uid) > 55:
+        raise ScanError(f"scan '{scan.uid}': a DICOM series needs a uid like 1.2.40: at most 55 digits and dots, no leading zeros")
     folder = Path(folder)
     folder.mkdir(parents=True)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     across, down, _ = scan.direction.T
     series = {
-        "0008|0060": "CT",
-        "0008|0016": "1.2.840.10008.5.1.4.1.1.2",  # CT image storage
-        "0010|0010": "Phantom",
-        "0010|0020": scan.uid,
-        "0020|000d": f"{scan.uid}.1",
-        "0020|000e": scan.uid,
-        "0020|0052": f"{scan.uid}.2",
-        "0020|0037": _numbers(*across, *down),
-        "0018|0050": _numbers(scan.spacing[2]),
-        "0028|1052": "0",
-        "0028|1053": "1",
+        "0008|0008": "DERIVED\\SECONDARY\\AXIAL",  # image type: not acquired but simulated
+        "0008|0016": "1.2.840.10008.5.1.4.1.1.2",  # SOP class: CT image storage
+        "0008|0020": "20000101",  # study date, constant
+        "0008|0030": "000000",  # study time
+        "0008|0050": "",  # accession number
+        "0008|0060": "CT",  # modality
+        "0008|0070": "lungadv",  # manufacturer
+        "0008|0090": "",  # referring physician
+        "0010|0010": "Phantom^Lung",  # patient name
+        "0010|0020": scan.uid,  # patient ID
+        "0010|0030": "",  # birth date
+        "0010|0040": "",  # sex
+        "0018|0015": "CHEST",  # body part
+        "0018|0050": _numbers(scan.spacing[2]),  # slice thickness
+        "0018|0060": "",  # kVp
+        "0018|5100": "HFS",  # patient position: head first, supine
+        "0020|000d": f"{scan.uid}.1",  # study
+        "0020|000e": scan.uid,  # series
+        "0020|0010": "1",  # study ID
+        "0020|0011": "1",  # series number
+        "0020|0012": "1",  # acquisition number
+        "0020|0037": _numbers(*across, *down),  # orientation
+        "0020|0052": f"{scan.uid}.2",  # frame of reference
+        "0020|1040": "",  # position reference
+        "0028|1052": "0",  # rescale intercept
+        "0028|1053": "1",  # rescale slope
+        "0028|1054": "HU",  # rescale type
     }
     for z, position in enumerate(scan.to_world([[z, 0, 0] for z in range(len(scan.hu))])):
         image = sitk.GetImageFromArray(scan.hu[z])
         image.SetSpacing(scan.spacing[:2])
-        slice_of = {"0008|0018": f"{scan.uid}.3.{z + 1}", "0020|0013": str(z + 1), "0020|0032": _numbers(*position)}
+        slice_of = {
+            "0008|0018": f"{scan.uid}.3.{z + 1}",  # SOP instance
+            "0020|0013": str(z + 1),  # instance number
+            "0020|0032": _numbers(*position),  # position
+        }
         for tag, value in (series | slice_of).items():
             image.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{z + 1:04d}.dcm"))
@@ -324,7 +350,7 @@ def write_series(scan, folder):
 
 def _numbers(*values):
     """DICOM decimal strings: at most 16 characters each."""
-    return "\\".join(f"{value:.9g}" for value in values)
+    return "\\".join(f"{value:.10g}" for value in values)
 
 # %% ../nbs/03_ct.ipynb #37eab801
 def _grid(scan, size, spacing):

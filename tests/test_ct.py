@@ -2,9 +2,12 @@
 
 import os
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
@@ -138,14 +141,76 @@ def test_write_and_read_back(tmp_path, direction):
     assert np.allclose(again.direction, scan.direction)
 
 
-@pytest.mark.parametrize("name", ["straight", "rotated", "oblique"])
+def phantom_scan(name):
+    """Noise whose geometry has decimals, with a uid that DICOM accepts."""
+    spacing, origin = (0.703125, 2 / 3, 1.2345), (-173.1234567, 12.25, -1280.04)
+    return ct.Scan(noise_scan().hu, spacing, origin, DIRECTIONS[name], "1.2.826.0.1.3680043.10.1.5")
+
+
+@pytest.mark.parametrize("name", ["straight", "flipped", "permuted", "rotated", "oblique"])
+def test_dicom_series_is_read_alike_by_itk(tmp_path, name):
+    scan = phantom_scan(name)
+    ct.write_series(scan, tmp_path / "series")
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "series"), scan.uid))
+    image = reader.Execute()
+    assert (sitk.GetArrayFromImage(image) == scan.hu).all()
+    assert np.allclose(image.GetSpacing(), scan.spacing, rtol=0, atol=1e-6)
+    assert np.allclose(image.GetOrigin(), scan.origin, rtol=0, atol=1e-6)
+    assert np.allclose(image.GetDirection(), scan.direction.ravel(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["rotated", "mirrored"])
 def test_dicom_series_round_trip(tmp_path, name):
-    hu = noise_scan(DIRECTIONS[name]).hu
-    scan = ct.Scan(hu, (0.7, 0.9, 2.0), (-30.5, 12.25, -280), DIRECTIONS[name], "1.2.826.0.1.3680043.10.1.5")
+    scan = phantom_scan(name)
     ct.write_series(scan, tmp_path / "series")
     again = ct.read_scan(tmp_path / "series")
-    assert (again.hu == scan.hu).all() and again.uid == scan.uid
-    assert np.allclose(again.to_world([[3, 4, 5], [15, 20, 30]]), scan.to_world([[3, 4, 5], [15, 20, 30]]), atol=1e-3)
+    assert again.uid == scan.uid
+    index = again.to_voxel(scan.to_world(np.argwhere(np.ones(scan.hu.shape))))  # a mirrored scan's slices come back in reverse order
+    assert np.allclose(index, index.round(), atol=1e-3)
+    assert (again.hu[tuple(index.round().astype(int).T)] == scan.hu.ravel()).all()
+
+
+def test_dicom_slices_are_decoded_alike_by_pydicom(tmp_path):
+    scan = phantom_scan("rotated")
+    ct.write_series(scan, tmp_path / "series")
+    for z, path in enumerate(sorted((tmp_path / "series").iterdir())):
+        file = pydicom.dcmread(path)
+        assert (file.pixel_array * file.RescaleSlope + file.RescaleIntercept == scan.hu[z]).all() and file.RescaleType == "HU"
+        assert np.allclose(file.ImagePositionPatient, scan.to_world([[z, 0, 0]])[0], atol=1e-6)
+        assert np.allclose(file.PixelSpacing, (scan.spacing[1], scan.spacing[0])) and np.isclose(file.SliceThickness, scan.spacing[2])
+        assert (file.SeriesInstanceUID, file.InstanceNumber, file.PatientPosition) == (scan.uid, z + 1, "HFS")
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="no dciodvfy: install dicom3tools")
+@pytest.mark.parametrize("name", ["straight", "oblique"])
+def test_dicom_series_obeys_the_standard(tmp_path, name):
+    ct.write_series(phantom_scan(name), tmp_path / "series")
+    paths = sorted((tmp_path / "series").iterdir())
+    for path in (paths[0], paths[len(paths) // 2], paths[-1]):
+        assert _complaints("dciodvfy", path) == ["CTImage"]  # the kind of object, and neither an Error nor a Warning
+    assert _complaints("dcentvfy", *paths) == []
+
+
+def _complaints(tool, *paths):
+    result = subprocess.run([tool, *map(str, paths)], capture_output=True, encoding="latin-1")
+    return (result.stdout + result.stderr).splitlines()
+
+
+def test_one_scan_gives_the_same_dicom_bytes(tmp_path):
+    scan = phantom_scan("rotated")
+    ct.write_series(scan, tmp_path / "one")
+    time.sleep(1.1)  # files that hold the time would differ now
+    ct.write_series(scan, tmp_path / "two")
+    one, two = ([(path.name, path.read_bytes()) for path in sorted((tmp_path / name).iterdir())] for name in ("one", "two"))
+    assert len(one) == len(scan.hu) and one == two
+
+
+@pytest.mark.parametrize("uid", ["noise", "", "1..2", "1.2.", "1.02", "1.2\n", "1." + "2" * 54])
+def test_a_uid_that_dicom_refuses_is_refused(tmp_path, uid):
+    with pytest.raises(ct.ScanError, match="at most 55 digits"):
+        ct.write_series(ct.Scan(noise_scan().hu, (1, 1, 1), (0, 0, 0), np.eye(3), uid), tmp_path / "series")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_header_has_the_scans_geometry(tmp_path):

@@ -266,6 +266,20 @@ def test_phantom_files_are_the_simulated_scan_at_its_dose(written, monkeypatch, 
     assert np.allclose(read.to_world([[1, 2, 3]]), made.scan.to_world([[1, 2, 3]]), atol=1e-3)
 
 
+def test_both_phantom_formats_hold_the_same(written, monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "GRID", COARSE)
+    datasets.write_phantom(tmp_path / "mhd", 1, 5)
+    volumes, slices = tmp_path / "mhd", written / "dicom"
+    uid = (volumes / "seriesuids.csv").read_text().strip()
+    tables = ["annotations.csv", "annotations_excluded.csv", "mimics.csv", "seriesuids.csv"]
+    masks = [f"{folder}/{uid}{suffix}" for folder in ("masks", "seg-lungs-LUNA16") for suffix in (".mhd", ".zraw")]
+    assert all((volumes / name).read_bytes() == (slices / name).read_bytes() for name in tables + masks)
+    assert sorted(path.name for path in slices.iterdir()) == sorted([uid, "masks", "seg-lungs-LUNA16", *tables])
+    volume, series = ct.read_scan(volumes / f"{uid}.mhd"), ct.read_scan(slices / uid)
+    assert (volume.hu == series.hu).all() and (volume.direction == series.direction).all()
+    assert (volume.uid, volume.spacing, volume.origin) == (series.uid, series.spacing, series.origin)
+
+
 def test_phantom_bad_arguments(tmp_path):
     for arguments, reason in (
         ((tmp_path, 1, 0), "exists already"),
