@@ -65,7 +65,7 @@ NOTEBOOK_STEPS = (
     _step("08_candidates", "candidates", _pngs(3)),
     *(Step(f"09_fpr-{name}", "09_fpr", f"fpr/{name}", parameters={"strategy": name}) for name in runs.STRATEGIES),
     _step("10_banks", "banks", _pngs(2, 5, 6, 8)),
-    _step("11_benchmarks", "benchmarks", ("table2.csv", "froc.png"), reads=("lungadv/data/table2.csv",)),
+    _step("11_benchmarks", "benchmarks", ("table2.csv", "froc.png", "difficulty.png"), reads=("lungadv/data/table2.csv",)),
     _step("12_stress_tests", "stress", _pngs(*range(9, 15))),
     _step("13_claims", "claims", ("claims.csv",), reads=("lungadv/data/*.csv",)),
 )

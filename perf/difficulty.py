@@ -1,7 +1,8 @@
 """How hard is a run's detection task? A classical detector and the trained strategies on the validation scans.
 
 The classical detector is a multi-scale Laplacian of Gaussian inside the lungs. The embedded task is hard enough when it stays
-under a CPM of 0.4, and neither hopeless nor saturated when baseline-ce lies between 0.6 and 0.9.
+under a CPM of 0.4, and neither hopeless nor saturated when baseline-ce lies between 0.6 and 0.9. What baseline-ce misses and
+what its false positives lie on stand below.
 
     python perf/difficulty.py --profile quick --seed 0
 """
@@ -103,7 +104,7 @@ def verdict(table, detector):
 
 @one_line_errors
 def main(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom"):
-    """Measure how hard a run's validation scans are for a classical detector and for its trained networks."""
+    """Measure how hard a run's validation scans are for a classical detector and for its trained networks, and what is hard in them."""
     run = runs.open_run(profile, seed, data)
     table, part = difficulty(run)
     counts = ", ".join(f"{count} {kind}" for kind, count in part.annotations["type"].value_counts().items())
@@ -112,6 +113,12 @@ def main(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom"):
     typer.echo(table.to_string(float_format="{:.3f}".format))
     for detector in GATES:
         typer.echo(f"gate {verdict(table, detector)}")
+    if "baseline-ce" in table.index:
+        result = benchmarks.outcomes({"baseline-ce": benchmarks.validation_marks(run, "baseline-ce")}, part)["baseline-ce"]
+        typer.echo(f"\nbaseline-ce at {benchmarks.FP_PER_SCAN:g} false positive per scan (above {result.threshold:.3f}): nodules missed")
+        typer.echo(benchmarks.misses(result).to_string(index=False, float_format="{:.3f}".format))
+        typer.echo("\nwhat its false positives lie on")
+        typer.echo(benchmarks.false_positives(result).to_string(index=False, float_format="{:.3f}".format))
 
 
 if __name__ == "__main__":
