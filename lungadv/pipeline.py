@@ -59,7 +59,7 @@ def _pngs(*numbers):
 NOTEBOOK_STEPS = (
     _step("00_two_moons", "two_moons", _pngs(1, 7)),
     _step("04_phantom", figures=("phantom.png",)),
-    _step("05_scanner", figures=("scanner.png",)),
+    _step("05_scanner", figures=("scanner.png", "artefacts.png")),
     _step("06_datasets", "datasets", ("table1.csv",), reads=("data_manifests/*",)),
     _step("07_synthesizer", "synthesizer", _pngs(4)),
     _step("08_candidates", "candidates", _pngs(3)),
