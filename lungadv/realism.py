@@ -188,7 +188,7 @@ def against_real(real, simulated):
     return rows + [(f"  {name} alone", auc, np.nan, "reported", None) for name, auc in telling_features(real, simulated)[:3].items()]
 
 # %% ../nbs/05b_realism.ipynb #9632db30
-def back_project(lines, shape, kernel, finer=4):
+def back_project(lines, shape, kernel, finer=8):
     """Filtered back-projection of line integrals (cells, views) of SPACING mm, as scikit-image's `radon` gives them, to HU (y, x).
 
     Frequencies above the Nyquist frequency of the voxels are left out; the filtered lines are interpolated by sinc to `finer` times as
