@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'BENCHMARKS', 'SMALLEST_MM', 'XYZ', 'LUNA16', 'NODULES', 'MIMICS', 'UNSPECIFIED', 'FIRST_INDEX', 'DOSES',
-           'MIXTURE', 'GRID', 'NODULES_PER_SCAN', 'recipes', 'deal', 'split_small', 'relabel', 'Data', 'balls',
+           'MIXTURE', 'GRID', 'NODULES_PER_SCAN', 'recipes', 'deal', 'split_excluded', 'relabel', 'Data', 'balls',
            'read_manifest', 'table1', 'build', 'check_nodules', 'load', 'write_phantom']
 
 # %% ../nbs/06_datasets.ipynb #e632e194
@@ -58,25 +58,30 @@ def deal(plan, rng):
     if not 0 < positive <= min(scans, len(types)):
         raise runs.InputError(f"phantom.json: {positive} positive scans do not fit {scans} scans and {len(types)} nodules")
     owner = rng.permutation(scans)[np.r_[np.arange(positive), rng.integers(positive, size=len(types) - positive)]]
-    small = np.bincount(rng.integers(scans, size=plan["small_nodules"]), minlength=scans)
+    small, disputed = (np.bincount(rng.integers(scans, size=plan[key]), minlength=scans) for key in ("small_nodules", "disputed"))
     return [
         {
             "nodules": [{"type": str(name)} for name in types[owner == k]],
             "small_nodules": int(small[k]),
+            "disputed": int(disputed[k]),
             "mimics": plan["mimics"],
             "photons": plan["photons"][k % len(plan["photons"])],
+            "kernel": plan["kernel"],
             "shift": plan["shift"],
         }
         for k in range(scans)
     ]
 
 # %% ../nbs/06_datasets.ipynb #4c588a0c
-def split_small(nodules, labels):
-    """A phantom's nodules and labels -> (nodules of SMALLEST_MM and more with their `label`, the smaller ones, labels of the first)."""
-    large = (nodules["diameter_mm"] >= SMALLEST_MM).to_numpy()
-    number = np.where(large, np.cumsum(large), 0)
+def split_excluded(nodules, labels):
+    """A phantom's nodules and labels -> (nodules that count with their `label`, the others, labels of the first).
+
+    A nodule counts that has SMALLEST_MM and that phantom.NEEDED of four readers agree on.
+    """
+    counts = ((nodules["diameter_mm"] >= SMALLEST_MM) & (nodules["readers"] >= phantom.NEEDED)).to_numpy()
+    number = np.where(counts, np.cumsum(counts), 0)
     table = nodules.assign(label=number)
-    return table[large], table[~large], relabel(labels, number)
+    return table[counts], table[~counts], relabel(labels, number)
 
 
 def relabel(labels, number):
@@ -94,7 +99,7 @@ def _make(job):
     except ValueError as error:
         raise runs.InputError(f"phantom scan {index} of '{dataset}': {error}") from None
     uid, scan = made.scan.uid, made.scan
-    nodules, excluded, labels = split_small(made.nodules, made.labels)
+    nodules, excluded, labels = split_excluded(made.nodules, made.labels)
     files = {"path": f"{folder}{uid}.mhd", "lungs": f"seg-lungs-LUNA16/{uid}.mhd", "labels": f"masks/{uid}.mhd"}
     for file, values in zip(files.values(), (scan.hu, made.lungs, labels), strict=True):
         ct.write_volume(values, scan, root / file)
@@ -418,5 +423,6 @@ def _person(seed, index, photons):
     rng = np.random.default_rng([seed, index])
     count = rng.choice(np.arange(1, 6), p=NODULES_PER_SCAN)
     types = rng.choice(list(MIXTURE), count, p=list(MIXTURE.values()))
-    small = int(rng.integers(3))
-    return GRID | {"nodules": [{"type": str(name)} for name in types], "small_nodules": small, "mimics": 12, "photons": photons}
+    small, disputed = rng.integers(3), rng.integers(2)
+    nodules = [{"type": str(name)} for name in types]
+    return GRID | {"nodules": nodules, "small_nodules": int(small), "disputed": int(disputed), "mimics": 12, "photons": photons}

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MU_WATER', 'ELECTRONIC', 'CELL', 'VIEWS', 'ANGLES', 'COARSE', 'KERNELS', 'ENERGY', 'REFERENCE', 'MASS_ATTENUATION',
-           'DENSITY', 'noise_power', 'apodisation', 'line_integrals', 'backproject', 'noise', 'blur', 'acquire',
-           'attenuation', 'tube_spectrum', 'measured', 'corrected', 'metal', 'motion', 'rings']
+           'DENSITY', 'noise_power', 'apodisation', 'line_integrals', 'backproject', 'check', 'noise', 'blur',
+           'acquire', 'attenuation', 'tube_spectrum', 'measured', 'corrected', 'metal', 'motion', 'rings']
 
 # %% ../nbs/05_scanner.ipynb #81be5a97
 from functools import lru_cache
@@ -166,6 +166,15 @@ def _slices(thickness, spacing):
     return thickness / spacing[2]
 
 
+def check(spacing, photons, kernel, thickness=None):
+    """ValueError naming the parameter of a scan (as `noise` takes them) that cannot be."""
+    _check_spacing(spacing)
+    _check_kernel(kernel)
+    _slices(thickness, spacing)
+    if not 0 < photons < np.inf:
+        raise ValueError(f"photons must be positive, not {photons}")
+
+
 def _smooth(volume, sigma, axis):
     """`volume` convolved with a Gaussian of `sigma` voxels: three-point kernels of exactly the wanted variance, borders repeated."""
     passes = int(np.ceil(2 * sigma**2))
@@ -186,10 +195,7 @@ def noise(hu, spacing, photons, kernel, rng, thickness=None):
 
     `spacing` mm x, y, z; `kernel` one of KERNELS; `thickness` mm of a slice, None for the spacing. ValueError names what cannot be.
     """
-    _check_spacing(spacing)
-    _check_kernel(kernel)
-    if not 0 < photons < np.inf:
-        raise ValueError(f"photons must be positive, not {photons}")
+    check(spacing, photons, kernel, thickness)
     slices = _slices(thickness, spacing)
     nz, ny, nx = hu.shape
     cells, cell = _detector((ny, nx), spacing)

@@ -7,19 +7,19 @@ import sys
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, spatial
 
 from lungadv import ct, phantom
 
-TINY = {"shape": (64, 80, 96), "spacing": (2.5, 2.5, 2.5)}
-FULL = {"shape": (120, 160, 176), "spacing": (1.25, 1.25, 1.25)}
+TINY = {"shape": (64, 88, 96), "spacing": (2.5, 2.5, 2.5)}
+FULL = {"shape": (120, 184, 184), "spacing": (1.25, 1.25, 1.25)}
 NODULES = [{"type": kind, "diameter_mm": 10 + k} for k, kind in enumerate(phantom.TYPES)]
 NODULES += [{"type": "solid", "diameter_mm": 14}, {"type": "solid"}]
 
 
 @pytest.fixture(scope="module")
 def person():
-    return phantom.simulate(FULL | {"nodules": NODULES, "mimics": 6, "small_nodules": 2, "photons": 1.5e5}, seed=3, index=1)
+    return phantom.simulate(FULL | {"nodules": NODULES, "mimics": 6, "small_nodules": 2, "disputed": 1, "photons": 1.5e5}, seed=3, index=1)
 
 
 def voxels(scan, table):
@@ -30,7 +30,7 @@ def test_it_is_a_scan_in_luna16_geometry(person):
     scan = person.scan
     assert scan.hu.dtype == np.int16 and scan.hu.shape == person.lungs.shape == person.labels.shape == FULL["shape"]
     assert np.array_equal(scan.direction, np.eye(3)) and all(scan.origin)
-    assert scan.uid == "1.2.826.0.1.3680043.10.1.3.1"
+    assert scan.uid == f"{phantom.UID_ROOT}.3.1"
     assert person.lungs.dtype == person.labels.dtype == np.uint8
     left, right = ((person.lungs == k).nonzero() for k in (3, 4))
     world = [scan.to_world(np.array(side).T)[:, 0].mean() for side in (left, right)]
@@ -40,7 +40,7 @@ def test_it_is_a_scan_in_luna16_geometry(person):
 
 def test_masks_agree_with_the_table(person):
     table, scan = person.nodules, person.scan
-    assert list(table) == ["coordX", "coordY", "coordZ", "diameter_mm", "type", "attachment"]
+    assert list(table) == ["coordX", "coordY", "coordZ", "diameter_mm", "type", "attachment", "readers"]
     assert set(np.unique(person.labels)) == set(range(len(table) + 1))
     for k, (centre, diameter) in enumerate(zip(voxels(scan, table), table.diameter_mm, strict=True), start=1):
         mask = person.labels == k
@@ -50,7 +50,9 @@ def test_masks_agree_with_the_table(person):
     wanted = [n.get("diameter_mm") for n in NODULES[:-1]]
     assert table.diameter_mm.tolist()[: len(wanted)] == wanted
     assert table.type.tolist()[: len(NODULES)] == [n["type"] for n in NODULES]
-    assert table.diameter_mm.iloc[-2:].between(3, 6).all()
+    assert table.diameter_mm.iloc[-3:-1].between(3, 6).all() and table.diameter_mm.iloc[-1] >= 6
+    assert (table.readers[:-3] >= phantom.NEEDED).all() and table.readers.iloc[-1] < phantom.NEEDED
+    assert set(table.attachment) <= set(phantom.ATTACHMENTS)
 
 
 def test_nodules_lie_in_the_lungs_and_apart(person):
@@ -67,7 +69,7 @@ def test_values_by_type(person):
     ranges = {"solid": (-80, 100), "fully_calcified": (250, 1050), "ground_glass": (-800, -400), "part_solid": (-720, -150)}
     for k, row in person.nodules.iterrows():
         mask = person.labels == k + 1
-        if row.diameter_mm >= 10:
+        if row.diameter_mm >= 10 and row.readers >= phantom.NEEDED:
             inner = ndimage.binary_erosion(mask)
             low, high = ranges[row.type]
             assert low < hu[inner].mean() < high, row.type
@@ -129,11 +131,120 @@ def test_one_thread_or_two_give_the_same_voxels():
     assert digests == [hashlib.sha256(here.tobytes()).hexdigest()] * 2
 
 
-def test_a_shifted_person_is_sharper_and_noisier():
-    plain, shifted = (phantom.simulate(TINY | {"shift": shift}, 0, 0) for shift in (False, True))
-    inner = ndimage.binary_erosion(plain.lungs > 0, iterations=2)
-    assert shifted.scan.hu[inner].astype(float).std() > plain.scan.hu[inner].astype(float).std()
-    assert np.array_equal(plain.lungs, shifted.lungs)
+def test_kernel_and_thickness_change_the_image_alone():
+    def person(**change):
+        return phantom.simulate(TINY | {"nodules": NODULES[:2]} | change, 0, 0)
+
+    def roughness(one, axis):
+        """Standard deviation of the steps between neighbours inside the lungs."""
+        inner = ndimage.binary_erosion(one.lungs > 0, iterations=2)
+        return np.diff(one.scan.hu.astype(float), axis=axis, append=0)[inner].std()
+
+    plain, sharp, thick = person(), person(kernel="sharp"), person(thickness=7.5)
+    assert roughness(sharp, 2) > roughness(plain, 2)
+    assert roughness(thick, 0) < 0.7 * roughness(plain, 0)
+    for other in (sharp, thick):
+        assert np.array_equal(plain.labels, other.labels) and np.array_equal(plain.lungs, other.lungs)
+        assert plain.nodules.equals(other.nodules)
+
+
+def test_another_family_of_shapes_has_stronger_lobes():
+    rng = np.random.default_rng(0)
+    directions = rng.standard_normal((500, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+
+    def spread(shift):
+        return np.mean([phantom.draw_lobes(rng, 0.2, 0, shift).radius(directions).std() for _ in range(300)])
+
+    assert spread(True) > 1.05 * spread(False)
+
+
+@pytest.fixture(scope="module")
+def people():
+    """Grid and persons of development seeds."""
+    recipe = phantom.check_recipe({"shape": (88, 100, 110), "spacing": (2.5, 2.5, 2.5)})
+    grid = phantom.Grid(recipe["shape"], recipe["spacing"])
+    return grid, [phantom.chest(grid, phantom.stream(100, k, "chest")) for k in range(12)]
+
+
+def test_people_differ_in_size_shape_rotation_and_breath(people):
+    grid, persons = people
+    litres = np.array([(grid.fine(person.lung) < 0).sum() * 2.5**3 / 1e6 for person in persons])
+    assert 1.5 < litres.min() < 0.85 * litres.max() < 6  # of chests that all fit 275 x 250 x 220 mm
+    turned = np.rad2deg([person.pose.rotation for person in persons])
+    assert 1 < turned.std() < 6
+    domes = [np.argwhere(person.dome[:, 20, 30] > 0)[0, 0] for person in persons]
+    assert np.ptp(domes) >= 2  # nodes of 5 mm
+    front = [np.argwhere((grid.fine(person.skin) < 0).any((0, 2)))[0, 0] for person in persons]
+    assert np.ptp(front) <= 6  # everyone is centred in the field of view
+
+
+def test_the_patient_lies_on_a_table_inside_the_field_of_view(people):
+    grid, persons = people
+    for person in persons[:4]:
+        hu, _ = phantom.soft_tissue(grid, person)
+        behind = hu[:, int(grid.index(np.array([0, person.back + 3, 0]))[1]) :, 45:65]
+        assert (behind > -700).any(1).all()  # a shell in every slice and column
+        assert (hu[:, :, 45:65] > -300)[:, :2].mean() < 0.05  # air in front of the body
+        assert np.median(behind) < -850  # foam and air
+
+
+def test_a_turned_body_is_the_body_turned():
+    pose = phantom.Pose(0.3)
+    points = np.random.default_rng(0).normal(0, 50, (20, 3))
+    turned = pose.turn(points)
+    y, x = pose.body(turned[:, 1], turned[:, 2])
+    np.testing.assert_allclose(np.stack([turned[:, 0], y, x], 1), points, atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(turned, axis=1), np.linalg.norm(points, axis=1))
+
+
+def test_vessels_obey_murrays_law_and_reach_all_of_the_lung(people):
+    grid, persons = people
+    person = persons[0]
+    for tree, side in zip(phantom.vessels(grid, person, np.random.default_rng(0)), (-1, -1, 1, 1), strict=True):
+        np.testing.assert_allclose((tree.radius / tree.radius.min()) ** 2.9, tree.ends, rtol=1e-6)
+        parent = {tuple(end): n for end, n in zip(tree.end, tree.ends, strict=True)}
+        carried = {}
+        for start, n in zip(tree.start[1:], tree.ends[1:], strict=True):
+            carried[tuple(start)] = carried.get(tuple(start), 0) + n
+        assert all(parent[place] == n for place, n in carried.items())  # what flows in flows out
+        assert 4 < tree.radius.max() < 9 and tree.radius.min() < 0.5
+        points = phantom.lung_points(grid, person, np.random.default_rng(1), 300, side)
+        nearest = spatial.cKDTree(tree.end).query(points)[0]
+        assert np.median(nearest) < 8 and nearest.max() < 25
+
+
+def test_nodules_prefer_upper_lobes_and_periphery(people):
+    grid, persons = people
+    person = persons[0]
+    placer = phantom.Placer(grid, person, phantom.vessels(grid, person, np.random.default_rng(0)), np.random.default_rng(1))
+    chance = placer.weight * len(placer.weight)
+    deep, high = -grid.at(person.cage, placer.points), placer.points[:, 0]
+    assert chance[deep < 20].mean() > 1.5 * chance[deep > 40].mean()
+    assert chance[high > np.median(high)].mean() > 1.2 * chance[high < np.median(high)].mean()
+
+
+@pytest.mark.parametrize("attachment", phantom.ATTACHMENTS)
+def test_attached_nodules_touch_what_they_are_attached_to(people, attachment):
+    grid, persons = people
+    person = persons[0]
+    trees = phantom.vessels(grid, person, np.random.default_rng(0))
+    placer = phantom.Placer(grid, person, trees, np.random.default_rng(1))
+    for _ in range(8):
+        given, centre = placer.place([attachment], 5.0, "nodules", "nodules")
+        assert given == attachment
+        depth = -grid.at(person.lung, centre[None])[0]
+        if attachment == "juxta-pleural":
+            assert depth < 5.0
+        elif attachment == "perifissural":
+            y, x = person.pose.body(*centre[1:])
+            gaps = [abs(sheet.level(y, x) - centre[0]) / np.hypot(1, sheet.slope) for sheet in person.fissures if sheet.reaches(y, x)]
+            assert min(gaps) < 5.0
+        else:
+            assert depth > 5.0
+        if attachment == "juxta-vascular":
+            ends = np.concatenate([tree.end for tree in trees])
+            assert np.linalg.norm(ends - centre, axis=1).min() < 5.0 + 2.2
 
 
 def test_diameters_follow_the_law():
@@ -160,6 +271,12 @@ def test_every_kind_of_mimic_can_be_drawn():
     [
         ({"photons": -1}, "photons"),
         ({"photons": 0}, "photons"),
+        ({"photons": float("nan")}, "photons"),
+        ({"photons": float("inf")}, "photons"),
+        ({"thickness": 0}, "thickness"),
+        ({"thickness": -2.5}, "thickness"),
+        ({"kernel": "hard"}, "kernel"),
+        ({"spacing": (1.25, 1.25, float("nan"))}, "spacing"),
         ({"spacing": (1.25, 1.25, 0)}, "spacing"),
         ({"shape": (64, 80)}, "shape"),
         ({"shape": (40, 40, 40)}, "shape and spacing"),
@@ -168,7 +285,11 @@ def test_every_kind_of_mimic_can_be_drawn():
         ({"nodules": [{"type": "solid", "diameter_mm": -3}]}, "diameter_mm -3"),
         ({"nodules": [{"type": "solid", "diameter_mm": 25}] * 120}, "more nodules than fit"),
         ({"mimics": -1}, "mimics"),
+        ({"mimics": 2000}, "more mimics than fit"),
         ({"small_nodules": 1.5}, "small_nodules"),
+        ({"small_nodules": float("nan")}, "small_nodules"),
+        ({"disputed": -1}, "disputed"),
+        ({"small_nodules": 10**6}, "more nodules than fit"),
         ({"dose": 3}, "'dose'"),
     ],
 )
