@@ -516,14 +516,15 @@ def _spine(hu, grid, person, rng):
     part += np.clip(0.5 - canal / h, 0, 1) * (25 - part)
 
 # %% ../nbs/04_phantom.ipynb #1ad06976
-def table(hu, grid, person):
-    """Paint the couch under the patient: a thin mat, and carbon fibre around foam, curved upwards at its sides."""
-    z, y, x = grid.box(-np.full(3, 1e4), np.full(3, 1e4))[1]
-    down = y - person.back + 6e-4 * x**2
-    layer = np.full(down.shape, -1000, np.float32)
+def table(grid, person):
+    """HU (y, x) of the couch under the patient: a thin mat, and carbon fibre around foam, curved upwards at its sides."""
+    _, y, x = grid.box(-np.full(3, 1e4), np.full(3, 1e4))[1]
+    y, x = y[0], x[0]
+    down, h = y - person.back + 6e-4 * x**2, grid.step[1]
+    plane = np.full(down.shape, -1000, np.float32)
     for low, high, value in ((0, 6, -890), (6, 8, 60), (8, 26, -945), (26, 28, 60)):
-        layer += np.clip((down - low) / grid.step[1] + 0.5, 0, 1) * np.clip((high - down) / grid.step[1] + 0.5, 0, 1) * (value + 1000)
-    hu[:] = np.where((np.abs(x) < 200) & (down > -1), layer, hu)
+        plane += cover(low - down, h) * cover(down - high, h) * (np.abs(x) < 200) * (value + 1000)
+    return plane
 
 
 def soft_tissue(grid, person):
@@ -535,8 +536,7 @@ def soft_tissue(grid, person):
     spleen = np.maximum(np.maximum(person.cage + 4, person.dome + 2.5), 28 - x + 0.2 * (y - person.middle))
     organs = (person.texture, person.skin, person.breast, person.muscle, person.cage, liver, spleen, person.heart + 2, person.groove)
     fields = [grid.fine(field) for field in organs]
-    hu = np.full(grid.shape, -1000, np.float32)
-    table(hu, grid, person)
+    hu = np.repeat(table(grid, person)[None], grid.shape[0], axis=0)
 
     def lay(plane, share, value):
         plane += share * (value - plane)

@@ -58,7 +58,7 @@ def _pngs(*numbers):
 
 NOTEBOOK_STEPS = (
     _step("00_two_moons", "two_moons", _pngs(1, 7)),
-    _step("04_phantom", figures=("phantom.png",)),
+    _step("04_phantom", figures=("phantom_layers.png", "phantom.png", "gates.csv")),
     _step("05_scanner", figures=("scanner.png", "artefacts.png")),
     _step("06_datasets", "datasets", ("table1.csv",), reads=("data_manifests/*",)),
     _step("07_synthesizer", "synthesizer", _pngs(4)),
@@ -474,7 +474,7 @@ def render_readme():
     text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     text = re.sub(r"\]\(\.\./", "](", text)  # seen from the root: pictures ...
     text = re.sub(r"\]\((\d\d\w*_\w+\.ipynb)", r"](nbs/\1", text)  # ... and notebooks
-    parts = {"ledger": _ledger, "table1": _table1, "table2": _table2, "cost": _cost}
+    parts = {"ledger": _ledger, "table1": _table1, "table2": _table2, "gates": _gates, "misses": _misses, "traps": _traps, "cost": _cost}
     for name, render in parts.items():
         marker = f"<!-- {name} -->"
         if marker in text:
@@ -519,6 +519,52 @@ def _table2(folder):
         cells[f"CPM, {row.benchmark}-like"] = f"{row.cpm:.3f} ({row.lower:.3f} to {row.upper:.3f})"
         cells[f"paper, {row.benchmark}"] = "" if pd.isna(row.paper_cpm) else f"{row.paper_cpm:.3f}"
     return _markdown(pd.DataFrame(rows.values()))
+
+
+def _gates(folder):
+    """Each measure of `realism` beside its gate."""
+    path = folder / "gates.csv"
+    if not path.exists():
+        return _missing(path)
+    table = pd.read_csv(path)
+    rows = pd.DataFrame({
+        "measure": table["measure"].str.strip(),
+        "value": table["value"].map("{:.3g}".format),
+        "over people": ["" if pd.isna(spread) else f"{spread:.2g}" for spread in table["spread"]],
+        "gate": table["gate"],
+        "holds": ["" if pd.isna(holds) else "yes" if holds else "**no**" for holds in table["holds"]],
+    })  # fmt: skip
+    return _markdown(rows)
+
+
+def _of_baseline(folder, name):
+    """A table of both benchmarks together for baseline-ce, or None."""
+    path = folder / name
+    return pd.read_csv(path).query("benchmark == 'both' and strategy == 'baseline-ce'") if path.exists() else None
+
+
+def _misses(folder):
+    """Nodules that baseline-ce misses, by type and size and by attachment."""
+    table = _of_baseline(folder, "misses.csv")
+    if table is None:
+        return _missing(folder / "misses.csv")
+    table = table.assign(cell=[f"{row.missed} of {row.nodules} ({row.share:.0%})" for row in table.itertuples()])
+    sizes = table.query("attachment == 'all'").pivot(index="type", columns="size", values="cell")
+    order = [size for size in table["size"].unique() if size != "all"]
+    sizes = sizes[[*sorted(order, key=lambda size: float(re.match(r"\d+", size)[0])), "all"]].fillna("").reset_index()
+    sizes = sizes.sort_values("type", key=lambda column: column == "all", kind="stable")
+    attached = table.query("attachment != 'all'")
+    lines = ", ".join(f"{row.attachment} {row.cell}" for row in attached.itertuples())
+    return _markdown(sizes) + (f"\n\nBy attachment: {lines}." if lines else "")
+
+
+def _traps(folder):
+    """What the false positives of baseline-ce lie on."""
+    table = _of_baseline(folder, "false_positives.csv")
+    if table is None:
+        return _missing(folder / "false_positives.csv")
+    kinds = table[["on", "count", "share"]].itertuples(index=False)
+    return ", ".join(f"{on} {count} ({share:.0%})" for on, count, share in kinds) + "."
 
 
 def _cost(folder):

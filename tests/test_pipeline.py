@@ -375,3 +375,22 @@ def test_only_a_run_made_at_once_has_a_time(clone):
     assert "Measured: 1.0 minutes" in pipeline._cost(pipeline.accept(run))
     (run.folder / "run.json").write_text(json.dumps(record | {"stages_built": ["claims"]}))
     assert "Measured:" not in pipeline._cost(pipeline.accept(run))
+
+
+def test_the_readme_shows_gates_and_what_the_baseline_misses(tmp_path):
+    for render in (pipeline._gates, pipeline._misses, pipeline._traps):
+        assert "not made yet" in render(tmp_path)
+    (tmp_path / "gates.csv").write_text("measure,value,spread,gate,holds\n  slope,-0.31,0.04,within 0.3,False\nAUC,0.9,,reported,\n")
+    slope, auc = pipeline._gates(tmp_path).splitlines()[2:]
+    assert slope == "| slope | -0.31 | 0.04 | within 0.3 | **no** |" and auc == "| AUC | 0.9 |  | reported |  |"
+    head = "benchmark,strategy,type,size,attachment,nodules,missed,share\n"
+    rows = ["both,baseline-ce,solid,12-20,all,4,1,0.25", "both,baseline-ce,solid,6-8,all,2,2,1", "both,baseline-ce,solid,all,all,6,3,0.5"]
+    rows += ["both,baseline-ce,all,all,isolated,6,3,0.5", "nlst,baseline-ce,solid,6-8,all,9,9,1", "both,control,solid,6-8,all,9,9,1"]
+    (tmp_path / "misses.csv").write_text(head + "\n".join(rows) + "\n")
+    table = pipeline._misses(tmp_path).splitlines()
+    assert table[0] == "| type | 6-8 | 12-20 | all |"
+    assert table[2] == "| solid | 2 of 2 (100%) | 1 of 4 (25%) | 3 of 6 (50%) |"
+    assert table[-1] == "By attachment: isolated 3 of 6 (50%)."
+    lies_on = "benchmark,strategy,on,count,share\nboth,baseline-ce,vessel,3,0.75\nnlst,baseline-ce,scar,1,1\n"
+    (tmp_path / "false_positives.csv").write_text(lies_on)
+    assert pipeline._traps(tmp_path) == "vessel 3 (75%)."
