@@ -24,7 +24,7 @@ REAL = "lidc_idri_0001/1.3.6.1.4.1.14519.5.2.1.6279.6001.17904937363643870505972
 
 SPACING, SIZE = 1.25, 24  # mm and voxels of a lung patch
 SEED = 100  # of the simulated people
-FIELD = (350.0, 275.0, 270.0)  # mm x y z: field of view of a simulated chest
+FIELD = np.array(phantom.RECIPE["shape"])[::-1] * phantom.RECIPE["spacing"]  # mm x y z: field of view, that of the quick data sets
 PHOTONS, KERNEL = 1.5e5, "standard"  # dose and kernel of the simulated scans
 CONTRAST = 50.0  # HU: blood without contrast agent is not brighter
 VESSEL = -600.0  # HU

@@ -161,8 +161,8 @@ def _slices(thickness, spacing):
     """Slice thickness in slice spacings; 1 for None."""
     if thickness is None:
         return 1.0
-    if not spacing[2] <= thickness < np.inf:
-        raise ValueError(f"thickness must be at least the slice spacing of {spacing[2]} mm, not {thickness}: thinner needs a finer grid")
+    if not spacing[2] <= thickness <= 10 * spacing[2]:
+        raise ValueError(f"thickness must be one to ten times the slice spacing of {spacing[2]} mm, not {thickness}: change one of them")
     return thickness / spacing[2]
 
 
@@ -185,9 +185,12 @@ def _smooth(volume, sigma, axis):
 
 
 def _sharing(nz, slices):
-    """Matrix (nz, nz), float32, that turns independent slices into those of `slices` spacings thickness, variance unchanged."""
+    """Sparse (nz, nz), float32, that turns independent slices into those of `slices` spacings thickness, variance unchanged.
+
+    Sparse, because the order in which a dense product adds up depends on the number of threads.
+    """
     weights = _smooth(np.eye(nz), np.sqrt(slices**2 - 1) / 2.355, 0)
-    return (weights / np.sqrt((weights**2).sum(1, keepdims=True))).astype(np.float32)
+    return sparse.csr_array((weights / np.sqrt((weights**2).sum(1, keepdims=True))).astype(np.float32))
 
 # %% ../nbs/05_scanner.ipynb #0b9e6d13
 def noise(hu, spacing, photons, kernel, rng, thickness=None):
@@ -213,7 +216,7 @@ def noise(hu, spacing, photons, kernel, rng, thickness=None):
         low, t = int(here), np.float32(here % 1)
         sigma = level[low] * (1 - t) + level[(low + 1) % few] * t
         white = rng.standard_normal((cells, nz), np.float32)
-        spectrum[k] = fft.rfft(sigma * (white if sharing is None else white @ sharing.T), axis=0)
+        spectrum[k] = fft.rfft(sigma * (white if sharing is None else (sharing @ white.T).T), axis=0)
     return backproject(spectrum, (ny, nx), spacing, cells, cell, kernel)
 
 # %% ../nbs/05_scanner.ipynb #c2f65a72
@@ -235,8 +238,8 @@ def blur(hu, spacing, kernel, thickness=None):
 def acquire(hu, spacing, photons, kernel, rng, thickness=None):
     """Scan a noise-free volume: int16 HU (z, y, x) in [-1024, 3071].
 
-    `spacing` mm x, y, z; `photons` as in `noise`; `kernel` one of KERNELS; `thickness` mm of a slice, at least the slice spacing,
-    None for the spacing. ValueError for a bad spacing, dose, kernel or thickness.
+    `spacing` mm x, y, z; `photons` as in `noise`; `kernel` one of KERNELS; `thickness` mm of a slice, one to ten times the slice
+    spacing, None for the spacing. ValueError for a bad spacing, dose, kernel or thickness.
     """
     image = noise(hu, spacing, photons, kernel, rng, thickness)
     image += blur(hu, spacing, kernel, thickness)
