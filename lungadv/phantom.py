@@ -654,7 +654,7 @@ def tubes(grid, lines, widen=1.0):
     return capsules(grid, start, end, r0, r1)
 
 
-LOBULES = ((0.7, 36.0), (2.0, 11.0))  # mm: how fine; HU: standard deviation, of the lung's texture below the coarse grid
+LOBULES = ((0.7, 40.0), (2.0, 11.0))  # mm: how fine; HU: standard deviation, of the lung's texture below the coarse grid
 
 
 def lobules(grid, rng, depth=64):
@@ -680,7 +680,7 @@ def parenchyma(hu, grid, person, texture, rng):
     pockets = grid.fine(coarse_noise(grid, rng, 6)) if severity else texture  # emphysema: pockets of almost pure air
     fine = lobules(grid, rng)
     for k, (high, plane, share, grain, pocket) in enumerate(zip(z.ravel() / person.height, hu, inside, texture, pockets, strict=True)):
-        air = level + 65 * back - 20 * high + 25 * grain + fine[k % len(fine)] - severity * np.clip(pocket - 1.2, 0, 1)
+        air = level + 65 * back - 20 * high + 18 * grain + fine[k % len(fine)] - severity * np.clip(pocket - 1.2, 0, 1)
         plane += share * (np.maximum(air, -990) - plane)
     _fissures(hu, grid, person, inside)
     return np.where(inside >= 0.5, np.where(person.pose.body(y, x)[1] > MIDLINE, 3, 4), 0).astype(np.uint8)
@@ -760,7 +760,7 @@ def vessels(grid, person, rng):
     for side, root in zip((-1, 1), person.hilum, strict=True):
         for share, shift in ((1.0, (4, -2, 0)), (0.7, (-12, -10, 0))):
             count = int(4000 * share * litres**0.67)
-            trees.append(grow(root + shift, lung_points(grid, person, rng, count, side), rng.uniform(0.31, 0.37)))
+            trees.append(grow(root + shift, lung_points(grid, person, rng, count, side), rng.uniform(0.30, 0.35)))
     return trees
 
 
