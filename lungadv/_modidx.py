@@ -346,6 +346,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'lungadv.phantom.Fissure.reaches': ('phantom.html#fissure.reaches', 'lungadv/phantom.py'),
                                  'lungadv.phantom.Grid': ('phantom.html#grid', 'lungadv/phantom.py'),
                                  'lungadv.phantom.Grid.__post_init__': ('phantom.html#grid.__post_init__', 'lungadv/phantom.py'),
+                                 'lungadv.phantom.Grid.around': ('phantom.html#grid.around', 'lungadv/phantom.py'),
                                  'lungadv.phantom.Grid.at': ('phantom.html#grid.at', 'lungadv/phantom.py'),
                                  'lungadv.phantom.Grid.box': ('phantom.html#grid.box', 'lungadv/phantom.py'),
                                  'lungadv.phantom.Grid.coarse_axes': ('phantom.html#grid.coarse_axes', 'lungadv/phantom.py'),

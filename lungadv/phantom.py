@@ -127,18 +127,23 @@ class Grid:
         axes = [low + COARSE * np.arange(m) for low, m in zip(self.coarse_start, self.coarse_shape, strict=True)]
         return np.meshgrid(*axes, indexing="ij", sparse=True)
 
-    def fine(self, coarse):
-        """A coarse field at the voxels: float32 (z, y, x)."""
+    def fine(self, coarse, where=np.s_[:, :, :]):
+        """A coarse field at the voxels, or at those of the slices `where`: float32 (z, y, x)."""
         field = np.asarray(coarse, np.float32)
         for axis in (2, 1, 0):
             field = np.moveaxis(field, axis, 0)
-            flat = self.upsamplers[axis] @ np.ascontiguousarray(field).reshape(field.shape[0], -1)
+            flat = self.upsamplers[axis][where[axis]] @ np.ascontiguousarray(field).reshape(field.shape[0], -1)
             field = np.moveaxis(flat.reshape(-1, *field.shape[1:]), 0, axis)
         return field
 
     def at(self, coarse, points):
         """A coarse field at points (N, 3), mm z y x."""
         return ndimage.map_coordinates(coarse, ((points - self.coarse_start) / COARSE).T, order=1, mode="nearest")
+
+    def around(self, coarse, margin):
+        """`box` of what lies less than `margin` mm outside a coarse distance; None when nothing does."""
+        points = self.coarse_start + COARSE * np.argwhere(coarse < margin)
+        return self.box(points.min(0), points.max(0)) if len(points) else None
 
     def index(self, points):
         return (points - self.start) / self.step
@@ -391,8 +396,9 @@ def _trunk(grid, rng, axes, wide, deep, waist, fat, breast):
     bumps = np.exp(-(((np.abs(x) - 0.48 * wide) / (0.33 * wide)) ** 2) - ((t - 0.55) / 0.23) ** 2)
     bumps = bumps * breast * np.clip(-y / (0.5 * deep), 0, 1)
     layer = fat * (1 + 0.25 * np.cos(2 * around) - 0.3 * np.sin(around)) + 1.5 * coarse_noise(grid, rng, 20)
-    gland = np.maximum(trunk - bumps + 5, 9 - bumps) + 2.5 * coarse_noise(grid, rng, 6)
-    return trunk - bumps, trunk + np.maximum(layer, 2.5), gland
+    muscle = trunk + np.maximum(layer, 2.5)
+    gland = np.maximum(np.maximum(trunk - bumps + 5, 9 - bumps) + 2.5 * coarse_noise(grid, rng, 6), 2 - muscle)
+    return trunk - bumps, muscle, gland
 
 
 def _cage(grid, rng, axes, half):
@@ -605,44 +611,49 @@ def soft_tissue(grid, person):
     a, b = person.half
     spleen = np.sqrt(((z - 0.04 * person.height) / 1.5) ** 2 + (y - person.middle - 0.5 * b) ** 2 + ((x - 0.72 * a) / 0.8) ** 2) - 30
     spleen = np.maximum(np.maximum(person.cage + 4, person.dome + 2.5), spleen)
-    organs = (person.texture, person.skin, person.breast, person.muscle, person.cage, liver, spleen, person.heart + 3.5, person.groove)
-    fields = [grid.fine(field) for field in organs]
+    texture, *layers = (grid.fine(field) for field in (person.texture, person.skin, person.muscle, person.cage))
     hu = np.repeat(table(grid, person)[None], grid.shape[0], axis=0)
 
     def lay(plane, share, value):
         plane += share * (value - plane)
 
-    for plane, texture, skin, breast, muscle, cage, liver, spleen, heart, groove in zip(hu, *fields, strict=True):
+    for plane, grain, skin, muscle, cage in zip(hu, texture, *layers, strict=True):  # slice by slice: in the processor's cache
         lay(plane, cover(skin, h), 0)
-        lay(plane, cover(skin + 2, h), -103 + 8 * texture)
-        lay(plane, cover(breast, h) * np.clip(0.6 + 0.5 * texture, 0, 1), 25)
-        layers = (cage + 3 * texture) / 15  # muscles lie in layers around the ribs, with fat between them
-        gap = np.clip(1.2 - np.abs(layers - np.rint(layers)) * (15 / 1.4), 0, 1) * (layers > 0.5)
+        lay(plane, cover(skin + 2, h), -103 + 8 * grain)
+        sheets = (cage + 3 * grain) / 15  # muscles lie in layers around the ribs, with fat between them
+        gap = np.clip(1.2 - np.abs(sheets - np.rint(sheets)) * (15 / 1.4), 0, 1) * (sheets > 0.5)
         lay(plane, cover(muscle, h) * (1 - 0.8 * gap), 53)
-        lay(plane, cover(cage + 1, h), -95 + 6 * texture)
-        lay(plane, cover(liver, h), 58 + 3 * texture)
-        lay(plane, cover(spleen, h), 46 + 5 * texture)
-        furrow = np.clip(1 - np.abs(groove) / 3, 0, 1) * np.clip((heart + 14) / 4, 0, 1)  # fat between atria and ventricles
-        lay(plane, cover(heart, h) * (1 - 0.8 * furrow), 43 + 3 * texture)
+        lay(plane, cover(cage + 1, h), -95 + 6 * grain)
+
+    def organ(surface, value, grain, thinned=lambda where, surface: 1):
+        """Paint what lies inside a coarse distance; `thinned` gives the share of a place that it covers."""
+        found = grid.around(surface, 2 * COARSE)
+        if found:
+            where = found[0]
+            inside = grid.fine(surface, where)
+            lay(hu[where], cover(inside, h) * thinned(where, inside), value + grain * texture[where])
+
+    def furrow(where, surface):
+        """Fat between atria and ventricles."""
+        return 1 - 0.8 * np.clip(1 - np.abs(grid.fine(person.groove, where)) / 3, 0, 1) * np.clip((surface + 14) / 4, 0, 1)
+
+    organ(person.breast, 25, 0, lambda where, _: np.clip(0.6 + 0.5 * texture[where], 0, 1))
+    organ(liver, 58, 3)
+    organ(spleen, 46, 5)
+    organ(person.heart + 3.5, 43, 3, furrow)
     _stomach(hu, grid, person)
     paint(hu, tubes(grid, person.great), 41)
-    return hu, fields[0]
+    return hu, texture
 
 
 def _stomach(hu, grid, person):
     """A wall, fluid, and above it (the patient lies on the back) gas."""
-    inside = person.stomach < 2 * COARSE
-    if not inside.any():
-        return
-    points = grid.coarse_start + COARSE * np.argwhere(inside)
-    found = grid.box(points.min(0), points.max(0))
+    found = grid.around(person.stomach, 2 * COARSE)
     if found is None:
         return
-    where, (z, y, x) = found
-    axes = np.meshgrid(*[(c.ravel() - low) / COARSE for c, low in zip((z, y, x), grid.coarse_start, strict=True)], indexing="ij")
-    surface = ndimage.map_coordinates(person.stomach.astype(np.float32), axes, order=1)
-    part, h = hu[where], grid.voxel
-    level = points[:, 1].min() + 0.45 * np.ptp(points[:, 1])
+    where, (_, y, _) = found
+    part, surface, h = hu[where], grid.fine(person.stomach, where), grid.voxel
+    level = y.min() + 0.45 * np.ptp(y)
     part += cover(surface, h) * (42 - part)
     part += cover(surface + 3.5, h) * (np.where(y < level, -960, 15) - part)
 
@@ -657,33 +668,40 @@ def tubes(grid, lines, widen=1.0):
 LOBULES = ((0.7, 40.0), (2.0, 11.0))  # mm: how fine; HU: standard deviation, of the lung's texture below the coarse grid
 
 
-def lobules(grid, rng, depth=64):
-    """The lung's fine texture in HU, float32 (depth, y, x), periodic along z: the mean of a voxel has less of it than a point."""
-    size = tuple(min(depth, n) for n in grid.shape)
+def lobules(shape, step, rng, depth=64):
+    """The lung's fine texture in HU, float32 (depth, y, x), periodic along z, in voxels of `step` mm (z, y, x) and their `shape`.
+
+    The mean of a voxel has less texture than a point.
+    """
+    size = tuple(min(depth, n) for n in shape)
     tile = np.zeros(size, np.float32)
     for length, deviation in LOBULES:
-        part = ndimage.gaussian_filter(rng.standard_normal(size, np.float32), length / grid.step, mode="wrap")
-        kept = np.sqrt((length / np.sqrt(length**2 + grid.step**2 / 12)).prod())
+        part = ndimage.gaussian_filter(rng.standard_normal(size, np.float32), length / step, mode="wrap")
+        kept = np.sqrt((length / np.sqrt(length**2 + step**2 / 12)).prod())
         tile += part * (deviation * kept / part.std())
-    _, rows, columns = (-(-n // m) for n, m in zip(grid.shape, size, strict=True))
-    return np.tile(tile, (1, rows, columns))[:, : grid.shape[1], : grid.shape[2]]
+    _, rows, columns = (-(-n // m) for n, m in zip(shape, size, strict=True))
+    return np.tile(tile, (1, rows, columns))[:, : shape[1], : shape[2]]
 
 
 def parenchyma(hu, grid, person, texture, rng):
     """Paint the lungs; returns their labels uint8 (z, y, x): 3 left, 4 right, as in LUNA16."""
-    bounds = (grid.fine(person.cage), grid.fine(-person.medial), grid.fine(-person.dome))
-    inside = np.stack([cover(np.maximum(np.maximum(cage, medial), dome), grid.voxel) for cage, medial, dome in zip(*bounds, strict=True)])
-    z, y, x = grid.box(-np.full(3, 1e4), np.full(3, 1e4))[1]
+    surfaces = (person.cage, -person.medial, -person.dome)
+    where, (z, y, x) = grid.around(np.maximum.reduce(surfaces), 2 * COARSE)
+    part, inside, labels = hu[where], np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.uint8)
     back = np.clip((y - person.middle + person.half[1]) / (2 * person.half[1]), 0, 1)[0]
     level = -895 + rng.normal(0, 12)  # -890 in front to -820 behind with the finest vessels, which are drawn apart
-    severity = rng.uniform(20, 70) * (rng.random() < 0.35)
-    pockets = grid.fine(coarse_noise(grid, rng, 6)) if severity else texture  # emphysema: pockets of almost pure air
-    fine = lobules(grid, rng)
-    for k, (high, plane, share, grain, pocket) in enumerate(zip(z.ravel() / person.height, hu, inside, texture, pockets, strict=True)):
-        air = level + 65 * back - 20 * high + 18 * grain + fine[k % len(fine)] - severity * np.clip(pocket - 1.2, 0, 1)
+    severity = rng.uniform(20, 70) * (rng.random() < 0.35)  # of emphysema: pockets of almost pure air
+    pockets = severity * np.clip(grid.fine(coarse_noise(grid, rng, 6), where) - 1.2, 0, 1)
+    fine = lobules(part.shape, grid.step, rng)
+    fields = [grid.fine(surface, where) for surface in surfaces]
+    layers = zip(part, inside[where], z.ravel() / person.height, texture[where], pockets, *fields, strict=True)
+    for k, (plane, share, high, grain, pocket, *surface) in enumerate(layers):
+        share[:] = cover(np.maximum.reduce(surface), grid.voxel)
+        air = level + 65 * back - 20 * high + 18 * grain + fine[k % len(fine)] - pocket
         plane += share * (np.maximum(air, -990) - plane)
+    labels[where] = np.where(inside[where] < 0.5, 0, np.where(person.pose.body(y, x)[1] > MIDLINE, 3, 4))
     _fissures(hu, grid, person, inside)
-    return np.where(inside >= 0.5, np.where(person.pose.body(y, x)[1] > MIDLINE, 3, 4), 0).astype(np.uint8)
+    return labels
 
 
 def _fissures(hu, grid, person, inside):
