@@ -183,7 +183,9 @@ def test_a_run_of_other_settings_is_not_accepted(clone):
 def test_runs_of_another_recipe_are_neither_pooled_nor_accepted(clone):
     old = finish(0, 0.7)
     recipe = clone / "data_manifests" / "phantom.json"
-    recipe.write_text(recipe.read_text().replace('"mimics": 26', '"mimics": 25'))
+    before = recipe.read_text()
+    recipe.write_text(before.replace('"spacing": [1.25, 1.25, 1.25]', '"spacing": [1.25, 1.25, 1.5]'))
+    assert recipe.read_text() != before
     new = finish(1, 0.5)
     assert [run.seed for run in pipeline.finished_seeds(new)] == [1]
     with pytest.raises(runs.InputError, match="other settings or data"):
