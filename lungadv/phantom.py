@@ -129,10 +129,12 @@ class Grid:
 
     def fine(self, coarse, where=np.s_[:, :, :]):
         """A coarse field at the voxels, or at those of the slices `where`: float32 (z, y, x)."""
-        field = np.asarray(coarse, np.float32)
+        rows = [upsampler[part] for upsampler, part in zip(self.upsamplers, where, strict=True)]
+        used = tuple(slice(part.indices.min(), part.indices.max() + 1) for part in rows)  # the nodes around these voxels
+        field = np.asarray(coarse[used], np.float32)
         for axis in (2, 1, 0):
             field = np.moveaxis(field, axis, 0)
-            flat = self.upsamplers[axis][where[axis]] @ np.ascontiguousarray(field).reshape(field.shape[0], -1)
+            flat = rows[axis][:, used[axis]] @ np.ascontiguousarray(field).reshape(field.shape[0], -1)
             field = np.moveaxis(flat.reshape(-1, *field.shape[1:]), 0, axis)
         return field
 
@@ -242,11 +244,13 @@ def _capsule_batch(grid, out, half, a, b, ra, rb):
     radius = ra[:, None, None, None] + along * (rb - ra)[:, None, None, None]
     drawn = np.sqrt(np.maximum(radius**2 - h**2 / 12, h**2 / 4))  # the soft edge adds h^2 / 12; no tube is drawn thinner than a voxel
     share = np.clip((drawn - gap) / h + np.float32(0.5), 0, 1) * np.minimum(1, 3 * (radius / h) ** 2)
-    keep = share > 0
-    inside = [((i >= 0) & (i < n)).reshape(s) for i, n, s in zip(index, grid.shape, shape, strict=True)]
-    keep &= inside[0] & inside[1] & inside[2]
-    flat = np.ravel_multi_index([i.reshape(s) for i, s in zip(index, shape, strict=True)], grid.shape, mode="clip")
-    np.maximum.at(out.reshape(-1), flat[keep], share[keep])
+    for i, n, s in zip(index, grid.shape, shape, strict=True):
+        if (i < 0).any() or (i >= n).any():
+            share *= ((i >= 0) & (i < n)).reshape(s)
+    kept = np.flatnonzero(share)
+    owner, *place = np.unravel_index(kept, share.shape)
+    z, y, x = (i[owner, k] for i, k in zip(index, place, strict=True))
+    np.maximum.at(out.reshape(-1), (z * grid.shape[1] + y) * grid.shape[2] + x, share.reshape(-1)[kept])
 
 # %% ../nbs/04_phantom.ipynb #3d20533e
 @dataclass
@@ -611,19 +615,22 @@ def soft_tissue(grid, person):
     a, b = person.half
     spleen = np.sqrt(((z - 0.04 * person.height) / 1.5) ** 2 + (y - person.middle - 0.5 * b) ** 2 + ((x - 0.72 * a) / 0.8) ** 2) - 30
     spleen = np.maximum(np.maximum(person.cage + 4, person.dome + 2.5), spleen)
-    texture, *layers = (grid.fine(field) for field in (person.texture, person.skin, person.muscle, person.cage))
+    texture = grid.fine(person.texture)
     hu = np.repeat(table(grid, person)[None], grid.shape[0], axis=0)
 
     def lay(plane, share, value):
         plane += share * (value - plane)
 
-    for plane, grain, skin, muscle, cage in zip(hu, texture, *layers, strict=True):  # slice by slice: in the processor's cache
-        lay(plane, cover(skin, h), 0)
-        lay(plane, cover(skin + 2, h), -103 + 8 * grain)
+    for first in range(0, len(hu), 16):  # some slices at a time: in the processor's cache
+        where = np.s_[first : first + 16, :, :]
+        part, grain = hu[where], texture[where]
+        skin, muscle, cage = (grid.fine(field, where) for field in (person.skin, person.muscle, person.cage))
+        lay(part, cover(skin, h), 0)
+        lay(part, cover(skin + 2, h), -103 + 8 * grain)
         sheets = (cage + 3 * grain) / 15  # muscles lie in layers around the ribs, with fat between them
         gap = np.clip(1.2 - np.abs(sheets - np.rint(sheets)) * (15 / 1.4), 0, 1) * (sheets > 0.5)
-        lay(plane, cover(muscle, h) * (1 - 0.8 * gap), 53)
-        lay(plane, cover(cage + 1, h), -95 + 6 * grain)
+        lay(part, cover(muscle, h) * (1 - 0.8 * gap), 53)
+        lay(part, cover(cage + 1, h), -95 + 6 * grain)
 
     def organ(surface, value, grain, thinned=lambda where, surface: 1):
         """Paint what lies inside a coarse distance; `thinned` gives the share of a place that it covers."""
