@@ -602,4 +602,13 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'lungadv.two_moons.search_codes': ('two_moons.html#search_codes', 'lungadv/two_moons.py'),
                                    'lungadv.two_moons.search_noise': ('two_moons.html#search_noise', 'lungadv/two_moons.py'),
                                    'lungadv.two_moons.train': ('two_moons.html#train', 'lungadv/two_moons.py'),
-                                   'lungadv.two_moons.uniform': ('two_moons.html#uniform', 'lungadv/two_moons.py')}}}
+                                   'lungadv.two_moons.uniform': ('two_moons.html#uniform', 'lungadv/two_moons.py')},
+            'lungadv.viewer': { 'lungadv.viewer._of': ('viewer.html#_of', 'lungadv/viewer.py'),
+                                'lungadv.viewer.draw': ('viewer.html#draw', 'lungadv/viewer.py'),
+                                'lungadv.viewer.figure': ('viewer.html#figure', 'lungadv/viewer.py'),
+                                'lungadv.viewer.places': ('viewer.html#places', 'lungadv/viewer.py'),
+                                'lungadv.viewer.rings': ('viewer.html#rings', 'lungadv/viewer.py'),
+                                'lungadv.viewer.slice_at': ('viewer.html#slice_at', 'lungadv/viewer.py'),
+                                'lungadv.viewer.upright': ('viewer.html#upright', 'lungadv/viewer.py'),
+                                'lungadv.viewer.view': ('viewer.html#view', 'lungadv/viewer.py'),
+                                'lungadv.viewer.widget': ('viewer.html#widget', 'lungadv/viewer.py')}}}

@@ -98,12 +98,13 @@ def detect(
     out: Annotated[Path, typer.Option(help="the findings, a CSV")],
     weights: Annotated[Path | None, typer.Option(help="a folder of weights or of a run [default: shipped, else latest quick]")] = None,
     sheet: Annotated[Path | None, typer.Option(help="a contact sheet of the most probable findings, a PNG")] = None,
+    markups: Annotated[Path | None, typer.Option(help="the findings as points for 3D Slicer, a .mrk.json")] = None,
 ):
     """Find nodules in one scan. Not for clinical use."""
     from lungadv import ct, detection
     from lungadv.runs import InputError
 
-    for path in filter(None, (out, sheet)):
+    for path in filter(None, (out, sheet, markups)):
         if not path.absolute().parent.is_dir():
             raise InputError(f"folder '{path.parent}' does not exist: make it first")
     weights = weights or detection.default_weights()
@@ -116,6 +117,8 @@ def detect(
     detection.write_findings(findings, out)
     if sheet:
         detection.contact_sheet(volume, findings, sheet)
+    if markups:
+        detection.write_markups(findings, markups)
     likely = int((findings.probability > 0.5).sum())
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
 

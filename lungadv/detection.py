@@ -140,6 +140,29 @@ def contact_sheet(scan, findings, path, count=12):
     plt.close(figure)
 
 
+def write_markups(findings, path):
+    """Write findings as the point list of a 3D Slicer markups file (.mrk.json), whole or not at all, most probable first.
+
+    Positions are LPS mm, as in the findings, and the file says so: Slicer itself turns them to its own RAS.
+    Source: the markups schema 1.0.3 of 3D Slicer.
+    """
+    points = [
+        {
+            "id": str(k),
+            "label": f"{k}: p {row.probability:.2f}",
+            "description": f"uncertainty {row.uncertainty:.2f}" + (f", {row.diameter_mm:.1f} mm" if np.isfinite(row.diameter_mm) else ""),
+            "position": [row.coordX, row.coordY, row.coordZ],
+            "positionStatus": "defined",
+            "visibility": True,
+        }
+        for k, row in enumerate(findings.itertuples(), 1)
+    ]
+    schema = "https://raw.githubusercontent.com/Slicer/Slicer/main/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
+    markups = {"type": "Fiducial", "coordinateSystem": "LPS", "coordinateUnits": "mm", "controlPoints": points}
+    with runs.replacing(path) as temporary:
+        temporary.write_text(json.dumps({"@schema": schema, "markups": [markups]}, indent=1) + "\n", encoding="utf-8")
+
+
 def write_findings(findings, path):
     """Write findings as CSV, whole or not at all."""
     with runs.replacing(path) as temporary:

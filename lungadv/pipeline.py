@@ -243,8 +243,8 @@ def run_notebook(path, out, given, threads=1):
     path, out = Path(path), Path(out)
     values = check_parameters(path, given)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # For the kernel: as many threads as the step always has, whatever --cores says, and the same order of sets each time.
-    os.environ |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONHASHSEED": "0"}
+    # For the kernel: as many threads as the step always has, whatever --cores says, the same order of sets each time, and nobody watching.
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONHASHSEED": "0", "LUNGADV_HEADLESS": "1"}
     lines = ProgressLines(out.stem, sys.stderr)
     try:
         papermill.execute_notebook(

@@ -130,6 +130,16 @@ def test_weights_by_default_are_the_latest_quick_run_or_an_error_with_the_remedy
     assert detection.default_weights() == run
 
 
+def test_markups_hold_the_findings_in_lps_mm_and_say_so(tmp_path):
+    rows = [["1.2", 10.5, -20.0, -130.25, 0.93, 0.1, 8.0], ["1.2", 1.0, 2.0, 3.0, 0.2, 0.5, np.nan]]
+    detection.write_markups(pd.DataFrame(rows, columns=detection.COLUMNS), tmp_path / "findings.mrk.json")
+    (markups,) = json.loads((tmp_path / "findings.mrk.json").read_text())["markups"]
+    assert markups["coordinateSystem"] == "LPS" and markups["type"] == "Fiducial"
+    assert [point["position"] for point in markups["controlPoints"]] == [[10.5, -20.0, -130.25], [1.0, 2.0, 3.0]]
+    assert markups["controlPoints"][0]["label"] == "1: p 0.93" and "8.0 mm" in markups["controlPoints"][0]["description"]
+    assert "nan" not in markups["controlPoints"][1]["description"]
+
+
 # With trained weights.
 
 
