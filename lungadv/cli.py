@@ -134,13 +134,14 @@ def froc(
 ):
     """Score a detector's marks as the LUNA16 challenge does: FROC and CPM with 95 % intervals."""
     from lungadv import froc as scores
+    from lungadv.annotations import read_uids
     from lungadv.runs import replacing
 
     result = scores.froc(
         scores.read_marks(marks),
         scores.read_findings(annotations),
-        scores.read_uids(seriesuids),
-        excluded=scores.read_findings(excluded) if excluded else None,
+        read_uids(seriesuids),
+        excluded=scores.read_findings(excluded, repeats=True) if excluded else None,
     )
     typer.echo("false positives a scan   sensitivity   95 % interval")
     for point, value in result.sensitivity.items():

@@ -376,20 +376,14 @@ def test_readers_keep_ids_as_text(tmp_path, separator):
 def test_readers_name_the_file_and_the_row(tmp_path):
     path = tmp_path / "annotations.csv"
     path.write_text(",".join(FINDINGS) + "\na,1,2,3,6\na,1,2,x,6\n")
-    with pytest.raises(ValueError, match=r"annotations.csv: row 1 .*coordZ = x"):
+    with pytest.raises(ValueError, match=r"annotations.csv, line 3: coordZ 'x' is no number"):
         module.read_findings(path)
+    path.write_text(",".join(FINDINGS) + "\na,1,2,3,6\na,1,2,3,6\n")
+    with pytest.raises(ValueError, match="annotations.csv, line 3 repeats line 2"):
+        module.read_findings(path)
+    assert len(module.read_findings(path, repeats=True)) == 2
     path.write_text("")
     with pytest.raises(ValueError, match="annotations.csv"):
         module.read_findings(path)
     with pytest.raises(ValueError, match="nowhere.csv"):
         module.read_marks(tmp_path / "nowhere.csv")
-
-
-def test_uid_list(tmp_path):
-    path = tmp_path / "seriesuids.csv"
-    path.write_text("056\r\n57\n\n")
-    assert module.read_uids(path) == ["056", "57"]
-    for text, message in (("seriesuid\n056\n", "header"), ("a\na\n", "twice"), ("\n", "no scan")):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=f"seriesuids.csv: .*{message}"):
-            module.read_uids(path)
