@@ -60,10 +60,10 @@ def read_table(path, columns, repeats=False):
         _check_ids(path, table["seriesuid"])
     for column in table.columns.intersection(NUMBERS):
         table[column] = _numbers(path, column, table[column])
-    twice = table.index[table.duplicated()]
-    if len(twice) and not repeats:
-        first = table.index[(table == table.loc[twice[0]]).all(axis=1)][0]
-        raise AnnotationError(f"{at_line(path, twice[0])} repeats line {first}: list each row once")
+    if not repeats and table.duplicated().any():
+        twice = table.index[table.duplicated()][0]
+        first = table.index[(table == table.loc[twice]).all(axis=1)][0]
+        raise AnnotationError(f"{at_line(path, twice)} repeats line {first}: list each row once")
     return table
 
 
@@ -94,6 +94,7 @@ def _fields(path, columns):
 
 def _check_ids(path, ids):
     """No id may be empty, or a number as spreadsheets write it: 1.3E+55 or 56.0."""
+    ids = ids.drop_duplicates()
     bad = ids[(ids.str.strip() == "") | ids.str.fullmatch(r"\d+([.,]\d+)?E\+\d+|\d+\.0", flags=re.ASCII | re.IGNORECASE)]
     if not len(bad):
         return
@@ -136,8 +137,10 @@ def read_uids(path):
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise AnnotationError(f"{path}: cannot be read ({error}); give a text file of series UIDs, one a line") from None
+    uids = pd.Series({number: line.strip() for number, line in enumerate(lines, start=1) if line.strip()}, dtype=object)
+    _check_ids(path, uids)
     try:
-        return check_scans(line.strip() for line in lines if line.strip()).tolist()
+        return check_scans(uids).tolist()
     except AnnotationError as error:
         raise AnnotationError(f"{path}: {error}") from None
 

@@ -83,6 +83,9 @@ def test_uid_list(tmp_path):
     path = tmp_path / "seriesuids.csv"
     path.write_text("056\r\n57\n\n")
     assert module.read_uids(path) == ["056", "57"]
+    path.write_text("1.2\n\n1.3E+55\n")
+    with pytest.raises(AnnotationError, match="seriesuids.csv, line 3: .*a spreadsheet saved it"):
+        module.read_uids(path)
     for text, message in (("seriesuid\n056\n", "header"), ("a\na\n", "twice"), ("\n", "no scan")):
         path.write_text(text)
         with pytest.raises(AnnotationError, match=f"seriesuids.csv: .*{message}"):
