@@ -270,8 +270,8 @@ def bad_files(folder):
     sitk.WriteImage(thick, str(folder / "thick.nrrd"))
     return {
         "short.mhd": "cut short", "lost.mhd": "not beside it", "raw.mhd": "cut short", "text.mhd": "ElementDataFile",
-        "text.nrrd": "cannot be read", "text.csv": "no scan file", "empty": "no DICOM series", "nan.nrrd": "finite",
-        "large.nrrd": "no HU", "flat.nrrd": "2-dimensional", "colour.nrrd": "3 value", "time.nrrd": "4-dimensional",
+        "text.nrrd": "no NRRD file", "text.csv": "no scan file", "empty": "no DICOM series", "nan.nrrd": "finite",
+        "large.nrrd": "no HU", "flat.nrrd": "2-dimensional", "colour.nrrd": "4-dimensional (vector", "time.nrrd": "4-dimensional",
         "thick.nrrd": "spacing", "missing.mhd": "does not exist",
     }  # fmt: skip
 
