@@ -650,8 +650,7 @@ def _dicom_header(file):
             if named_otherwise or file.name.upper() in ("LICENSE", "README", "VERSION", "LOCKFILE"):
                 return None
             raise ScanError(f"file '{file.name}' is no DICOM file, though its name may be that of a slice: copy it again, or remove it")
-    syntax = str(_pydicom(file, read_file_meta_info, file).get("TransferSyntaxUID", ""))
-    if syntax == DEFLATED:
+    if _pydicom(file, lambda: read_file_meta_info(file).get("TransferSyntaxUID")) == DEFLATED:
         raise ScanError(f"file '{file.name}' is deflated as a whole: convert it to Explicit VR Little Endian (dcmconv +te)")
     header = _dataset(file, stop_before_pixels=True, specific_tags=TAGS)
     if "Rows" not in header:
@@ -837,7 +836,9 @@ def _pixels(file):
 
 def _stored(file, dataset, shape):
     """The stored values (y, x) of an uncompressed slice."""
-    data = dataset.get("PixelData", b"")
+    data = _pydicom(file, dataset.get, "PixelData")
+    if not isinstance(data, bytes):
+        raise ScanError(f"file '{file.name}' has no PixelData: copy it again, it is damaged")
     if len(data) != 2 * math.prod(shape):
         raise ScanError(f"file '{file.name}' holds {len(data)} bytes of pixels, its header says {2 * math.prod(shape)}: copy it again")
     order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
