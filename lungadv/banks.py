@@ -82,7 +82,7 @@ def backgrounds(run, dataset="train"):
     findings = pd.concat([part.annotations, part.excluded])
     tables, patches = [], []
     for uid in tqdm(part.uids, desc="cutting backgrounds", mininterval=2):
-        scan, rng = part.scan(uid), run.rng("banks", "backgrounds", uid)
+        scan, rng = part.opened(uid), run.rng("banks", "backgrounds", uid)
         mine = findings[findings["seriesuid"] == uid]
         width = settings.patch_size * settings.patch_spacing
         points = fpr.clear_positions(part.lungs(uid), scan, mine, width, settings.bank_backgrounds, rng)

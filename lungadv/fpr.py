@@ -167,7 +167,7 @@ def clear_positions(lungs, scan, findings, width, count, rng):
 
 def patch_positions(run, data, uid, candidates, rng):
     "The rows of one scan's patch table: annotated nodules, candidates and random lung positions."
-    scan = data.scan(uid)
+    scan = data.opened(uid)
     mine = {name: table[table["seriesuid"] == uid] for name, table in vars(data).items() if isinstance(table, pd.DataFrame)}
     nodules, excluded = mine["annotations"], mine["excluded"]
     found = candidates[candidates["seriesuid"] == uid]

@@ -61,7 +61,8 @@ def cutouts(run, dataset="train"):
         rows = part.annotations[part.annotations["seriesuid"] == uid]
         if len(rows):
             centers = rows[["coordX", "coordY", "coordZ"]].to_numpy(float)
-            pairs.append(cut_out(part.scan(uid), part.labels(uid), centers, settings.patch_size, settings.patch_spacing, settings.syn_edge))
+            scan, labels = part.opened(uid), part.labels(uid)
+            pairs.append(cut_out(scan, labels, centers, settings.patch_size, settings.patch_spacing, settings.syn_edge))
             tables.append(rows)
     if not pairs:
         raise runs.InputError(f"data set '{dataset}' has no annotated nodule: the synthesizer needs nodules with their segmentation")
