@@ -87,7 +87,7 @@ def test_cutouts_keep_tensors_and_table_in_step(monkeypatch):
             assert dataset == "train"
             return self
 
-        def scan(self, uid):
+        def opened(self, uid):
             return ct.Scan(np.full((40, 40, 60), 40, np.int16), (1.25,) * 3, (0, 0, 0), np.eye(3), uid)
 
         def labels(self, uid):
