@@ -1,4 +1,4 @@
-"""The command line: `lungadv reproduce`, `phantom`, `detect`, `froc` and `claims`.
+"""The command line: `lungadv reproduce`, `phantom`, `ingest`, `detect`, `froc` and `claims`.
 
 Exit codes: 0, 1 for bad input (one line on stderr), 2 for wrong usage. Heavy imports wait inside the commands,
 so that `lungadv --help` answers at once.
@@ -27,6 +27,12 @@ Data = Annotated[str, typer.Option(help="'phantom', or the path of a manifest")]
 
 class FileFormat(StrEnum):
     mhd = "mhd"
+    dicom = "dicom"
+
+
+class Kind(StrEnum):
+    luna16 = "luna16"
+    lidc = "lidc"
     dicom = "dicom"
 
 
@@ -89,6 +95,26 @@ def phantom(
 
     datasets.write_phantom(out, scans, seed, dose, file_format.value)
     typer.echo(f"{scans} scans and their annotations.csv are in {out}")
+
+
+@app.command()
+@one_line_errors
+def ingest(
+    src: Annotated[Path, typer.Argument(help="the folder of the data set; it is only read")],
+    kind: Annotated[Kind, typer.Option(help="luna16: .mhd scans and annotations.csv; lidc: DICOM and XML; dicom: DICOM alone")],
+    out: Annotated[Path, typer.Option(help="the manifest, a CSV in a folder of its own")],
+    nodules: Annotated[Path | None, typer.Option(help="CSV of nodules: LUNA16's columns, and type where known")] = None,
+):
+    """Read a data set once, check it, and write a manifest for `reproduce --data`; called again, go on or compare checksums."""
+    from lungadv import ingest as reading
+
+    report = reading.ingest(src, kind.value, out, nodules)
+    counts = f"{report['taken']} scans taken, {report['refused']} refused, {report['left_out_rows']} other entries left out"
+    typer.echo(f"{counts}; each with its reason: {report['lines']}")
+    types = ", ".join(f"{count} {name}" for name, count in report["by_type"].items())
+    typer.echo(f"{report['nodules']} nodules" + (f": {types}" if types else ""))
+    for sentence in [*report["expected"], *report["left_out"]]:
+        typer.echo(sentence)
 
 
 @app.command()

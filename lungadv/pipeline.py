@@ -159,7 +159,8 @@ def manifest_files(run):
     """The manifest of a run and the tables that lie beside it; none for the phantom."""
     if run.data == "phantom":
         return []
-    beside = [Path(run.data).with_name(name) for name in ("annotations.csv", "annotations_excluded.csv", "mimics.csv")]
+    tables = ("annotations.csv", "annotations_excluded.csv", "mimics.csv")
+    beside = [datasets.companion(run.data), *(Path(run.data).with_name(name) for name in tables)]
     return [run.data, *(str(path) for path in beside if path.exists())]
 
 

@@ -668,7 +668,10 @@ def rejections(answers):
 
 
 def audit_types(real):
-    """One row of the audit: how often the HU rule gives a real nodule the type that it is known to have."""
+    """One row of the audit: how often the HU rule gives a real nodule the type that it is known to have; none where no type is known."""
+    real = real[real["type"] != datasets.UNSPECIFIED]
+    if real.empty:
+        return pd.DataFrame()
     known = real["type"].map({"ground_glass": "non_solid", "part_solid": "part_solid"}).fillna("solid")
     agree = (density(real["solid_share"]) == known).mean()
     row = {

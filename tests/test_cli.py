@@ -31,7 +31,7 @@ def tables(tmp_path):
 
 
 def test_every_command_explains_itself():
-    for command in ("reproduce", "phantom", "detect", "froc", "claims"):
+    for command in ("reproduce", "phantom", "ingest", "detect", "froc", "claims"):
         assert call(command, "--help").exit_code == 0
 
 

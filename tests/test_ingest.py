@@ -1,0 +1,503 @@
+"""ingest: LUNA16, LIDC-IDRI and DICOM through one door, and nothing wrong past it."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lungadv import annotations, ct, datasets, ingest, pipeline, runs, store
+
+HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm"
+SHAPE, SPACING, ORIGIN = (20, 30, 30), (1.0, 1.0, 2.0), (-20.0, -25.0, -300.0)
+
+
+def scan_of(uid, number=0):
+    hu = np.random.default_rng(number).integers(-1000, 200, SHAPE, dtype=np.int16)
+    return ct.Scan(hu, SPACING, ORIGIN, np.eye(3), uid)
+
+
+def luna16(root, scans=10, table=None):
+    """A folder in LUNA16's layout: scan k in subset k, a nodule of 8 mm in each."""
+    rows = []
+    for k in range(scans):
+        folder = root / f"subset{k % 10}"
+        folder.mkdir(parents=True, exist_ok=True)
+        ct.write_scan(scan_of(f"1.2.{k}", k), folder / f"1.2.{k}.mhd")
+        rows.append(f"1.2.{k},{-10 + k % 10},-12,-280,8")
+    (root / "annotations.csv").write_text("\n".join([HEADER, *rows, ""]) if table is None else table)
+    return root
+
+
+def dicom(root, people):
+    """DICOM folders <patient>/<uid> of (patient, uid)."""
+    import pydicom
+
+    for k, (patient, uid) in enumerate(people):
+        folder = root / patient / uid
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        ct.write_series(scan_of(uid, k), folder)
+        for path in folder.iterdir():
+            header = pydicom.dcmread(path)
+            header.PatientID, header.ConvolutionKernel, header.KVP, header.Exposure = patient, "B40f", "120", "45"
+            header.save_as(path)
+    return root
+
+
+def take(src, kind, out, nodules=None):
+    return ingest.ingest(src, kind, out, nodules, workers=1)
+
+
+def report_of(out):
+    return pd.read_csv(out.with_suffix(".report.csv"), dtype=str, keep_default_na=False)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "made" / "manifest.csv"
+
+
+# ---- LUNA16 ----
+
+
+def test_luna16_folds_are_data_sets_and_the_stage_runs_on_them(tmp_path, out, monkeypatch):
+    src = luna16(tmp_path / "luna", 20)
+    (src / "annotations_excluded.csv").write_text(f"{HEADER}\n1.2.3,-5,-5,-290,-1\n1.2.3,-5,-5,290,-1\n")
+    found = take(src, "luna16", out)
+    assert (found["taken"], found["refused"], found["nodules"], found["by_type"]) == (20, 0, 20, {"unspecified": 20})
+    table = pd.read_csv(out, dtype=str)
+    assert table["fold"].astype(int).tolist() == [int(uid.split(".")[2]) % 10 for uid in table["seriesuid"]]
+    assert [table["dataset"].eq(name).sum() for name in datasets.DATASETS] == [14, 2, 2, 2]
+    first = table.iloc[0]
+    assert first["shape"] == "20 30 30" and first["spacing"] == "1.0 1.0 2.0" and Path(first["path"]).parts[0] == "subset0"
+    left = report_of(out).query("status == 'left out'")
+    assert left["path"].tolist() == ["annotations_excluded.csv"] and "line 3: lies outside" in left["reason"].iloc[0]
+
+    monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path / "runs"))
+    run = runs.open_run("tiny", 0, str(out))
+    datasets.build(run)
+    data = datasets.load(run)
+    assert (data.scan("1.2.7").hu == scan_of("1.2.7", 7).hu).all() and len(data.excluded) == 1
+    counted = pd.read_csv(run.path("datasets", "table1.csv")).query("source == 'this run'").set_index("benchmark")
+    assert counted["images"].tolist() == [2, 2] and counted["total_nodules_ge_6mm"].tolist() == [2, 2] and counted["solid"].sum() == 0
+    labels = data.labels("1.2.7")  # a ball of 8 mm
+    assert labels.sum() * 2 == pytest.approx(np.pi / 6 * 8**3, rel=0.2)
+    said = " ".join(datasets.left_out(data))
+    for part in ("20 of 20 nodules have no type", "20 of 20 scans with nodules have no outlines", "No mimics", "come without lungs"):
+        assert part in said and any(part in sentence for sentence in found["left_out"])
+
+
+def test_the_store_holds_the_scan(tmp_path, out):
+    take(luna16(tmp_path / "luna", 2), "luna16", out)
+    row = pd.read_csv(out, dtype=str).iloc[1]
+    kept, scan = store.open_scan(out.parent / row["store"]), scan_of("1.2.1", 1)
+    assert (np.asarray(kept.hu) == scan.hu).all() and (kept.uid, kept.spacing, kept.origin) == (scan.uid, scan.spacing, scan.origin)
+
+
+def test_the_cards_counts_are_held_against_what_was_taken(tmp_path, out, monkeypatch):
+    src = luna16(tmp_path / "luna", 3)
+    assert take(src, "luna16", out)["expected"][0].startswith("luna16.json: 3 scans instead of 888, 3 nodules instead of 1186")
+    (tmp_path / "data_manifests").mkdir()
+    card = {"expected": {"scans": 3, "nodules": 3, "scans_with_nodules": 3, "of_another_kind": 5}}
+    (tmp_path / "data_manifests" / "luna16.json").write_text(json.dumps(card))
+    monkeypatch.setattr(runs, "repo_root", lambda: tmp_path)
+    assert take(src, "luna16", out)["expected"] == ["luna16.json: all its counts are met (3 scans, 3 nodules, 3 scans with nodules)."]
+
+
+def test_a_phantoms_folder_keeps_types_masks_and_mimics(tmp_path, out, monkeypatch):
+    monkeypatch.setattr(datasets, "GRID", {"shape": (64, 80, 96), "spacing": (2.5, 2.5, 2.5)})
+    datasets.write_phantom(tmp_path / "phantom", 2, 5)
+    take(tmp_path / "phantom", "luna16", out)
+    data = datasets.read_manifest(out)
+    wanted, mimics = (pd.read_csv(tmp_path / "phantom" / name) for name in ("annotations.csv", "mimics.csv"))
+    assert sorted(data.annotations["type"]) == sorted(wanted["type"]) and len(data.mimics) == len(mimics)
+    for uid in data.uids:
+        mask = ct.read_scan(tmp_path / "phantom" / "masks" / f"{uid}.mhd").hu
+        assert (data.labels(uid) == mask).all() and data.lungs(uid).mean() > 0.03
+    assert not any("outlines" in sentence or "lungs" in sentence or "mimics" in sentence for sentence in datasets.left_out(data))
+
+
+# ---- DICOM ----
+
+
+def test_dicom_with_a_table_splits_by_patient(tmp_path, out):
+    people = [("P1", "1.2.1"), ("P2", "1.2.2"), ("P1", "1.2.3")]
+    src = dicom(tmp_path / "tcia", people)
+    table = tmp_path / "nodules.csv"
+    table.write_text(f"{HEADER},type\n1.2.1,-10,-12,-280,8,solid\n1.2.3,-10,-12,-280,9,ground_glass\n")
+    found = take(src, "dicom", out, table)
+    assert found["taken"] == 3 and found["by_type"] == {"solid": 1, "ground_glass": 1}
+    manifest = pd.read_csv(out, dtype=str).set_index("seriesuid")
+    assert manifest.loc["1.2.1", "dataset"] == manifest.loc["1.2.3", "dataset"] and manifest["patient"].tolist() == ["P1", "P1", "P2"]
+    assert manifest.loc["1.2.2", ["kernel", "kvp", "mas", "thickness"]].tolist() == ["B40f", "120.0", "45.0", "2.0"]
+    data = datasets.read_manifest(out)
+    assert (data.scan("1.2.2").hu == scan_of("1.2.2", 1).hu).all() and len(data.annotations) == 2
+    before = manifest["dataset"].to_dict()
+    dicom(src, [("P3", "1.2.4")])
+    take(src, "dicom", out, table)
+    after = pd.read_csv(out, dtype=str).set_index("seriesuid")["dataset"].to_dict()
+    assert len(after) == 4 and {uid: after[uid] for uid in before} == before
+
+
+def test_two_series_in_one_folder_are_two_scans(tmp_path, out):
+    src = dicom(tmp_path / "tcia", [("P1", "1.2.1"), ("P2", "1.2.2")])
+    (tmp_path / "one").mkdir()
+    for path in src.rglob("*.dcm"):
+        shutil.copy(path, tmp_path / "one" / f"{path.parent.name}-{path.name}")
+    assert take(tmp_path / "one", "dicom", out)["taken"] == 2
+    data = datasets.read_manifest(out)
+    assert (data.scan("1.2.2").hu == scan_of("1.2.2", 1).hu).all()
+
+
+def test_folds_by_hash_have_the_proportions_and_do_not_move():
+    folds = np.bincount([ingest.fold_of(f"P{k}") for k in range(5000)], minlength=10)
+    assert len(folds) == 10 and folds.min() > 400 and folds.max() < 600
+    assert [ingest.fold_of(name) for name in ("LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003")] == [6, 8, 7]
+
+
+# ---- LIDC-IDRI ----
+
+BOX = [(x, 8) for x in range(5, 15)] + [(15, y) for y in range(8, 18)]
+BOX += [(x, 18) for x in range(15, 5, -1)] + [(5, y) for y in range(18, 8, -1)]  # an outline around 9 x 9 pixels
+
+
+def reading(uid, readers=4, texture=5, slices=(8, 9, 10, 11)):
+    """LIDC's XML of a box on some slices, outlined by each reader."""
+    edges = "".join(f"<edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>" for x, y in BOX)
+    place = "<imageZposition>{}</imageZposition><imageSOP_UID/><inclusion>TRUE</inclusion>"
+    rois = "".join(f"<roi>{place.format(ORIGIN[2] + 2 * z)}{edges}</roi>" for z in slices)
+    ratings = f"<characteristics><texture>{texture}</texture></characteristics>"
+    nodule = f"<unblindedReadNodule><noduleID>1</noduleID>{ratings}{rois}</unblindedReadNodule>"
+    empty = "<readingSession><servicingRadiologistID>a</servicingRadiologistID></readingSession>"
+    sessions = f"<readingSession>{nodule}</readingSession>" * readers + empty * (4 - readers)
+    header = f"<ResponseHeader><SeriesInstanceUid>{uid}</SeriesInstanceUid></ResponseHeader>"
+    return f'<?xml version="1.0"?><LidcReadMessage xmlns="http://www.nih.gov">{header}{sessions}</LidcReadMessage>'
+
+
+def test_lidc_readings_become_nodules_types_and_masks(tmp_path, out):
+    src = dicom(tmp_path / "lidc", [("P1", "1.2.1"), ("P2", "1.2.2"), ("P3", "1.2.3")])
+    for uid, readers in (("1.2.1", 4), ("1.2.2", 2)):
+        (src / f"{uid}.xml").write_text(reading(uid, readers, texture=1))
+    radiograph = "<ResponseHeader><CXRSeriesInstanceUid>1.9</CXRSeriesInstanceUid></ResponseHeader>"
+    (src / "radiograph.xml").write_text(f"<IdriReadMessage>{radiograph}</IdriReadMessage>")
+    found = take(src, "lidc", out)
+    assert (found["taken"], found["refused"], found["by_type"]) == (2, 1, {"ground_glass": 1})
+    lines = report_of(out).set_index("path")
+    assert "no XML names this series" in lines.loc["P3/1.2.3", "reason"] and "radiograph" in lines.loc["radiograph.xml", "reason"]
+    data = datasets.read_manifest(out)
+    assert data.annotations["seriesuid"].tolist() == ["1.2.1"] and data.excluded["seriesuid"].tolist() == ["1.2.2"]
+    expected = np.zeros(SHAPE, np.uint8)
+    expected[8:12, 9:18, 6:15] = 1
+    assert (data.labels("1.2.1") == expected).all()
+    assert pd.read_csv(out.parent / "annotations.csv")["readers"].tolist() == [4]
+    assert found["expected"][0].startswith("lidc_idri.json: 2 patients instead of 1010")
+
+
+def test_luna16_takes_types_and_outlines_from_readings_beside_it(tmp_path, out):
+    src = luna16(tmp_path / "luna", 3)
+    (src / "LIDC-XML-only").mkdir()
+    for k, texture in ((0, 3), (1, 5)):
+        (src / "LIDC-XML-only" / f"{k}.xml").write_text(reading(f"1.2.{k}", texture=texture))
+    centre = scan_of("1.2.0").to_world([[9.5, 13, 10]])[0]
+    rows = [f"1.2.0,{','.join(map(str, centre + 1))},10", "1.2.0,-15,-20,-270,6", "1.2.1,-15,-20,-270,6", "1.2.2,-12,-12,-280,8"]
+    (src / "annotations.csv").write_text("\n".join([HEADER, *rows, ""]))
+    found = take(src, "luna16", out)
+    assert found["by_type"] == {"unspecified": 3, "part_solid": 1}
+    data = datasets.read_manifest(out)
+    labels = data.labels("1.2.0")
+    assert (labels == 1).sum() == 4 * 9 * 9 and labels[8, 9, 6] == 1  # the readers' outline
+    assert (labels == 2).sum() * 2 == pytest.approx(np.pi / 6 * 6**3, rel=0.3)  # a ball where no reader's nodule lies
+    assert data.scans["labels"].astype(bool).tolist() == [True, True, False]
+    assert any("1 of 3 scans with nodules have no outlines" in sentence for sentence in found["left_out"])
+
+
+def test_a_reading_that_does_not_fit_leaves_lunas_row_as_it_is(tmp_path, out):
+    src = luna16(tmp_path / "luna", 1)
+    (src / "0.xml").write_text(reading("1.2.0", slices=(8, 900)))
+    assert take(src, "luna16", out)["by_type"] == {"unspecified": 1}
+    assert report_of(out)["reason"].iloc[0].startswith("without its reading: ") and "0.xml" in report_of(out)["reason"].iloc[0]
+
+
+# ---- called again ----
+
+
+def test_a_second_call_reads_nothing_and_gives_the_same(tmp_path, out, monkeypatch):
+    src = luna16(tmp_path / "luna", 3)
+    first = take(src, "luna16", out)
+    made = {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()}
+    os.utime(src / "subset0" / "1.2.0.zraw")  # another time, the same bytes
+    monkeypatch.setattr(ct, "read_scan", None)
+    assert take(src, "luna16", out) == first
+    assert {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()} == made
+
+
+@pytest.mark.parametrize("change", ["changed", "gone"])
+def test_a_scan_that_changed_since_is_an_error_that_names_it(tmp_path, out, change):
+    src = luna16(tmp_path / "luna", 3)
+    take(src, "luna16", out)
+    data = src / "subset1" / "1.2.1.zraw"
+    data.unlink()
+    if change == "changed":
+        ct.write_scan(scan_of("1.2.1", 77), src / "subset1" / "1.2.1.mhd")
+    with pytest.raises(runs.InputError, match="1.2.1.(zraw|mhd)' (has changed|is gone) since it was read: .* delete '"):
+        take(src, "luna16", out)
+    if change == "changed":
+        with pytest.raises(runs.InputError, match="line 3: .* it has changed, run `lungadv ingest` again"):
+            datasets.read_manifest(out)
+
+
+def test_what_was_refused_is_read_again_once_mended(tmp_path, out):
+    src = luna16(tmp_path / "luna", 3)
+    data = src / "subset1" / "1.2.1.zraw"
+    whole = data.read_bytes()
+    data.write_bytes(whole[:50])
+    assert (take(src, "luna16", out)["taken"], report_of(out)["status"].tolist()) == (2, ["taken", "refused", "taken", "left out"])
+    assert "1.2.1" in report_of(out)["reason"][1] and str(src) not in report_of(out)["reason"][1]
+    data.write_bytes(whole)
+    assert take(src, "luna16", out)["taken"] == 3 and set(report_of(out)["status"]) == {"taken"}
+
+
+def test_killed_anywhere_the_next_call_goes_on(tmp_path, out):
+    src = luna16(tmp_path / "luna", 200)
+    command = [sys.executable, "-m", "lungadv.cli", "ingest", str(src), "--kind", "luna16", "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    items = out.with_suffix(".items")
+    while process.poll() is None and len(list(items.glob("*.json"))) < 3:
+        time.sleep(0.01)
+    os.killpg(process.pid, 9)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in items.glob("[0-9a-f]*.json")}
+    assert 3 <= len(kept) < 200 and not out.exists()
+    assert take(src, "luna16", out)["taken"] == 200
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    assert [path.name for path in out.parent.rglob(".*")] == [".lock"]
+
+
+def test_a_full_disk_is_one_error_and_nothing_half_made(tmp_path, out, monkeypatch):
+    src, write = luna16(tmp_path / "luna", 3), store._write_bytes
+    calls = []
+
+    def full(path, data):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, data)
+
+    monkeypatch.setattr(store, "_write_bytes", full)
+    with pytest.raises(runs.InputError, match="no space is left on the disk of .*: make room and call again"):
+        take(src, "luna16", out)
+    assert not out.exists() and [path.name for path in (out.parent / "store").iterdir()] == ["1.2.0.h5"]
+    assert take(src, "luna16", out)["taken"] == 3 and len(calls) == 4
+
+
+def test_two_calls_at_once_do_not_mix(tmp_path, out):
+    src = luna16(tmp_path / "luna", 1)
+    take(src, "luna16", out)
+    with ingest._locked(out), pytest.raises(runs.InputError, match="is being made by another process"):
+        take(src, "luna16", out)
+
+
+def test_the_command_says_what_it_took_and_ends_with_one_line_when_it_cannot(tmp_path, out):
+    def call(*arguments):
+        command = [sys.executable, "-m", "lungadv.cli", "ingest", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, encoding="utf-8")
+
+    done = call(luna16(tmp_path / "luna", 3), "--kind", "luna16", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 scans taken, 0 refused, 0 other entries left out") and "3 nodules: 3 unspecified" in done.stdout
+    (tmp_path / "empty").mkdir()
+    failed = call(tmp_path / "empty", "--kind", "dicom", "--out", tmp_path / "b" / "m.csv")
+    assert failed.returncode == 1 and failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
+    assert call(tmp_path / "empty", "--kind", "nifti", "--out", out).returncode == 2
+
+
+# ---- splits ----
+
+
+def test_a_split_written_into_the_manifest_is_kept(tmp_path, out):
+    src = luna16(tmp_path / "luna", 3)
+    take(src, "luna16", out)
+    table = pd.read_csv(out, dtype=str, keep_default_na=False)
+    table.assign(dataset=["train", "nlst", "validation"]).to_csv(out, index=False)
+    take(src, "luna16", out)
+    assert pd.read_csv(out)["dataset"].tolist() == ["train", "nlst", "validation"]
+
+
+def test_a_patient_in_two_data_sets_is_an_error(tmp_path, out):
+    src = dicom(tmp_path / "tcia", [("P1", "1.2.1"), ("P1", "1.2.2")])
+    take(src, "dicom", out)
+    table = pd.read_csv(out, dtype=str, keep_default_na=False)
+    table.assign(dataset=["train", "nlst"]).to_csv(out, index=False)
+    for call in (lambda: take(src, "dicom", out), lambda: datasets.read_manifest(out)):
+        with pytest.raises(runs.InputError, match="manifest.csv, line 3: patient 'P1' is in nlst and train"):
+            call()
+
+
+# ---- bad input ----
+
+
+def test_wrong_folders_and_kinds_are_named(tmp_path, out):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "zips").mkdir()
+    (tmp_path / "zips" / "subset0.zip").write_bytes(b"PK")
+    luna, slices = luna16(tmp_path / "luna", 1), dicom(tmp_path / "tcia", [("P1", "1.2.1")])
+    bare = luna16(tmp_path / "bare", 1)
+    (bare / "annotations.csv").unlink()
+    for arguments, reason in (
+        ((tmp_path / "absent", "luna16", out), "is no folder"),
+        ((tmp_path / "empty", "luna16", out), "holds no scan"),
+        ((tmp_path / "zips", "luna16", out), "unpack them first"),
+        ((luna, "dicom", out), "it looks like --kind luna16"),
+        ((slices, "luna16", out), "it looks like --kind dicom"),
+        ((slices, "lidc", out), "it looks like --kind dicom"),
+        ((luna, "nifti", out), "unknown kind 'nifti'"),
+        ((bare, "luna16", out), "holds no annotations.csv"),
+        ((luna, "luna16", luna / "manifest.csv"), "a folder of its own"),
+        ((luna, "luna16", tmp_path / "bare" / "manifest"), "ends in .csv"),
+    ):
+        with pytest.raises(runs.InputError, match=reason):
+            take(*arguments)
+    (slices / "1.xml").write_text(reading("1.2.1"))
+    with pytest.raises(runs.InputError, match="does not go with --kind lidc"):
+        take(slices, "lidc", out, tmp_path / "nodules.csv")
+    take(luna, "luna16", out)
+    with pytest.raises(runs.InputError, match="was made from .*luna' as luna16"):
+        take(slices, "dicom", out)
+
+
+def test_tables_of_others_are_not_overwritten(tmp_path):
+    src, other = luna16(tmp_path / "luna", 1), luna16(tmp_path / "other", 1)
+    before = (other / "annotations.csv").read_text()
+    with pytest.raises(runs.InputError, match="annotations.csv' exists and is not this manifest's"):
+        take(src, "luna16", other / "manifest.csv")
+    assert (other / "annotations.csv").read_text() == before
+
+
+TABLES = {
+    "column": ("seriesuid,coordX\n1.2.0,1\n", "no column coordY"),
+    "number": (f"{HEADER}\n1.2.0,-10,x,-280,8\n", "annotations.csv, line 2: coordY 'x' is no number"),
+    "comma": (f"{HEADER}\n1.2.0,-10,5,-12,-280,8\n", "annotations.csv, line 2 has 6 fields"),
+    "twice": (f"{HEADER}\n1.2.0,-10,-12,-280,8\n1.2.0,-10,-12,-280,8\n", "line 3 repeats line 2"),
+    "ids": (f"{HEADER}\n1.3E+55,-10,-12,-280,8\n", "line 2: seriesuid '1.3E.55' is a number"),
+    "strangers": (f"{HEADER}\n7.7,-10,-12,-280,8\n7.8,-10,-12,-280,8\n", "annotations.csv, line 2: scan '7.7' is not under"),
+    "flipped": (f"{HEADER}\n1.2.0,-9,24,-280,8\n1.2.1,5,20,-290,8\n", "all 2 rows of this table fit as x and y negated"),
+    "swapped": (f"{HEADER}\n1.2.0,-280,-12,-10,8\n1.2.1,-290,-20,5,8\n", "all 2 rows of this table fit as x and z swapped"),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_a_wrong_table_is_named_with_its_line(tmp_path, out, case):
+    table, reason = TABLES[case]
+    with pytest.raises((runs.InputError, annotations.AnnotationError), match=reason) as error:
+        take(luna16(tmp_path / "luna", 2, table), "luna16", out)
+    assert "\n" not in str(error.value) and not out.exists()
+
+
+def test_a_nodule_outside_refuses_its_scan_and_unknown_scans_are_listed(tmp_path, out):
+    rows = ["1.2.0,-10,-12,-280,8", "1.2.1,-10,-12,-280,8", "1.2.1,-10,-12,280,8", "7.7,0,0,0,5", "7.7,1,1,1,5"]
+    found = take(luna16(tmp_path / "luna", 2, "\n".join([HEADER, *rows, ""])), "luna16", out)
+    lines = report_of(out)
+    assert (found["taken"], found["refused"], found["nodules"]) == (1, 1, 1)
+    assert "annotations.csv, line 4: [-10.0, -12.0, 280.0] mm lies outside scan '1.2.1'" in lines["reason"][1]
+    assert lines["reason"][2:].tolist() == ["line 3 and 1 more: its scan was refused", "line 5 and 1 more: its scan is not there"]
+
+
+def test_a_series_in_two_places_is_in_neither(tmp_path, out):
+    src = luna16(tmp_path / "luna", 3)
+    for suffix in (".mhd", ".zraw"):
+        shutil.copy(src / "subset0" / f"1.2.0{suffix}", src / "subset2")
+    found = take(src, "luna16", out)
+    assert found["taken"] == 2 and found["refused"] == 2
+    assert "the same series lies in 'subset2/1.2.0.mhd'" in report_of(out)["reason"][0]
+
+
+def test_a_lung_mask_of_another_grid_refuses_its_scan(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    (src / "seg-lungs-LUNA16").mkdir()
+    short = ct.Scan(scan_of("1.2.0").hu[:19], SPACING, ORIGIN, np.eye(3), "1.2.0")
+    ct.write_volume(np.ones(short.hu.shape, np.uint8), short, src / "seg-lungs-LUNA16" / "1.2.0.mhd")
+    assert take(src, "luna16", out)["taken"] == 1
+    assert "seg-lungs-LUNA16/1.2.0.mhd' does not lie on the scan's grid" in report_of(out)["reason"][0]
+
+
+def test_a_volume_without_air_is_no_ct(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    raw = ct.Scan((scan_of("1.2.1").hu + 1024).astype(np.int16), SPACING, ORIGIN, np.eye(3), "1.2.1")  # its intercept left out
+    ct.write_scan(raw, src / "subset1" / "1.2.1.mhd")
+    assert take(src, "luna16", out)["taken"] == 1 and "1.2.1.mhd' holds no air, its lowest value is 24" in report_of(out)["reason"][1]
+
+
+def test_when_nothing_can_be_taken_the_first_reason_is_said(tmp_path, out):
+    src = luna16(tmp_path / "luna", 1)
+    (src / "subset0" / "1.2.0.zraw").write_bytes(b"x")
+    with pytest.raises(runs.InputError, match="none of .* could be taken, the first because: .*1.2.0"):
+        take(src, "luna16", out)
+    assert report_of(out)["status"][0] == "refused" and not out.exists()
+
+
+def test_paths_of_a_manifest_do_not_leave_the_ingested_folder(tmp_path, out):
+    take(luna16(tmp_path / "luna", 2), "luna16", out)
+    luna16(tmp_path / "other", 1)
+    text = out.read_text()
+    for path in ("../other/subset0/1.2.0.mhd", f"{tmp_path}/other/subset0/1.2.0.mhd"):
+        out.write_text(text.replace("subset0/1.2.0.mhd", path))
+        with pytest.raises(runs.InputError, match="line 2: .* leaves the ingested folder"):
+            datasets.read_manifest(out)
+    out.write_text(text)
+    companion = datasets.companion(out)
+    bad = (("{}", "does not say where"), ('{"root": "/no/such/folder"}', "is no folder"), ('{"root": "."}', "is no folder"))
+    for content, reason in bad:
+        companion.write_text(content)
+        with pytest.raises(runs.InputError, match=reason):
+            datasets.read_manifest(out)
+
+
+def test_a_change_of_root_makes_the_pipeline_read_the_data_again(tmp_path, out, monkeypatch):
+    take(luna16(tmp_path / "luna", 2), "luna16", out)
+    monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path / "runs"))
+    files = pipeline.manifest_files(runs.open_run("tiny", 0, str(out)))
+    assert str(datasets.companion(out)) in files
+
+
+# ---- real files ----
+
+REAL = Path(os.environ.get("LUNGADV_REAL_CT") or Path(__file__).parents[2] / "shared" / "real_ct")
+CASE = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"
+needs_real = pytest.mark.skipif(not REAL.exists(), reason="the real CT files are not here (set LUNGADV_REAL_CT)")
+
+
+@needs_real
+def test_the_real_lidc_case_as_luna16_takes_its_type_and_outline(tmp_path, out):
+    src = tmp_path / "luna"
+    (src / "subset0").mkdir(parents=True)
+    for suffix in (".mhd", ".zraw"):
+        (src / "subset0" / f"{CASE}{suffix}").symlink_to(REAL / "lidc_idri_0001" / f"{CASE}{suffix}")
+    shutil.copy(REAL / "lidc_idri_0001" / "069.xml", src)
+    shutil.copy(REAL / "luna16_tables" / "annotations.csv", src)
+    shutil.copy(REAL / "luna16_tables" / "annotations_excluded_LIDC-IDRI-0001_only.csv", src / "annotations_excluded.csv")
+    found = take(src, "luna16", out)
+    assert (found["taken"], found["nodules"], found["by_type"]) == (1, 1, {"solid": 1})
+    assert report_of(out)["reason"].str.contains("its scan is not there").sum() == 600  # of the 601 scans with nodules
+    data = datasets.read_manifest(out)
+    votes = ct.read_scan(REAL / "lidc_idri_0001" / f"{CASE}_nodule_votes.nii.gz").hu >= 2
+    labels = data.labels(CASE) > 0
+    assert 2 * (labels & votes).sum() / (labels.sum() + votes.sum()) > 0.99
+
+
+@needs_real
+def test_real_dicom_is_taken_or_refused_with_a_reason(tmp_path, out):
+    (tmp_path / "real").mkdir()
+    for name in ("cip_ct64", "lung_pet_ct_dx_A0002", "lidc_idri_0001"):
+        shutil.copytree(REAL / name, tmp_path / "real" / name)
+    take(tmp_path / "real", "dicom", out)
+    lines = report_of(out).set_index("path")
+    assert lines.loc["cip_ct64/ct-64Dicom", "status"] == lines.loc["lidc_idri_0001/dicom", "status"] == "taken"
+    manifest = pd.read_csv(out, dtype=str).set_index("path")
+    assert manifest.loc["lidc_idri_0001/dicom", ["kernel", "kvp", "thickness"]].tolist() == ["STANDARD", "120.0", "2.5"]
