@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from . import ct, phantom, runs, store
+from . import ct, lungs, phantom, runs, store
 from .annotations import LUNA16, UNSPECIFIED, XYZ, AnnotationError, at_line, check_positions, check_types, read_nodules, read_table
 
 DATASETS = ("train", "validation", "in-house", "nlst")
@@ -157,9 +157,9 @@ class Data:
         return _open_store(file, uid) if file else self.scan(uid)
 
     def lungs(self, uid):
-        """Where the scan's lungs are: bool (z, y, x), from its lung file or, without one, by ct.lung_mask."""
+        """Where the scan's lungs are: bool (z, y, x), from its lung file or, without one, by lungs.lung_mask."""
         if not self._file(uid, "lungs"):
-            return ct.lung_mask(self.scan(uid))
+            return lungs.lung_mask(self.scan(uid))
         return np.isin(self._volume(uid, "lungs"), (1, 2, 3, 4))  # LUNA16: 3 left, 4 right, 5 trachea
 
     def labels(self, uid):

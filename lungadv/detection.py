@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from lungadv import ct, runs
+from lungadv import ct, lungs, runs
 
 COLUMNS = ["seriesuid", "coordX", "coordY", "coordZ", "probability", "uncertainty", "diameter_mm"]
 STRATEGY = "baseline-beta-finetune"  # in the committed runs no augmented network was better on validation
@@ -75,10 +75,10 @@ def detect(scan, weights):
     from lungadv import candidates, fpr
 
     networks, network, settings = load_networks(weights)
-    lungs = ct.lung_mask(scan)
-    if not lungs.any():
+    mask = lungs.lung_mask(scan)
+    if not mask.any():
         raise runs.InputError(f"no lungs were found in scan '{scan.uid}': give a CT of the chest, in HU")
-    found = candidates.detect(networks, scan, lungs, settings)
+    found = candidates.detect(networks, scan, mask, settings)
     if found.empty:
         raise runs.InputError(f"no candidate was found in scan '{scan.uid}': give a CT of the chest, in HU")
     centres = found[["coordX", "coordY", "coordZ"]].to_numpy(float)

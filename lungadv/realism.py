@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import fft, ndimage, stats
 
-from . import ct, phantom, runs, scanner
+from . import ct, lungs, phantom, runs, scanner
 
 REAL = "lidc_idri_0001/1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192.mhd"  # LIDC-IDRI-0001
 
@@ -63,7 +63,7 @@ class Lung:
 def lung_of(scan, count, rng):
     """Resample a scan, find its lungs and keep `count` random patches of them -> Lung. ValueError when there is no room for a patch."""
     scan = ct.resample(scan, SPACING)
-    mask = ct.lung_mask(scan)
+    mask = lungs.lung_mask(scan)
     share = ndimage.uniform_filter(mask.astype(np.float32), SIZE, mode="constant")
     centres = np.argwhere(share > 0.95)
     if not len(centres):

@@ -825,19 +825,15 @@ def test_lidc_nodule_lies_where_luna16_says():
     assert np.allclose(scan.to_voxel(nodule), [[70.7, 367.0, 316.0]], atol=0.06)
     patch = ct.extract_patches(scan, nodule, 32, 0.625)[0, 0].numpy()
     assert patch[12:20, 12:20, 12:20].mean() > -100 and np.abs(patch - sitk_patch(scan, nodule[0], 32, 0.625)).max() < 0.1
-    lungs = ct.lung_mask(scan)
-    assert 3 < lungs.sum() * np.prod(scan.spacing) / 1e6 < 5 and lungs[71, 367, 316] and not lungs[:, :100].any()
 
 
 @real
-def test_dicom_slices_equal_the_mhd_and_give_a_slab_of_lung():
+def test_dicom_slices_equal_the_mhd():
     whole = ct.read_scan(REAL / "lidc_idri_0001" / f"{LIDC}.mhd")
     slab = ct.read_scan(REAL / "lidc_idri_0001" / "dicom")
     first = round(whole.to_voxel([slab.origin])[0, 0])
     assert slab.hu.shape == (9, 512, 512) and slab.uid == LIDC
     assert (slab.hu == whole.hu[first : first + 9]).all() and np.isclose(slab.spacing[2], 2.5)
-    lungs = ct.lung_mask(slab)
-    assert all(0.1 < plane.mean() < 0.4 for plane in lungs)
 
 
 @real
@@ -869,20 +865,16 @@ def _expect(folder, files, reason, again=None):
 
 
 @real
-def test_other_geometries_and_lungs():
+def test_other_geometries():
     nifti = ct.read_scan(REAL / "totalsegmentator" / "abdomen_example_ct_sm.nii.gz")
     assert np.allclose(np.abs(nifti.direction), np.eye(3)) and nifti.direction[0, 0] == -1 and nifti.uid == "abdomen_example_ct_sm"
-    assert ct.lung_mask(nifti).sum() * 27 / 1e6 < 0.3  # next to no lung in an abdomen
     mha = ct.read_scan(REAL / "elastix" / "3DCT_lung_baseline_small.mha")
     assert mha.spacing == (2.732, 2.732, 5.0) and mha.origin[2] == -1432 and mha.hu.min() >= -1024
     straight, turned = (ct.read_scan(REAL / "cip_ct64" / f"ct-64{kind}.nrrd") for kind in ("", "-transformed"))
     assert (straight.hu == turned.hu).all() and np.isclose(turned.direction[0, 0], np.cos(np.radians(20)))
     series = ct.read_scan(REAL / "cip_ct64" / "ct-64Dicom")
     assert (series.hu == straight.hu).all() and np.allclose(series.to_world([[5, 6, 7]]), straight.to_world([[5, 6, 7]]), atol=1e-3)
-    for scan, name in ((straight, "lm-64"), (turned, "lm-64-transformed")):
-        labels = sitk.GetArrayFromImage(sitk.ReadImage(str(REAL / "cip_ct64" / f"{name}.nrrd"))) > 0
-        lungs = ct.lung_mask(scan)
-        assert 2 * (lungs & labels).sum() / (lungs.sum() + labels.sum()) > 0.95
+    for scan in (straight, turned):
         patch, centre = ct.extract_patches(scan, scan.to_world([[40, 30, 20]]), 24, 3.0)[0, 0].numpy(), scan.to_world([[40, 30, 20]])[0]
         assert np.abs(patch - sitk_patch(scan, centre, 24, 3.0)).max() < 0.1
 

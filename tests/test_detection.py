@@ -11,7 +11,7 @@ from safetensors.torch import save
 from scipy import ndimage
 from typer.testing import CliRunner
 
-from lungadv import candidates, ct, detection, runs
+from lungadv import candidates, ct, detection, lungs, runs
 from lungadv.cli import app
 
 LOAD_NETWORKS = candidates.load_networks
@@ -41,7 +41,7 @@ def weights(tmp_path, monkeypatch):
     (tmp_path / "candidates" / "networks.json").touch()
     points = pd.DataFrame([[30.0, 0, 0, 0.9, "blob", np.nan], [0, 0, 0, 0.4, "rpn", 16.0]])
     points.columns = ["coordX", "coordY", "coordZ", "score", "source", "diameter_mm"]
-    monkeypatch.setattr("lungadv.ct.lung_mask", lambda scan: scan.hu < -500)
+    monkeypatch.setattr("lungadv.lungs.lung_mask", lambda scan: scan.hu < -500)
     monkeypatch.setattr("lungadv.candidates.load_networks", lambda folder: folder)
     monkeypatch.setattr("lungadv.candidates.detect", lambda networks, scan, lungs, settings: points)
     monkeypatch.setattr("lungadv.fpr.load_weights", lambda folder: None)
@@ -80,7 +80,7 @@ def test_a_scan_without_candidates_is_an_error(weights, monkeypatch):
 
 
 def test_a_scan_without_lungs_is_an_error(weights, monkeypatch):
-    monkeypatch.setattr("lungadv.ct.lung_mask", lambda scan: np.zeros(scan.hu.shape, bool))
+    monkeypatch.setattr("lungadv.lungs.lung_mask", lambda scan: np.zeros(scan.hu.shape, bool))
     with pytest.raises(runs.InputError, match="no lungs were found in scan '1.2.3'"):
         detection.detect(scan_of(40), weights)
 
@@ -168,6 +168,6 @@ def test_findings_in_a_real_slab_lie_inside_the_body(chain, tmp_path):
     findings, said = run_detect(SLAB, tmp_path, chain[0] / "phantom-tiny-0")
     assert "slab" in said
     scan = ct.read_scan(SLAB)
-    near_lungs = ndimage.distance_transform_edt(~ct.lung_mask(scan), sampling=scan.spacing[::-1]) < 10
+    near_lungs = ndimage.distance_transform_edt(~lungs.lung_mask(scan), sampling=scan.spacing[::-1]) < 10
     voxels = scan.to_voxel(findings[["coordX", "coordY", "coordZ"]].to_numpy()).round().astype(int)
     assert len(findings) > 0 and near_lungs[tuple(voxels.T)].all()

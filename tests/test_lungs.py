@@ -1,0 +1,206 @@
+"""The lung mask: against the phantom's own lungs in whole, cut, turned and diseased chests, and on real scans."""
+
+import os
+from itertools import permutations, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+
+from lungadv import ct, phantom
+from lungadv.lungs import lung_mask
+
+REAL = Path(os.environ.get("LUNGADV_REAL_CT") or Path(__file__).resolve().parents[2] / "shared" / "real_ct")
+LIDC = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"
+real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real CT at {REAL}: LUNGADV_REAL_CT names the folder that holds it")
+SPACING = (2.0, 2.0, 2.0)
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def scan_of(hu, spacing=SPACING, direction=None):
+    hu = np.ascontiguousarray(np.clip(np.rint(hu), -1024, 3071), dtype=np.int16)
+    return ct.Scan(hu, spacing, (0, 0, 0), np.eye(3) if direction is None else direction, "chest")
+
+
+@pytest.fixture(scope="module")
+def chest():
+    """A whole chest on a table: HU and labels (3 left, 4 right)."""
+    person = phantom.simulate({"shape": (150, 138, 176), "spacing": SPACING}, seed=100, index=0)
+    return person.scan.hu, person.lungs
+
+
+@pytest.fixture(scope="module")
+def found(chest):
+    return lung_mask(scan_of(chest[0]))
+
+
+def test_it_finds_the_lungs_and_leaves_out_airways_bowel_and_table(chest, found):
+    hu, truth = chest[0], chest[1] > 0
+    assert dice(found, truth) > 0.97
+    dark_elsewhere = (hu < -700) & ~ndimage.binary_dilation(truth, iterations=2)
+    assert dark_elsewhere.sum() > 10_000 and not found[dark_elsewhere].any()
+
+
+def test_nodules_lie_inside():
+    nodules = [{"type": name, "diameter_mm": mm} for name, mm in zip(phantom.TYPES, (25, 22, 14, 12), strict=True)]
+    person = phantom.simulate({"shape": (240, 220, 280), "spacing": (1.25,) * 3, "nodules": nodules, "photons": 1e4}, seed=101, index=0)
+    mask = lung_mask(person.scan)
+    assert dice(mask, person.lungs > 0) > 0.95
+    assert mask[person.labels > 0].mean() > 0.9
+
+
+@pytest.mark.parametrize("side", [3, 4])
+def test_a_big_nodule_on_the_chest_wall_lies_inside(chest, found, side):
+    hu, truth = chest[0].copy(), chest[1] == side
+    z = int(np.median(np.nonzero(truth)[0]))
+    y, x = np.nonzero(truth[z])
+    outermost = x.argmax() if side == 3 else x.argmin()
+    centre = np.array([z, y[outermost], x[outermost] + (4 if side == 4 else -4)])  # 8 mm from the wall
+    away = np.linalg.norm(np.stack(np.indices(hu.shape), -1) - centre, axis=-1) * 2
+    nodule = (away < 11.7) & truth
+    hu[nodule] = 30
+    mask = lung_mask(scan_of(hu))
+    assert mask[nodule].all()
+    assert (mask & ~found).sum() < 0.3 * nodule.sum()  # and no more of the wall than a margin
+
+
+def test_flips_and_turns_make_no_difference(chest, found):
+    hu = chest[0][::2, ::2, ::2]
+    straight = lung_mask(scan_of(hu, (4, 4, 4)))
+    for order, signs in list(product(permutations(range(3)), product((1, -1), repeat=3)))[::5]:
+        flips = tuple(slice(None, None, sign) for sign in signs)
+        direction = np.zeros((3, 3))
+        for axis, (world, sign) in enumerate(zip(order, signs, strict=True)):
+            direction[2 - world, 2 - axis] = sign
+        mask = lung_mask(scan_of(hu.transpose(order)[flips], (4, 4, 4), direction))
+        assert dice(mask, straight.transpose(order)[flips]) > 0.995  # blocks begin at the other end of a flipped axis
+
+
+@pytest.mark.parametrize("slices", [(70, 80), (30, 40), (118, 127), (75, 77)], ids=str)
+def test_a_slab_that_is_open_above_and_below(chest, slices):
+    hu, truth = (values[slice(*slices)] for values in chest)
+    assert dice(lung_mask(scan_of(hu)), truth > 0) > 0.96
+
+
+@pytest.mark.parametrize("crop", [np.s_[:, :, :80], np.s_[:, :, 40:-40], np.s_[:, 40:, 40:], np.s_[:, :-60]], ids=str)
+def test_lungs_that_are_cut_by_the_side_of_the_scan(chest, crop):
+    hu, truth = (values[crop] for values in chest)
+    assert dice(lung_mask(scan_of(hu)), truth > 0) > 0.95
+
+
+def test_lungs_that_are_cut_by_a_padding_circle(chest):
+    hu, truth = chest[0].copy(), chest[1] > 0
+    y, x = np.mgrid[: hu.shape[1], : hu.shape[2]]
+    outside = np.hypot(y - 69, x - 88) > 52
+    hu[:, outside] = ct.AIR
+    assert dice(lung_mask(scan_of(hu)), truth & ~outside) > 0.95
+
+
+def test_thick_and_thin_slices(chest):
+    hu, truth = chest
+    thick = hu[:148].reshape(37, 4, *hu.shape[1:]).mean(1), (truth[:148] > 0).reshape(37, 4, *hu.shape[1:]).mean(1) > 0.5
+    assert dice(lung_mask(scan_of(thick[0], (2, 2, 8))), thick[1]) > 0.95
+    thin = np.repeat(hu[60:90], 3, axis=0)
+    assert dice(lung_mask(scan_of(thin, (2, 2, 2 / 3))), np.repeat(truth[60:90] > 0, 3, axis=0)) > 0.97
+
+
+def test_arms_and_a_blanket_beside_the_body(chest, found):
+    hu = np.pad(chest[0], [(0, 0), (0, 0), (40, 40)], constant_values=-1000)
+    y, x = np.mgrid[: hu.shape[1], : hu.shape[2]]
+    for middle in (24, hu.shape[2] - 25):
+        hu[:, np.hypot(y - 70, x - middle) < 18] = 40
+    beside = (np.abs(y - 70) < 12) & ((x < 50) | (x >= hu.shape[2] - 50))
+    hu[:, beside] = np.where(hu[:, beside] < -900, -850, hu[:, beside])  # folds of a blanket between arm and chest
+    mask = lung_mask(scan_of(hu + np.random.default_rng(0).normal(0, 5, hu.shape)))
+    assert dice(mask[:, :, 40:-40], found) > 0.98 and not mask[:, :, :40].any() and not mask[:, :, -40:].any()
+
+
+def test_emphysema_and_low_dose_lose_no_lung_and_airways_do_not_leak(chest):
+    hu, truth = chest[0].astype(float), chest[1] > 0
+    rng = np.random.default_rng(0)
+    holes = ndimage.gaussian_filter(rng.standard_normal(hu.shape), 3)
+    lung = truth & (hu < -700)
+    hu[lung] -= 60
+    hu[lung & (holes > holes.std())] = -985
+    noisy = hu + rng.normal(0, 60, hu.shape)
+    for voxels in (hu, noisy):
+        mask = lung_mask(scan_of(voxels))
+        assert mask[truth].mean() > 0.97 and dice(mask, truth) > 0.95
+
+
+@pytest.mark.parametrize("side", [3, 4])
+def test_one_lung_alone_and_a_small_second_lung(chest, side):
+    hu, labels = chest
+    collapsed = labels == side
+    alone = lung_mask(scan_of(np.where(collapsed, 40, hu)))
+    assert dice(alone, (labels > 0) & ~collapsed) > 0.97
+    apex = collapsed.copy()
+    apex[: np.nonzero(collapsed.any((1, 2)))[0][-1] - 20] = False
+    mask = lung_mask(scan_of(np.where(collapsed & ~apex, 40, hu)))
+    assert mask[apex].mean() > 0.97
+
+
+def test_no_lung_no_mask(chest):
+    hu, labels = chest
+    below = np.nonzero((labels > 0).any((1, 2)))[0][0]
+    assert below > 3
+    for voxels in (hu[:below], np.where(labels > 0, 40, hu), np.full((5, 20, 20), -1000), np.full((5, 20, 20), 40), np.full((5, 20, 20), -850)):
+        mask = lung_mask(scan_of(voxels))
+        assert mask.shape == voxels.shape and mask.dtype == bool and not mask.any()
+
+
+def test_it_leaves_the_scan_as_it_is(chest):
+    scan = scan_of(chest[0][60:70])
+    before = scan.hu.copy()
+    lung_mask(scan)
+    assert (scan.hu == before).all()
+
+
+# Real scans.
+
+
+def labels_of(path):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(REAL / path)))
+
+
+@real
+def test_every_voxel_of_the_real_nodule_lies_inside_and_a_slab_agrees_with_the_whole():
+    whole, slab = ct.read_scan(REAL / "lidc_idri_0001" / f"{LIDC}.mhd"), ct.read_scan(REAL / "lidc_idri_0001" / "dicom")
+    mask, votes = lung_mask(whole), labels_of(f"lidc_idri_0001/{LIDC}_nodule_votes.nii.gz")
+    assert mask[votes >= 2].all() and mask[votes >= 1].mean() > 0.999
+    assert 3.5 < mask.sum() * np.prod(whole.spacing) / 1e6 < 4 and not mask[:, :100].any() and not mask[:3].any()
+    first = round(whole.to_voxel([slab.origin])[0, 0])
+    assert dice(lung_mask(slab), mask[first : first + 9]) > 0.97
+
+
+@real
+@pytest.mark.parametrize("kind", ["", "-transformed"])
+def test_dice_with_labels_of_others(kind):
+    labels = labels_of(f"cip_ct64/lm-64{kind}.nrrd") > 0
+    assert dice(lung_mask(ct.read_scan(REAL / "cip_ct64" / f"ct-64{kind}.nrrd")), labels) > 0.95
+
+
+@real
+@pytest.mark.parametrize(
+    ("path", "low", "high"),
+    [
+        ("elastix/3DCT_lung_baseline_small.mha", 3.0, 3.6),  # one lung, cut at the mediastinum
+        ("totalsegmentator/thorax_ct_cropped.nii.gz", 1.6, 2.0),  # cut on every side
+        ("totalsegmentator/abdomen_example_ct_sm.nii.gz", 0.08, 0.15),  # the bases of the lungs, and bowel
+        ("lung_pet_ct_dx_A0002/dicom", 0.35, 0.5),  # three slices of 8 mm
+    ],
+)
+def test_litres_in_crops(path, low, high):
+    scan = ct.read_scan(REAL / path)
+    assert low < lung_mask(scan).sum() * np.prod(scan.spacing) / 1e6 < high
+
+
+@real
+def test_bowel_alone_is_no_lung():
+    scan = ct.read_scan(REAL / "totalsegmentator" / "abdomen_example_ct_sm.nii.gz")
+    assert not lung_mask(scan_of(scan.hu[:15], scan.spacing, scan.direction)).any()
