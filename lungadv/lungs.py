@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK_MM', 'DARK', 'GAS', 'IN_SLICE', 'AIRWAY_LEVELS', 'AIRWAY_ISLAND', 'AIRWAY_LARGEST', 'LUNG_SECTION', 'LUNG_CORE',
-           'CORE_MM', 'CLOSING_MM', 'WALL_MM', 'LARGEST_HOLE', 'NODULE_HOLLOW', 'lung_mask']
+           'CORE_MM', 'CLOSING_MM', 'WALL_MM', 'LARGEST_HOLE', 'NODULE_HOLLOW', 'MARGIN_MM', 'lung_mask']
 
 # %% ../nbs/03b_lungs.ipynb #a3c10e03
 from itertools import permutations
@@ -175,6 +175,7 @@ def _side_by_side(first, second, pixel):
 CLOSING_MM, WALL_MM = 10, 20  # radii of the discs
 LARGEST_HOLE = 1000  # mm2 in a slice
 NODULE_HOLLOW = 50  # mm2 in a slice: a larger hollow in the wall gets a margin
+MARGIN_MM = 4  # so deep a disc of WALL_MM enters a mouth of 25 mm
 
 
 def _closed(sides, pixel):
@@ -187,7 +188,7 @@ def _closed(sides, pixel):
     wall = np.bincount(hollows.ravel(), between.ravel()) <= 0.5 * np.bincount(hollows.ravel())
     wall[0] = False
     wide_open = wall & (np.bincount(hollows.ravel()) * pixel[1] * pixel[2] > NODULE_HOLLOW)
-    hollow = ndimage.binary_dilation(wide_open[hollows], IN_SLICE)
+    hollow = ndimage.binary_dilation(wide_open[hollows], IN_SLICE, iterations=max(1, round(MARGIN_MM / pixel[1])))
     closed = closed | wall[hollows] | hollow
     holes, _ = ndimage.label(np.stack([ndimage.binary_fill_holes(plane) for plane in closed]) & ~closed, IN_SLICE)
     small = np.bincount(holes.ravel()) * pixel[1] * pixel[2] <= LARGEST_HOLE

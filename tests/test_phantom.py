@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, spatial
 
-from lungadv import ct, phantom
+from lungadv import phantom
 from lungadv.lungs import lung_mask
 
 TINY = {"shape": (64, 88, 100), "spacing": (2.5, 2.5, 2.5)}
