@@ -217,40 +217,39 @@ def capsules(grid, start, end, r_start, r_end, out=None):
     b = start[owner] + t1[:, None] * (end - start)[owner]
     ra = r_start[owner] + t0 * (r_end - r_start)[owner]
     rb = r_start[owner] + t1 * (r_end - r_start)[owner]
-    reach = (np.abs(b - a) / 2 + np.maximum(ra, rb)[:, None] + h) / grid.step.astype(np.float32)
-    half = np.ceil(reach.max(1)).astype(int)
-    for size in np.unique(half):
-        members = np.flatnonzero(half == size)
-        batch = max(1, 400_000 // (2 * size + 1) ** 3)
+    reach = np.maximum(np.maximum(ra, rb), h / 2) + 0.51 * h  # mm from the axis to where nothing is covered, and a little for rounding
+    half = np.floor((np.abs(b - a) / 2 + reach[:, None]) / grid.step + 0.5).astype(int)  # of a box centred on a voxel
+    kind = half @ (1, 1_000, 1_000_000)
+    for one in np.unique(kind):
+        members = np.flatnonzero(kind == one)
+        size = half[members[0]]
+        batch = max(1, 100_000 // (2 * size + 1).prod())
         for i in range(0, len(members), batch):
-            _capsule_batch(grid, out, size, *(v[members[i : i + batch]] for v in (a, b, ra, rb)))
+            _capsule_batch(grid, out, size, *(v[members[i : i + batch]] for v in (a, b, ra, rb, reach)))
     return out
 
 
-def _capsule_batch(grid, out, half, a, b, ra, rb):
-    """Draw N capsules that all fit boxes of 2 half + 1 voxels: the maximum of their coverages."""
+def _capsule_batch(grid, out, half, a, b, ra, rb, reach):
+    """Draw N capsules that all fit boxes of 2 half + 1 voxels (z, y, x): the maximum of their coverages."""
     h = np.float32(grid.voxel)
     centre = np.rint(grid.index((a + b) / 2)).astype(int)
-    offsets = np.arange(-half, half + 1)
-    index = [centre[:, k, None] + offsets for k in range(3)]
-    shape = [(-1, 2 * half + 1, 1, 1), (-1, 1, 2 * half + 1, 1), (-1, 1, 1, 2 * half + 1)]
+    index = [centre[:, k, None] + np.arange(-half[k], half[k] + 1) for k in range(3)]
+    shape = [(-1, *np.where(np.arange(3) == k, 2 * half + 1, 1)) for k in range(3)]
     pos = [((grid.start[k] + grid.step[k] * index[k]).astype(np.float32) - a[:, k, None]).reshape(shape[k]) for k in range(3)]
     axis = b - a
     square = np.maximum((axis**2).sum(1), 1e-6)
     along = sum(pos[k] * (axis[:, k] / square)[:, None, None, None] for k in range(3))
     np.clip(along, 0, 1, out=along)
     gap = sum((pos[k] - along * axis[:, k, None, None, None]) ** 2 for k in range(3))
-    np.sqrt(gap, out=gap)
-    radius = ra[:, None, None, None] + along * (rb - ra)[:, None, None, None]
+    near = np.flatnonzero(gap < (reach**2)[:, None, None, None])
+    owner, *place = np.unravel_index(near, gap.shape)
+    along, gap = along.reshape(-1)[near], np.sqrt(gap.reshape(-1)[near])
+    radius = ra[owner] + along * (rb - ra)[owner]
     drawn = np.sqrt(np.maximum(radius**2 - h**2 / 12, h**2 / 4))  # the soft edge adds h^2 / 12; no tube is drawn thinner than a voxel
     share = np.clip((drawn - gap) / h + np.float32(0.5), 0, 1) * np.minimum(1, 3 * (radius / h) ** 2)
-    for i, n, s in zip(index, grid.shape, shape, strict=True):
-        if (i < 0).any() or (i >= n).any():
-            share *= ((i >= 0) & (i < n)).reshape(s)
-    kept = np.flatnonzero(share)
-    owner, *place = np.unravel_index(kept, share.shape)
-    z, y, x = (i[owner, k] for i, k in zip(index, place, strict=True))
-    np.maximum.at(out.reshape(-1), (z * grid.shape[1] + y) * grid.shape[2] + x, share.reshape(-1)[kept])
+    z, y, x = place = [i[owner, k] for i, k in zip(index, place, strict=True)]
+    inside = np.logical_and.reduce([(i >= 0) & (i < n) for i, n in zip(place, grid.shape, strict=True)])
+    np.maximum.at(out.reshape(-1), ((z * grid.shape[1] + y) * grid.shape[2] + x)[inside], share[inside])
 
 # %% ../nbs/04_phantom.ipynb #3d20533e
 @dataclass
