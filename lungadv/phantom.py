@@ -129,14 +129,18 @@ class Grid:
 
     def fine(self, coarse, where=np.s_[:, :, :]):
         """A coarse field at the voxels, or at those of the slices `where`: float32 (z, y, x)."""
+        return next(self.slabs([coarse], where, self.shape[0]))[1][0]
+
+    def slabs(self, fields, where=np.s_[:, :, :], depth=8):
+        """Coarse fields at `depth` slices of `where` at a time, which stay in the processor's cache: yields (slices, [field, ...])."""
         rows = [upsampler[part] for upsampler, part in zip(self.upsamplers, where, strict=True)]
         used = tuple(slice(part.indices.min(), part.indices.max() + 1) for part in rows)  # the nodes around these voxels
-        field = np.asarray(coarse[used], np.float32)
-        for axis in (2, 1, 0):
-            field = np.moveaxis(field, axis, 0)
-            flat = rows[axis][:, used[axis]] @ np.ascontiguousarray(field).reshape(field.shape[0], -1)
-            field = np.moveaxis(flat.reshape(-1, *field.shape[1:]), 0, axis)
-        return field
+        z, y, x = (part[:, nodes] for part, nodes in zip(rows, used, strict=True))
+        planes = [_along(1, y, _along(2, x, np.asarray(field[used], np.float32))) for field in fields]
+        first = where[0].indices(self.shape[0])[0]
+        for k in range(0, z.shape[0], depth):
+            part = z[k : k + depth]
+            yield (slice(first + k, first + k + part.shape[0]), *where[1:]), [_along(0, part, plane) for plane in planes]
 
     def at(self, coarse, points):
         """A coarse field at points (N, 3), mm z y x."""
@@ -169,6 +173,13 @@ def _catmull_rom(start, step, n, low, m):
     columns = np.clip(base[:, None] + np.arange(-1, 3), 0, m - 1)
     rows = np.repeat(np.arange(n), 4)
     return sparse.csr_array((weights.ravel().astype(np.float32), (rows, columns.ravel())), shape=(n, m))
+
+
+def _along(axis, rows, field):
+    """A sparse matrix times one axis of a field."""
+    field = np.moveaxis(field, axis, 0)
+    flat = rows @ field.reshape(len(field), -1)
+    return np.ascontiguousarray(np.moveaxis(flat.reshape(-1, *field.shape[1:]), 0, axis))
 
 
 def distance(implicit):
@@ -620,10 +631,8 @@ def soft_tissue(grid, person):
     def lay(plane, share, value):
         plane += share * (value - plane)
 
-    for first in range(0, len(hu), 16):  # some slices at a time: in the processor's cache
-        where = np.s_[first : first + 16, :, :]
+    for where, (skin, muscle, cage) in grid.slabs((person.skin, person.muscle, person.cage)):
         part, grain = hu[where], texture[where]
-        skin, muscle, cage = (grid.fine(field, where) for field in (person.skin, person.muscle, person.cage))
         lay(part, cover(skin, h), 0)
         lay(part, cover(skin + 2, h), -103 + 8 * grain)
         sheets = (cage + 3 * grain) / 15  # muscles lie in layers around the ribs, with fat between them
@@ -631,22 +640,21 @@ def soft_tissue(grid, person):
         lay(part, cover(muscle, h) * (1 - 0.8 * gap), 53)
         lay(part, cover(cage + 1, h), -95 + 6 * grain)
 
-    def organ(surface, value, grain, thinned=lambda where, surface: 1):
+    def organ(surface, value, grain, thinned=lambda *_: 1, *fields):
         """Paint what lies inside a coarse distance; `thinned` gives the share of a place that it covers."""
         found = grid.around(surface, 2 * COARSE)
         if found:
-            where = found[0]
-            inside = grid.fine(surface, where)
-            lay(hu[where], cover(inside, h) * thinned(where, inside), value + grain * texture[where])
+            for where, (inside, *others) in grid.slabs([surface, *fields], found[0]):
+                lay(hu[where], cover(inside, h) * thinned(texture[where], inside, *others), value + grain * texture[where])
 
-    def furrow(where, surface):
+    def furrow(_, surface, groove):
         """Fat between atria and ventricles."""
-        return 1 - 0.8 * np.clip(1 - np.abs(grid.fine(person.groove, where)) / 3, 0, 1) * np.clip((surface + 14) / 4, 0, 1)
+        return 1 - 0.8 * np.clip(1 - np.abs(groove) / 3, 0, 1) * np.clip((surface + 14) / 4, 0, 1)
 
-    organ(person.breast, 25, 0, lambda where, _: np.clip(0.6 + 0.5 * texture[where], 0, 1))
+    organ(person.breast, 25, 0, lambda grain, _: np.clip(0.6 + 0.5 * grain, 0, 1))
     organ(liver, 58, 3)
     organ(spleen, 46, 5)
-    organ(person.heart + 3.5, 43, 3, furrow)
+    organ(person.heart + 3.5, 43, 3, furrow, person.groove)
     _stomach(hu, grid, person)
     paint(hu, tubes(grid, person.great), 41)
     return hu, texture
@@ -664,11 +672,11 @@ def _stomach(hu, grid, person):
     part += cover(surface + 3.5, h) * (np.where(y < level, -960, 15) - part)
 
 
-def tubes(grid, lines, widen=1.0):
-    """Coverage of polylines (points, radii), their radii times `widen`."""
+def tubes(grid, lines, widen=1.0, out=None):
+    """Coverage of polylines (points, radii), their radii times `widen`; with `out`, the maximum of both."""
     start, end = (np.concatenate([p[k] for p, _ in lines]) for k in (slice(None, -1), slice(1, None)))
     r0, r1 = (np.concatenate([r[k] for _, r in lines]) * widen for k in (slice(None, -1), slice(1, None)))
-    return capsules(grid, start, end, r0, r1)
+    return capsules(grid, start, end, r0, r1, out)
 
 
 LOBULES = ((0.7, 40.0), (2.0, 11.0))  # mm: how fine; HU: standard deviation, of the lung's texture below the coarse grid
@@ -693,19 +701,19 @@ def parenchyma(hu, grid, person, texture, rng):
     """Paint the lungs; returns their labels uint8 (z, y, x): 3 left, 4 right, as in LUNA16."""
     surfaces = (person.cage, -person.medial, -person.dome)
     where, (z, y, x) = grid.around(np.maximum.reduce(surfaces), 2 * COARSE)
-    part, inside, labels = hu[where], np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.uint8)
+    inside, labels = np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.uint8)
     back = np.clip((y - person.middle + person.half[1]) / (2 * person.half[1]), 0, 1)[0]
     level = -895 + rng.normal(0, 12)  # -890 in front to -820 behind with the finest vessels, which are drawn apart
     severity = rng.uniform(20, 70) * (rng.random() < 0.35)  # of emphysema: pockets of almost pure air
-    pockets = severity * np.clip(grid.fine(coarse_noise(grid, rng, 6), where) - 1.2, 0, 1)
-    fine = lobules(part.shape, grid.step, rng)
-    fields = [grid.fine(surface, where) for surface in surfaces]
-    layers = zip(part, inside[where], z.ravel() / person.height, texture[where], pockets, *fields, strict=True)
-    for k, (plane, share, high, grain, pocket, *surface) in enumerate(layers):
-        share[:] = cover(np.maximum.reduce(surface), grid.voxel)
-        air = level + 65 * back - 20 * high + 18 * grain + fine[k % len(fine)] - pocket
-        plane += share * (np.maximum(air, -990) - plane)
-    labels[where] = np.where(inside[where] < 0.5, 0, np.where(person.pose.body(y, x)[1] > MIDLINE, 3, 4))
+    bubbles = coarse_noise(grid, rng, 6)
+    fine = lobules([s.stop - s.start for s in where], grid.step, rng)
+    side = np.where(person.pose.body(y, x)[1] > MIDLINE, 3, 4).astype(np.uint8)
+    for here, (bubble, *surface) in grid.slabs((bubbles, *surfaces), where):
+        k = np.arange(here[0].start, here[0].stop) - where[0].start
+        part, share = hu[here], cover(np.maximum.reduce(surface), grid.voxel)
+        air = level + 65 * back - 20 * (z[k] / person.height) + 18 * texture[here] + fine[k % len(fine)]
+        part += share * (np.maximum(air - severity * np.clip(bubble - 1.2, 0, 1), -990) - part)
+        inside[here], labels[here] = share, (share >= 0.5) * side
     _fissures(hu, grid, person, inside)
     return labels
 
@@ -767,13 +775,13 @@ def grow(root, points, twig, fraction=0.4, shortest=1.5):
 
 def lung_points(grid, person, rng, count, side, depth=1.0):
     """Random points (count, 3) mm in one lung (side -1 right, 1 left), at least `depth` mm from its surface."""
-    kept = []
+    kept = np.empty((0, 3))
     for _ in range(50):
         points = grid.size * (rng.random((8 * count, 3)) - (0, 0.5, 0.5))
-        here = np.sign(person.pose.body(points[:, 1], points[:, 2])[1] - MIDLINE) == side
-        kept.extend(points[here & (person.outside(grid, points) < -depth)])
+        points = points[np.sign(person.pose.body(points[:, 1], points[:, 2])[1] - MIDLINE) == side]
+        kept = np.concatenate([kept, points[person.outside(grid, points) < -depth]])
         if len(kept) >= count:
-            return np.array(kept[:count])
+            return kept[:count]
     raise ValueError("shape and spacing leave no room for a lung: use a larger field of view")
 
 
@@ -796,8 +804,8 @@ def draw_vessels(hu, grid, person, trees):
     start, end, radius = (np.concatenate([getattr(tree, key) for tree in trees]) for key in ("start", "end", "radius"))
     paint(hu, capsules(grid, start, end, radius, radius * 0.93), 40)
     bronchi = [line for tree, (main, _) in zip(trees[::2], person.airway[1:], strict=True) for line in _bronchi(tree, main[-1])]
-    walls = np.maximum(tubes(grid, bronchi, 1 / (1 - 2 * 0.17)), tubes(grid, person.airway, 1 / (1 - 0.17)))
-    paint(hu, walls, 20)
+    walls = tubes(grid, bronchi, 1 / (1 - 2 * 0.17))
+    paint(hu, tubes(grid, person.airway, 1 / (1 - 0.17), walls), 20)
     paint(hu, tubes(grid, bronchi + person.airway), -970)
 
 
