@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['TYPES', 'MIMICS', 'VOTES', 'NEEDED', 'RECIPE', 'UID_ROOT', 'MOST_NODULES', 'FIELD', 'MOST_MIMICS', 'COARSE',
-           'MIDLINE', 'TABLE_CURVE', 'LOBULES', 'ATTACHMENTS', 'GAP', 'VISIBLE', 'check_recipe', 'stream', 'Grid',
-           'distance', 'coarse_noise', 'smooth_min', 'cover', 'paint', 'capsules', 'Pose', 'Person', 'Fissure', 'chest',
-           'rib_lines', 'bones', 'table', 'soft_tissue', 'tubes', 'lobules', 'parenchyma', 'Tree', 'grow',
-           'lung_points', 'vessels', 'draw_vessels', 'draw_diameter', 'Lobes', 'draw_lobes', 'nodule_cover', 'Placer',
-           'nodule_values', 'draw_nodule', 'draw_mimic', 'Phantom', 'anatomy', 'simulate']
+           'MIDLINE', 'TABLE_CURVE', 'LOBULES', 'STEEPEST', 'SEGMENTS', 'HILUM', 'TAIL', 'ATTACHMENTS', 'DEPTH',
+           'FLATNESS', 'BESIDE_RIB', 'GAP', 'VISIBLE', 'THICK', 'BULGE', 'PLUGGED', 'WIDENED', 'check_recipe', 'stream',
+           'Grid', 'distance', 'coarse_noise', 'smooth_min', 'cover', 'paint', 'capsules', 'Pose', 'Person', 'Fissure',
+           'chest', 'rib_lines', 'bones', 'table', 'soft_tissue', 'tubes', 'lobules', 'parenchyma', 'Tree', 'grow',
+           'lung_points', 'vessels', 'draw_vessels', 'airways', 'draw_diameter', 'Lobes', 'draw_lobes', 'nodule_cover',
+           'Placer', 'nodule_values', 'draw_nodule', 'draw_mimic', 'Phantom', 'anatomy', 'simulate']
 
 # %% ../nbs/04_phantom.ipynb #d2969024
 import json
@@ -25,8 +26,8 @@ from . import ct, scanner
 # %% ../nbs/04_phantom.ipynb #18618e7f
 TYPES = ("solid", "fully_calcified", "part_solid", "ground_glass")
 MIMICS = {  # and how often
-    "bifurcation": 0.27, "end-on vessel": 0.27, "scar": 0.16, "fissure thickening": 0.08, "mucus plug": 0.16, "consolidation": 0.03,
-    "pleural plaque": 0.02, "osteophyte": 0.01,
+    "bifurcation": 0.28, "end-on vessel": 0.28, "scar": 0.165, "fissure thickening": 0.08, "mucus plug": 0.16, "consolidation": 0.02,
+    "pleural plaque": 0.01, "osteophyte": 0.005,
 }  # fmt: skip
 VOTES = {"nodules": (3, 4, 4, 4), "small_nodules": (1, 2, 3, 4), "disputed": (1, 2)}  # how many of four readers call it a nodule
 NEEDED = 3  # of four, to be part of the reference standard, as in LUNA16
@@ -212,9 +213,9 @@ def paint(hu, share, value):
             hu[k] += share[k] * (value - hu[k])
 
 
-def capsules(grid, start, end, r_start, r_end, out=None):
+def capsules(grid, start, end, r_start, r_end):
     """Coverage (z, y, x) of tapered tubes from `start` to `end` (N, 3) mm with radii (N,) mm."""
-    out = np.zeros(grid.shape, np.float32) if out is None else out
+    out = np.zeros(grid.shape, np.float32)
     start, end, r_start, r_end = (np.asarray(a, np.float32) for a in (start, end, r_start, r_end))
     if not len(start):
         return out
@@ -285,7 +286,7 @@ class Pose:
 class Person:
     """Distances (mm) on the coarse grid, and the lines that are drawn as tubes (mm, z y x).
 
-    `half`, `middle`, `spine` and the fissures are in the body's frame, the rest in the field of view's.
+    `half`, `middle`, `spine`, the fissures and the ribs are in the body's frame, the rest in the field of view's.
     """
 
     half: tuple  # half axes of the inner chest wall, x and y
@@ -308,6 +309,7 @@ class Person:
     airway: list  # trachea and main bronchi
     hilum: np.ndarray  # (2, 3): right, left
     fissures: list  # of Fissure
+    ribs: tuple = ()  # `rib_lines`: bone and cartilage
 
     def outside(self, grid, points):
         """Signed distance (mm) of points (N, 3) from the lungs: negative inside."""
@@ -386,7 +388,7 @@ def chest(grid, rng):
     for root in hilum:
         medial = smooth_min(medial, np.sqrt(((z - root[0]) / 1.5) ** 2 + (y - root[1]) ** 2 + (x - root[2]) ** 2) - 10 * s[2], 10.0)
     medial = np.minimum(medial + 1.2 * coarse_noise(grid, rng, 12), np.abs(x - MIDLINE) - 4)  # the lungs never touch
-    dome = _diaphragm(grid, rng, axes, half)
+    dome = smooth_min(_diaphragm(grid, rng, axes, half), _seat(heart, z), 12.0)
     away = (z - 0.03 * height) / 1.1, (y - middle + 0.1 * b) / 1.3, x - 0.5 * a
     stomach = np.maximum(np.sqrt(sum(d**2 for d in away)) - 34 * s[0] * rng.uniform(0.8, 1.1), dome + 5)
     texture = coarse_noise(grid, rng, 9) * 0.8 + coarse_noise(grid, rng, 3) * 0.6
@@ -394,10 +396,12 @@ def chest(grid, rng):
     left, right = Fissure(1, 0.5 * height, 1.15, middle, waves[0]), Fissure(-1, 0.48 * height, 1.1, middle, waves[1])
     fissures = [left, right, Fissure(-1, 0.56 * height, 0.12, middle, waves[2], right)]
     great, airway = ([(pose.turn(points), radii) for points, radii in lines] for lines in (great, airway))
-    return Person(
+    person = Person(
         half, height, middle, pose, spine, back, skin, muscle, gland, cage, medial, dome, heart, groove, stomach, texture,
         great, airway, pose.turn(hilum), fissures,
     )  # fmt: skip
+    person.ribs = rib_lines(person, rng)
+    return person
 
 
 def _trunk(grid, rng, axes, wide, deep, waist, fat, breast):
@@ -411,8 +415,10 @@ def _trunk(grid, rng, axes, wide, deep, waist, fat, breast):
     bumps = bumps * breast * np.clip(-y / (0.5 * deep), 0, 1)
     layer = fat * (1 + 0.25 * np.cos(2 * around) - 0.3 * np.sin(around)) + 1.5 * coarse_noise(grid, rng, 20)
     muscle = trunk + np.maximum(layer, 2.5)
-    gland = np.maximum(np.maximum(trunk - bumps + 5, 9 - bumps) + 2.5 * coarse_noise(grid, rng, 6), 2 - muscle)
-    return trunk - bumps, muscle, gland
+    skin, thick = trunk - bumps, 9 - bumps
+    gland = np.maximum(skin + 5, thick) + 2.5 * coarse_noise(grid, rng, 6)
+    gland = np.maximum.reduce([gland, skin + 2, thick - 6, 2 - muscle])  # under the skin, before the muscle, only in a breast
+    return skin, muscle, gland if breast > 5 else np.full_like(gland, 60)
 
 
 def _cage(grid, rng, axes, half):
@@ -459,6 +465,12 @@ def _diaphragm(grid, rng, axes, half):
     profile = 1 - ((np.abs(x) - 0.46 * a) / (0.62 * a)) ** 2 - ((y + 0.12 * b) / (0.95 * b)) ** 2
     floor = np.maximum(0.055 * height, height * 0.04 + lift[np.where(x < 0, 0, 1)] * 1.1 * profile)
     return (z - floor) * 0.8 + 1.5 * coarse_noise(grid, rng, 14)
+
+
+def _seat(heart, z):
+    """Distance (mm) of what lies below the heart: the diaphragm rises to its underside."""
+    middle = z[np.argmin(heart, 0), 0, 0]
+    return np.maximum(heart.min(0) + 5, z - middle)
 
 
 def _great_vessels(height, b, middle, s, rng):
@@ -565,7 +577,7 @@ def bones(hu, grid, person, rng):
         lines = person.pose.turn(lines)
         paint(hu, capsules(grid, lines[:, 0], lines[:, 1], *np.broadcast_to(radius, (2, len(lines)))), value)
 
-    bone, cartilage = rib_lines(person, rng)
+    bone, cartilage = person.ribs
     up = np.array([2.0, 0, 0])
     front = person.middle - person.half[1] - 6
     x = np.arange(-15, 16, 3)[:, None, None]
@@ -597,7 +609,7 @@ def _spine(hu, grid, person, rng):
     arch = np.maximum(np.hypot((x - x0) / 1.15, y - y0 - 20) - 15, -canal)
     process = np.maximum(np.abs(x - x0) - 3.5, np.abs(y - y0 - 36) - 10)
     transverse = np.maximum(np.abs(y - y0 - 22) - 4, np.abs(x - x0) - 30)
-    backward = np.minimum(np.minimum(arch, process), transverse) + 0 * z
+    backward = np.maximum(np.minimum(np.minimum(arch, process), transverse), grid.fine(person.skin, where) + 5)  # no bone in the skin
     lamina = np.clip(0.5 - backward / h, 0, 1) * (0.35 + 0.65 * (1 - disc))
     part += lamina * (330 - part)
     part += np.clip(0.5 - body / h, 0, 1) * ((1 - disc) * 480 + disc * 90 - part)
@@ -672,20 +684,20 @@ def _stomach(hu, grid, person):
     part += cover(surface + 3.5, h) * (np.where(y < level, -960, 15) - part)
 
 
-def tubes(grid, lines, widen=1.0, out=None):
-    """Coverage of polylines (points, radii), their radii times `widen`; with `out`, the maximum of both."""
+def tubes(grid, lines):
+    """Coverage of polylines (points, radii)."""
     start, end = (np.concatenate([p[k] for p, _ in lines]) for k in (slice(None, -1), slice(1, None)))
-    r0, r1 = (np.concatenate([r[k] for _, r in lines]) * widen for k in (slice(None, -1), slice(1, None)))
-    return capsules(grid, start, end, r0, r1, out)
+    r0, r1 = (np.concatenate([r[k] for _, r in lines]) for k in (slice(None, -1), slice(1, None)))
+    return capsules(grid, start, end, r0, r1)
 
 
 LOBULES = ((0.7, 40.0), (2.0, 11.0))  # mm: how fine; HU: standard deviation, of the lung's texture below the coarse grid
 
 
 def lobules(shape, step, rng, depth=64):
-    """The lung's fine texture in HU, float32 (depth, y, x), periodic along z, in voxels of `step` mm (z, y, x) and their `shape`.
+    """Fine texture of the lung in HU, float32 (depth, y, x), in voxels of `step` mm (z, y, x) and their `shape`.
 
-    The mean of a voxel has less texture than a point.
+    It comes again after `depth` voxels along each axis. The mean of a voxel has less texture than a point.
     """
     size = tuple(min(depth, n) for n in shape)
     tile = np.zeros(size, np.float32)
@@ -705,13 +717,14 @@ def parenchyma(hu, grid, person, texture, rng):
     back = np.clip((y - person.middle + person.half[1]) / (2 * person.half[1]), 0, 1)[0]
     level = -895 + rng.normal(0, 12)  # -890 in front to -820 behind with the finest vessels, which are drawn apart
     severity = rng.uniform(20, 70) * (rng.random() < 0.35)  # of emphysema: pockets of almost pure air
-    bubbles = coarse_noise(grid, rng, 6)
-    fine = lobules([s.stop - s.start for s in where], grid.step, rng)
+    bubbles, turn = coarse_noise(grid, rng, 6), 2.5 * coarse_noise(grid, rng, 15)
+    one, other = (lobules([s.stop - s.start for s in where], grid.step, rng) for _ in range(2))
     side = np.where(person.pose.body(y, x)[1] > MIDLINE, 3, 4).astype(np.uint8)
-    for here, (bubble, *surface) in grid.slabs((bubbles, *surfaces), where):
+    for here, (bubble, cosine, sine, *surface) in grid.slabs((bubbles, np.cos(turn), np.sin(turn), *surfaces), where):
         k = np.arange(here[0].start, here[0].stop) - where[0].start
         part, share = hu[here], cover(np.maximum.reduce(surface), grid.voxel)
-        air = level + 65 * back - 20 * (z[k] / person.height) + 18 * texture[here] + fine[k % len(fine)]
+        fine = cosine * one[k % len(one)] + sine * other[k % len(other)]  # two textures that come again, mixed as they never do
+        air = level + 65 * back - 20 * (z[k] / person.height) + 18 * texture[here] + fine
         part += share * (np.maximum(air - severity * np.clip(bubble - 1.2, 0, 1), -990) - part)
         inside[here], labels[here] = share, (share >= 0.5) * side
     _fissures(hu, grid, person, inside)
@@ -744,33 +757,77 @@ class Tree:
     ends: np.ndarray
 
 
-def grow(root, points, twig, fraction=0.4, shortest=1.5):
-    """Grow a tree from `root` (3,) into `points` (N, 3), mm; `twig` is the radius of the last branches."""
-    tip = root[None].astype(float)
-    group = np.zeros(len(points), int)
+STEEPEST = np.deg2rad(60)  # between a branch and the one that it comes from
+SEGMENTS = {  # of the right lung and the left: lobe (2 upper, 1 middle, 0 lower), and z / height, y / half depth, |x| / half breadth
+    "artery": {
+        -1: ((2, 0.80, 0.05, 0.45), (2, 0.66, 0.45, 0.6), (2, 0.64, -0.45, 0.6), (1, 0.48, -0.35, 0.75), (1, 0.40, -0.65, 0.45),
+             (0, 0.50, 0.62, 0.6), (0, 0.26, -0.05, 0.8), (0, 0.20, 0.35, 0.85), (0, 0.18, 0.70, 0.5)),
+        1: ((2, 0.80, 0.10, 0.45), (2, 0.66, -0.35, 0.6), (2, 0.46, -0.6, 0.75), (2, 0.36, -0.70, 0.75),
+            (0, 0.50, 0.62, 0.6), (0, 0.26, 0.0, 0.8), (0, 0.20, 0.40, 0.85), (0, 0.18, 0.70, 0.5)),
+    },
+    "vein": {  # between the arteries
+        -1: ((2, 0.74, -0.20, 0.55), (2, 0.72, 0.30, 0.5), (1, 0.46, -0.55, 0.6),
+             (0, 0.42, 0.45, 0.6), (0, 0.24, 0.15, 0.8), (0, 0.20, 0.55, 0.65)),
+        1: ((2, 0.74, -0.15, 0.55), (2, 0.70, 0.25, 0.5), (2, 0.42, -0.6, 0.7),
+            (0, 0.42, 0.45, 0.6), (0, 0.24, 0.2, 0.8), (0, 0.20, 0.6, 0.6)),
+    },
+}  # fmt: skip
+HILUM = {"artery": (4, -2, 0), "upper vein": (-8, -10, 0), "lower vein": (-22, 5, 0)}  # mm z y x from the middle of the hilum
+
+
+def grow(root, points, segment, twig, fraction=0.38, shortest=1.5):
+    """Grow a tree from `root` (3,) into `points` (N, 3), mm, first to each `segment` (N,); `twig` is the radius of the last branches."""
+    tip, heading, group = root[None].astype(float), np.zeros((1, 3)), np.zeros(len(points), int)
     starts, ends, counts = [], [], []
-    for generation in range(40):
+    for generation in range(60):
         n = np.bincount(group, minlength=len(tip))
         centre = np.stack([np.bincount(group, points[:, k], len(tip)) for k in range(3)], 1) / n[:, None]
-        step = np.where(n == 1, 1.0, fraction if generation else 0.15)  # the first branch ends near the hilum
-        new = tip + step[:, None] * (centre - tip)
+        way = centre - tip
+        distance = np.linalg.norm(way, axis=1)
+        way /= np.maximum(distance, 1e-9)[:, None]
+        if generation > 1:  # the trunk parts at any angle
+            way = _turned(heading, way)
+        length = distance * np.where(n == 1, 1.0, (0.1, 0.3)[generation] if generation < 2 else fraction)  # the trunk ends near the hilum
+        new = tip + length[:, None] * way
         starts.append(tip)
         ends.append(new)
         counts.append(n)
-        alive = (n > 1) & (np.linalg.norm(new - tip, axis=1) > shortest)
+        alive = (n > 1) & ((length > shortest) | (generation < 2))
         if not alive.any():
             break
-        offset = points - centre[group]
-        spread = np.stack([np.bincount(group, offset[:, i] * offset[:, j], len(tip)) for i in range(3) for j in range(3)], 1)
-        main = np.linalg.eigh(spread.reshape(-1, 3, 3))[1][:, :, 2]
-        half = (offset * main[group]).sum(1) > 0
-        child = 2 * group + half
-        keep = alive[group]
+        arms, part = 2, None
+        if generation == 0:
+            arms, part = segment.max() + 1, segment
+        else:  # a plane through the branch, across the widest spread beside it
+            offset = points - centre[group]
+            offset -= (offset * way[group]).sum(1)[:, None] * way[group]
+            spread = np.stack([np.bincount(group, offset[:, i] * offset[:, j], len(tip)) for i in range(3) for j in range(3)], 1)
+            part = (offset * np.linalg.eigh(spread.reshape(-1, 3, 3))[1][:, :, 2][group]).sum(1) > 0
+        child, keep = arms * group + part, alive[group]
         points, child = points[keep], child[keep]
         used, group = np.unique(child, return_inverse=True)
-        tip = new[used // 2]
+        tip, heading = new[used // arms], way[used // arms]
     count = np.concatenate(counts)
     return Tree(np.concatenate(starts), np.concatenate(ends), twig * count ** (1 / 2.9), count)
+
+
+def _turned(heading, way):
+    """Unit vectors `way` (N, 3), brought to within STEEPEST of `heading` (N, 3)."""
+    along = (way * heading).sum(1)[:, None]
+    aside = way - along * heading
+    aside /= np.maximum(np.linalg.norm(aside, axis=1, keepdims=True), 1e-9)
+    return np.where(along < np.cos(STEEPEST), np.cos(STEEPEST) * heading + np.sin(STEEPEST) * aside, way)
+
+
+def _segments(person, points, places, side):
+    """Lobe (N,) of points (N, 3) and the nearest of `places` (see SEGMENTS) in it (N,)."""
+    y, x = person.pose.body(points[:, 1], points[:, 2])
+    oblique, *horizontal = (points[:, 0] > fissure.level(y, x) for fissure in person.fissures if fissure.side == side)
+    lobe = oblique * (1 + (horizontal[0] if horizontal else 1))
+    relative = np.stack([points[:, 0] / person.height, (y - person.middle) / person.half[1], np.abs(x) / person.half[0]], 1)
+    lobes, places = np.split(np.array(places), [1], axis=1)
+    gap = (((relative[:, None] - places) * (2.2, 1, 1)) ** 2).sum(-1)  # the chest is as high as it is wide
+    return lobe, np.where(lobe[:, None] == lobes[:, 0], gap, np.inf).argmin(1)
 
 
 def lung_points(grid, person, rng, count, side, depth=1.0):
@@ -786,13 +843,18 @@ def lung_points(grid, person, rng, count, side, depth=1.0):
 
 
 def vessels(grid, person, rng):
-    """Arteries and veins of both lungs: list of four Trees (artery, vein, artery, vein)."""
+    """Arteries and veins of both lungs: list of six Trees (artery, upper vein and lower vein of the right lung, and of the left)."""
     litres = grid.size.prod() / 13.3e6
     trees = []
     for side, root in zip((-1, 1), person.hilum, strict=True):
-        for share, shift in ((1.0, (4, -2, 0)), (0.7, (-12, -10, 0))):
-            count = int(4000 * share * litres**0.67)
-            trees.append(grow(root + shift, lung_points(grid, person, rng, count, side), rng.uniform(0.30, 0.35)))
+        for kind, ends in (("artery", 4000), ("vein", 2800)):
+            points, twig = lung_points(grid, person, rng, int(ends * litres**0.67), side), rng.uniform(0.30, 0.35)
+            lobe, segment = _segments(person, points, SEGMENTS[kind][side], side)
+            if kind == "artery":
+                trees.append(grow(root + HILUM[kind], points, segment, twig))
+            else:
+                for name, part in (("upper vein", lobe > 0), ("lower vein", lobe == 0)):
+                    trees.append(grow(root + HILUM[name], points[part], segment[part], twig))
     return trees
 
 
@@ -803,10 +865,16 @@ def draw_vessels(hu, grid, person, trees):
     """
     start, end, radius = (np.concatenate([getattr(tree, key) for tree in trees]) for key in ("start", "end", "radius"))
     paint(hu, capsules(grid, start, end, radius, radius * 0.93), 40)
-    bronchi = [line for tree, (main, _) in zip(trees[::2], person.airway[1:], strict=True) for line in _bronchi(tree, main[-1])]
-    walls = tubes(grid, bronchi, 1 / (1 - 2 * 0.17))
-    paint(hu, tubes(grid, person.airway, 1 / (1 - 0.17), walls), 20)
+    bronchi = airways(person, trees)
+    walls = [(points, radii / (1 - 2 * 0.17)) for points, radii in bronchi]
+    walls += [(points, radii / (1 - 0.17)) for points, radii in person.airway]
+    paint(hu, tubes(grid, walls), 20)
     paint(hu, tubes(grid, bronchi + person.airway), -970)
+
+
+def airways(person, trees):
+    """Lines (points (2, 3), radii (2,)), mm, of the bronchi of both lungs beyond the main ones."""
+    return [line for tree, (main, _) in zip(trees[::3], person.airway[1:], strict=True) for line in _bronchi(tree, main[-1])]
 
 
 def _bronchi(tree, root):
@@ -823,10 +891,23 @@ def _bronchi(tree, root):
     return lines
 
 # %% ../nbs/04_phantom.ipynb #0c968a70
-def draw_diameter(rng, low=6.0, high=30.0):
-    """A diameter in mm from 3 + exp(N(1.33, 0.83)) cut to [low, high]."""
-    a, b = ndtr((np.log([max(low - 3, 1e-3), high - 3]) - 1.33) / 0.83)
-    return float(3 + np.exp(1.33 + 0.83 * ndtri(rng.uniform(a, b))))
+TAIL = 14.0  # mm: larger nodules thin out like d^-2
+
+
+def draw_diameter(rng, low=6.0, high=32.0):
+    """A diameter in mm, cut to [low, high]: 3 + exp(N(1.33, 0.83)), and beyond TAIL Pareto's law with exponent 2."""
+    bend = _below(TAIL)
+
+    def share(d):
+        return _below(d) if d < TAIL else 1 - (1 - bend) * (TAIL / d) ** 2
+
+    u = rng.uniform(share(low), share(high))
+    return float(3 + np.exp(1.33 + 0.83 * ndtri(u)) if u < bend else TAIL * np.sqrt((1 - bend) / (1 - u)))
+
+
+def _below(d):
+    """Share of nodules under d mm by the lognormal law."""
+    return ndtr((np.log(max(d - 3, 1e-3)) - 1.33) / 0.83)
 
 
 _SPHERE = np.arange(400) + 0.5  # 400 directions spread evenly (Fibonacci)
@@ -854,6 +935,15 @@ class Lobes:
             field += weight * np.exp(power * (np.einsum("...k,k", directions, axis) - 1))
         return self.scale * np.maximum(1 + field, 0.35) / np.linalg.norm(np.einsum("...k,kj", directions, self.stretch), axis=-1)
 
+    def fit(self):
+        """Scale to the volume of the unit sphere."""
+        self.scale *= float(np.mean(self.radius(_SPHERE.astype(np.float32)) ** 3) ** (-1 / 3))
+
+    def flatten(self, normal, flatness):
+        """Make the half axis along a unit `normal` (3,) smaller by the factor `flatness`; the volume stays."""
+        self.stretch = (self.stretch + np.outer(normal, normal @ self.stretch) * (1 / flatness - 1)).astype(np.float32)
+        self.fit()
+
 
 def draw_lobes(rng, irregular, spicules, shift):
     """Lobulation by broad bumps and dents, spicules by narrow ones; the shifted family has fewer, stronger, sharper lobes."""
@@ -869,7 +959,7 @@ def draw_lobes(rng, irregular, spicules, shift):
         np.concatenate([weights, rng.uniform(0.4, 0.9, spicules)]).astype(np.float32),
         powers.astype(np.float32),
     )
-    lobes.scale = float(np.mean(lobes.radius(_SPHERE.astype(np.float32)) ** 3) ** (-1 / 3))
+    lobes.fit()
     return lobes
 
 
@@ -884,6 +974,9 @@ def nodule_cover(grid, centre, radius, lobes, width):
 
 # %% ../nbs/04_phantom.ipynb #180aefd9
 ATTACHMENTS = {"isolated": 0.28, "juxta-vascular": 0.28, "juxta-pleural": 0.36, "perifissural": 0.08}  # and how often
+DEPTH = (0.15, 0.5)  # of the centre of a juxta-pleural nodule under the pleura, as a share of its radius: broad-based
+FLATNESS = (0.45, 0.9)  # of a juxta-pleural nodule: half axis across the pleura to those along it
+BESIDE_RIB = 0.5  # share of the juxta-pleural ones that lie next to a rib
 GAP = 4.0  # mm kept free between two placed objects
 VISIBLE = 0.7  # mm: radius of vessels that count as vessels
 
@@ -900,6 +993,8 @@ class Placer:
         self.axes_radius = np.tile(self.radius[seen], len(share))
         self.twigs = np.flatnonzero(seen & (self.radius < 2.2))
         self.twig_ends = spatial.cKDTree(self.end[self.twigs])
+        self.ribs = person.pose.turn(np.concatenate(person.ribs).mean(1))
+        self.bronchi = airways(person, trees)
         self.taken = np.zeros((0, 4))
 
     def place(self, attachments, radius, parameter, rng, tries=200):
@@ -942,7 +1037,9 @@ class Placer:
     def _propose(self, attachment, radius, rng):
         centre = self.draw(rng)
         if attachment == "juxta-pleural":
-            return self.on_wall(centre, -rng.uniform(0.2, 0.8) * radius)  # from broad-based to hanging by a thread
+            if rng.random() < BESIDE_RIB:
+                centre = self.ribs[np.argmin(((self.ribs - centre) ** 2).sum(1))]
+            return self.on_wall(centre, -rng.uniform(*DEPTH) * radius)
         if attachment == "juxta-vascular":
             k = self.twigs[self.twig_ends.query(centre)[1]]
             aside = rng.standard_normal(3)
@@ -1004,21 +1101,22 @@ def draw_nodule(hu, labels, label, grid, person, placer, kind, diameter, rng, sh
     lobes = draw_lobes(rng, 0.4 if disputed else rng.uniform(0.05, 0.28), spicules, shift)
     fuzzy = disputed or kind in ("ground_glass", "part_solid") or rng.random() < 0.11
     width = max(grid.voxel, rng.uniform(2.0, 4.0) if fuzzy else 0)
+    flatness = rng.uniform(*FLATNESS)
     attachment, centre = placer.place(order, radius, parameter, rng)
+    if attachment == "juxta-pleural":
+        lobes.flatten(placer.normal(centre), flatness)
     body, core = (rng.uniform(-790, -650), None) if disputed else nodule_values(kind, diameter, rng)
-    grown = radius
-    for _ in range(3):  # a nodule on the pleura is cut by the wall: grow it until what is left has the diameter
-        where, share, surface = nodule_cover(grid, centre, grown, lobes, width)
-        lung = _lung_share(grid, person, where)
+    drawn = radius
+    where, share, surface, lung = _in_lung(grid, person, centre, drawn, lobes, width)
+    for _ in range(3 * (attachment == "juxta-pleural")):  # the wall cuts it: grow it until what is left has the diameter
         left = np.cbrt(max((share * lung).sum(), 1) * grid.step.prod() * 6 / np.pi) / 2
-        if attachment != "juxta-pleural" or left > 0.98 * radius:
-            break
-        grown *= min(radius / left, 1.3)
+        drawn *= min(radius / left, 1.3)
+        where, share, surface, lung = _in_lung(grid, person, centre, drawn, lobes, width)
     share = share * lung
     part = hu[where]
     part += share * np.maximum(body + _grain(grid, share.shape, rng) * (40 if body < -300 else 12) - part, 0)
     if core is not None:
-        inner = cover(surface + grown * rng.uniform(0.35, 0.6), grid.voxel) * lung
+        inner = cover(surface + drawn * rng.uniform(0.35, 0.6), grid.voxel) * lung
         part += inner * np.maximum(core - part, 0)
     mask = share > min(0.5, 0.99 * share.max())  # at least one voxel of a small nodule
     labels[where][mask] = label
@@ -1026,11 +1124,13 @@ def draw_nodule(hu, labels, label, grid, person, placer, kind, diameter, rng, sh
     return str(attachment), voxels.mean(0)
 
 
-def _lung_share(grid, person, where):
-    """Coverage of the lungs in a box."""
+def _in_lung(grid, person, centre, radius, lobes, width):
+    """`nodule_cover`, and the coverage of the lungs in its box."""
+    where, share, surface = nodule_cover(grid, centre, radius, lobes, width)
     axes = [grid.start[k] + grid.step[k] * np.arange(s.start, s.stop) for k, s in enumerate(where)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    return cover(person.outside(grid, points).reshape([len(a) for a in axes]).astype(np.float32), grid.voxel)
+    lung = cover(person.outside(grid, points).reshape(share.shape).astype(np.float32), grid.voxel)
+    return where, share, surface, lung
 
 
 def _grain(grid, shape, rng):
@@ -1040,6 +1140,11 @@ def _grain(grid, shape, rng):
     return grain / max(grain.std(), 1e-6)
 
 # %% ../nbs/04_phantom.ipynb #0016ebd7
+THICK = (1.4, 3.2)  # mm: radius of the vessels that pass for a nodule where they fork or run through the slices
+BULGE = (1.2, 1.5)  # how much wider they are there
+PLUGGED, WIDENED = (0.8, 1.8), (1.6, 2.4)  # mm: lumen (radius) of the airways that mucus fills; how much it widens them
+
+
 def draw_mimic(hu, grid, person, placer, kind, rng):
     """Place and paint one mimic; returns its centre (mm, z y x) and the diameter (mm) of the sphere of its volume."""
     value = rng.uniform(-20, 70)
@@ -1058,13 +1163,13 @@ def draw_mimic(hu, grid, person, placer, kind, rng):
         centre = placer.place(rng.permutation(["juxta-pleural", "inside"]), half.min(), "mimics", rng)[1]
         frame, width, value = _frame(_directions(rng, 1)[0]), rng.uniform(6, 10), rng.uniform(-650, -150)
     elif kind == "pleural plaque":
-        half = np.array([rng.uniform(1.5, 2.8), rng.uniform(5, 11), rng.uniform(5, 11)])
+        half = np.array([rng.uniform(1.0, 2.0), rng.uniform(6, 13), rng.uniform(6, 13)])
         centre = placer.place(["juxta-pleural"], half[0] + 1, "mimics", rng)[1]
         frame, value = _frame(placer.normal(centre)), rng.uniform(30, 160)
     else:  # osteophyte: a spur of the vertebral body that reaches towards the right lung
-        half = np.array([rng.uniform(2.5, 4), rng.uniform(3, 5), rng.uniform(4, 7)])
+        half = np.array([rng.uniform(2, 3.5), rng.uniform(3, 5), rng.uniform(3.5, 5.5)])
         for _ in range(100):
-            spur = rng.uniform(0.25, 0.85) * person.height, person.spine[0] - rng.uniform(2, 9), person.spine[1] - rng.uniform(15, 20)
+            spur = rng.uniform(0.25, 0.85) * person.height, person.spine[0] - rng.uniform(2, 9), person.spine[1] - rng.uniform(16, 19)
             centre = person.pose.turn(spur)
             if placer.claim(centre, half.max()):
                 break
@@ -1074,38 +1179,38 @@ def draw_mimic(hu, grid, person, placer, kind, rng):
     return centre, _paint_ellipsoid(hu, grid, centre, half, frame, width, value, rng)
 
 
-def _nearest_free(placer, places, radius, rng):
-    """Which of `places` (N, 3) near a random point takes a ball of `radius` mm."""
-    for _ in range(4):
-        for k in np.argsort(((places - placer.draw(rng)) ** 2).sum(1))[:60]:
-            if placer.person.outside(placer.grid, places[k : k + 1])[0] < -radius and placer.claim(places[k], radius):
-                return k
+def _nearest_free(placer, places, radii, rng):
+    """Which of `places` (N, 3) near a random point takes a ball of its radius (N,) mm, a little enlarged."""
+    for k in np.argsort(((places - placer.draw(rng)) ** 2).sum(1)):
+        radius = BULGE[1] * radii[k]
+        if placer.person.outside(placer.grid, places[k : k + 1])[0] < -radius and placer.claim(places[k], radius):
+            return k
     raise placer.full("mimics")
 
 
 def _fork(placer, rng):
-    """A swollen fork of a vessel, its arms along the fork's own branches."""
-    radius = rng.uniform(2.6, 5.0)
-    forks = np.flatnonzero((placer.radius > 1.1) & (placer.radius < 2.4))
-    k = forks[_nearest_free(placer, placer.end[forks], radius, rng)]
-    centre = placer.end[k]
-    arms = np.vstack([placer.start[k] - centre, (placer.end - centre)[(placer.start == centre).all(1)]])
-    arms /= np.maximum(np.linalg.norm(arms, axis=1, keepdims=True), 1e-6)
-    lines = [(centre, centre + rng.normal(0, 1, 3) * radius * 0.4, radius, radius * 0.8)]
-    return centre, lines + [(centre, centre + arm * radius * rng.uniform(1.6, 3), radius * 0.6, radius * 0.35) for arm in arms]
+    """The fork of a thick vessel, a little wider than the vessel, and round."""
+    forks = np.flatnonzero((placer.radius > THICK[0]) & (placer.radius < THICK[1]))
+    k = forks[_nearest_free(placer, placer.end[forks], placer.radius[forks], rng)]
+    centre, own = placer.end[k], placer.radius[k]
+    radius = own * rng.uniform(*BULGE)
+    arms = np.flatnonzero((placer.start == centre).all(1))
+    ways = np.vstack([placer.start[k] - centre, placer.end[arms] - centre])
+    ways /= np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-6)
+    ends = [centre + way * radius * 1.6 for way in ways]
+    return centre, [(centre, end, radius, r) for end, r in zip(ends, [own, *placer.radius[arms]], strict=True)]
 
 
 def _upright(placer, rng):
-    """A thick piece of a vessel that runs through the slices."""
-    radius = rng.uniform(2.2, 5.0)
+    """A thick vessel that runs through the slices, a little wider in the middle, where it may bend."""
     along = placer.end - placer.start
     length = np.maximum(np.linalg.norm(along, axis=1), 1e-6)
-    upright = np.flatnonzero((np.abs(along[:, 0]) > 0.8 * length) & (placer.radius > VISIBLE) & (placer.radius < 3))
+    upright = np.flatnonzero((np.abs(along[:, 0]) > 0.7 * length) & (placer.radius > THICK[0]) & (placer.radius < THICK[1]))
     middles = (placer.start + placer.end)[upright] / 2
-    k = _nearest_free(placer, middles, 1.8 * radius, rng)
-    centre = middles[k]
-    axis = along[upright[k]] / length[upright[k]] * radius * rng.uniform(1.0, 2.2)
-    return centre, [(centre - axis, centre + axis, radius, radius * rng.uniform(0.5, 0.9))]
+    k = _nearest_free(placer, middles, placer.radius[upright], rng)
+    centre, own = middles[k], placer.radius[upright[k]]
+    axis = along[upright[k]] / length[upright[k]] * own * rng.uniform(1.5, 2.5)
+    return centre, [(centre, end, own * rng.uniform(*BULGE), own) for end in (centre - axis, centre + axis)]
 
 
 def _directions(rng, count):
@@ -1135,12 +1240,16 @@ def _scar(placer, rng):
 
 
 def _plug(placer, rng):
-    """A filled airway: a stem and two branches."""
-    radius = rng.uniform(2.0, 3.8)
-    centre = placer.place(["inside"], 2.5 * radius, "mimics", rng)[1]
-    stem, *branches = _directions(rng, 3)
-    arms = [(stem, 1.0, 3.0)] + [(b, 0.75, rng.uniform(2, 3.5)) for b in branches]
-    return centre, [(centre, centre + d * radius * length, radius * thick, radius * thick * 0.8) for d, thick, length in arms]
+    """A filled and widened airway at a fork: a piece of the stem and of each branch."""
+    starts, ends = (np.array([points[i] for points, _ in placer.bronchi]) for i in (0, 1))
+    lumen = np.array([radii[0] for _, radii in placer.bronchi])
+    small = np.flatnonzero((lumen > PLUGGED[0]) & (lumen < PLUGGED[1]))
+    k = small[_nearest_free(placer, ends[small], 1.5 * lumen[small], rng)]
+    centre, radius = ends[k], lumen[k] * rng.uniform(*WIDENED)
+    branches = np.flatnonzero((starts == centre).all(1))
+    arms = [(starts[k] - centre, 1.0, 3.0)] + [(ends[b] - centre, 0.75, rng.uniform(2, 3.5)) for b in branches]
+    arms = [(arm, thick, min(1.0, length * radius / max(np.linalg.norm(arm), 1e-6))) for arm, thick, length in arms]
+    return centre, [(centre, centre + share * arm, radius * thick, radius * thick * 0.8) for arm, thick, share in arms]
 
 
 def _paint_lines(hu, grid, ends, r0, r1, value):
@@ -1208,7 +1317,7 @@ def simulate(recipe, seed, index):
     rng = stream(seed, index, "nodules")
     wanted = [(n["type"], n.get("diameter_mm") or draw_diameter(rng), "nodules") for n in recipe["nodules"]]
     for _ in range(recipe["small_nodules"]):
-        wanted.append(("solid" if rng.random() < 0.8 else "ground_glass", rng.uniform(3, 5.9), "small_nodules"))
+        wanted.append(("solid" if rng.random() < 0.8 else "ground_glass", draw_diameter(rng, 3, 5.9), "small_nodules"))
     wanted += [("ground_glass", rng.uniform(6, 10), "disputed") for _ in range(recipe["disputed"])]
     votes = [int(rng.choice(VOTES[parameter])) for *_, parameter in wanted]
     found = {}

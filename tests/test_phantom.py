@@ -177,7 +177,7 @@ def test_people_differ_in_size_shape_rotation_and_breath(people):
     assert 1.5 < litres.min() < 0.85 * litres.max() < 6  # of chests that all fit 275 x 250 x 220 mm
     turned = np.rad2deg([person.pose.rotation for person in persons])
     assert 1 < turned.std() < 6
-    domes = [np.argwhere(person.dome[:, 20, 30] > 0)[0, 0] for person in persons]
+    domes = [np.argwhere(person.dome[:, 24, 12] > 0)[0, 0] for person in persons]
     assert np.ptp(domes) >= 2  # nodes of 5 mm
     front = [np.argwhere((grid.fine(person.skin) < 0).any((0, 2)))[0, 0] for person in persons]
     assert np.ptp(front) <= 6  # everyone is centred in the field of view
@@ -236,17 +236,52 @@ def test_a_turned_body_is_the_body_turned():
 def test_vessels_obey_murrays_law_and_reach_all_of_the_lung(people):
     grid, persons = people
     person = persons[0]
-    for tree, side in zip(phantom.vessels(grid, person, np.random.default_rng(0)), (-1, -1, 1, 1), strict=True):
+    trees = phantom.vessels(grid, person, np.random.default_rng(0))
+    for tree in trees:
         np.testing.assert_allclose((tree.radius / tree.radius.min()) ** 2.9, tree.ends, rtol=1e-6)
         parent = {tuple(end): n for end, n in zip(tree.end, tree.ends, strict=True)}
         carried = {}
         for start, n in zip(tree.start[1:], tree.ends[1:], strict=True):
             carried[tuple(start)] = carried.get(tuple(start), 0) + n
         assert all(parent[place] == n for place, n in carried.items())  # what flows in flows out
-        assert 4 < tree.radius.max() < 9 and tree.radius.min() < 0.5
+        assert 2.5 < tree.radius.max() < 9 and tree.radius.min() < 0.5
+    for arteries, veins, side in ((trees[:1], trees[1:3], -1), (trees[3:4], trees[4:], 1)):
         points = phantom.lung_points(grid, person, np.random.default_rng(1), 300, side)
-        nearest = spatial.cKDTree(tree.end).query(points)[0]
-        assert np.median(nearest) < 8 and nearest.max() < 25
+        for kind in (arteries, veins):
+            nearest = spatial.cKDTree(np.concatenate([tree.end for tree in kind])).query(points)[0]
+            assert np.median(nearest) < 8 and nearest.max() < 25
+
+
+def test_branches_turn_by_60_degrees_at_most_and_28_on_average(people):
+    grid, persons = people
+    angles = []
+    for tree in phantom.vessels(grid, persons[1], np.random.default_rng(0)):
+        way = (tree.end - tree.start) / np.maximum(np.linalg.norm(tree.end - tree.start, axis=1, keepdims=True), 1e-9)
+        gap, parent = spatial.cKDTree(tree.end).query(tree.start[1:])
+        assert gap.max() < 1e-9
+        later = (parent > 0) & (tree.ends[1:] > 1)  # what leaves the trunk may turn further
+        angles.append(np.rad2deg(np.arccos(np.clip((way[1:] * way[parent]).sum(1)[later], -1, 1))))
+    angles = np.concatenate(angles)
+    assert angles.max() < 60.1 and 20 < angles.mean() < 36 and angles.std() < 20
+
+
+def test_vessels_fill_the_lung_evenly_by_height_and_depth(people):
+    grid, persons = people
+    shares = []
+    for k, person in enumerate(persons[:4]):
+        inside = lungs(grid, person)
+        hu = np.full(grid.shape, -850, np.float32)
+        trees = phantom.vessels(grid, person, phantom.stream(100, k, "vessels"))
+        start, end, radius = (np.concatenate([getattr(tree, key) for tree in trees]) for key in ("start", "end", "radius"))
+        cover = phantom.capsules(grid, start, end, radius, radius)
+        depth = ndimage.distance_transform_edt(inside) * 2.5
+        rows = np.flatnonzero(inside.any((1, 2)))
+        height = np.broadcast_to((np.arange(len(inside)) - rows[0])[:, None, None] / np.ptp(rows), inside.shape)
+        bins = [inside & (depth > 3) & (height > low) & (height <= low + 0.1) for low in np.arange(0.1, 0.9, 0.1)]
+        bins += [inside & (depth > 4) & (depth <= 10)]
+        shares.append([cover[part].mean() / cover[inside & (depth > 3)].mean() for part in bins])
+    *by_height, shallow = np.mean(shares, 0)
+    assert min(by_height) > 0.4 and max(by_height) < 1.6 and shallow > 0.45
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +372,7 @@ def test_fissure_thickening_lies_along_a_fissure(people):
 def test_diameters_follow_the_law():
     rng = np.random.default_rng(0)
     diameters = np.array([phantom.draw_diameter(rng) for _ in range(3000)])
-    assert diameters.min() >= 6 and diameters.max() <= 30
+    assert diameters.min() >= 6 and 28 < diameters.max() <= 32
     assert 0.55 < (diameters < 12).mean() < 0.9 and (diameters > 20).mean() > 0.02
 
 
