@@ -715,7 +715,7 @@ def parenchyma(hu, grid, person, texture, rng):
     where, (z, y, x) = grid.around(np.maximum.reduce(surfaces), 2 * COARSE)
     inside, labels = np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.uint8)
     back = np.clip((y - person.middle + person.half[1]) / (2 * person.half[1]), 0, 1)[0]
-    level = -895 + rng.normal(0, 12)  # -890 in front to -820 behind with the finest vessels, which are drawn apart
+    level = -906 + rng.normal(0, 12)  # -890 in front to -820 behind with the finest vessels, which are drawn apart
     severity = rng.uniform(20, 70) * (rng.random() < 0.35)  # of emphysema: pockets of almost pure air
     bubbles, turn = coarse_noise(grid, rng, 6), 2.5 * coarse_noise(grid, rng, 15)
     one, other = (lobules([s.stop - s.start for s in where], grid.step, rng) for _ in range(2))

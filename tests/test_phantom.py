@@ -270,7 +270,6 @@ def test_vessels_fill_the_lung_evenly_by_height_and_depth(people):
     shares = []
     for k, person in enumerate(persons[:4]):
         inside = lungs(grid, person)
-        hu = np.full(grid.shape, -850, np.float32)
         trees = phantom.vessels(grid, person, phantom.stream(100, k, "vessels"))
         start, end, radius = (np.concatenate([getattr(tree, key) for tree in trees]) for key in ("start", "end", "radius"))
         cover = phantom.capsules(grid, start, end, radius, radius)
