@@ -716,16 +716,21 @@ def parenchyma(hu, grid, person, texture, rng):
     inside, labels = np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.uint8)
     back = np.clip((y - person.middle + person.half[1]) / (2 * person.half[1]), 0, 1)[0]
     level = -906 + rng.normal(0, 12)  # -890 in front to -820 behind with the finest vessels, which are drawn apart
+    even = (level + 65 * back - 20 * (z / person.height)).astype(np.float32)
     severity = rng.uniform(20, 70) * (rng.random() < 0.35)  # of emphysema: pockets of almost pure air
     bubbles, turn = coarse_noise(grid, rng, 6), 2.5 * coarse_noise(grid, rng, 15)
+    fields = np.cos(turn), np.sin(turn), *surfaces, *[bubbles][: severity > 0]
     one, other = (lobules([s.stop - s.start for s in where], grid.step, rng) for _ in range(2))
     side = np.where(person.pose.body(y, x)[1] > MIDLINE, 3, 4).astype(np.uint8)
-    for here, (bubble, cosine, sine, *surface) in grid.slabs((bubbles, np.cos(turn), np.sin(turn), *surfaces), where):
+    for here, (cosine, sine, *surface) in grid.slabs(fields, where):
         k = np.arange(here[0].start, here[0].stop) - where[0].start
-        part, share = hu[here], cover(np.maximum.reduce(surface), grid.voxel)
-        fine = cosine * one[k % len(one)] + sine * other[k % len(other)]  # two textures that come again, mixed as they never do
-        air = level + 65 * back - 20 * (z[k] / person.height) + 18 * texture[here] + fine
-        part += share * (np.maximum(air - severity * np.clip(bubble - 1.2, 0, 1), -990) - part)
+        part, share = hu[here], cover(np.maximum.reduce(surface[:3]), grid.voxel)
+        air = cosine * one[k % len(one)] + sine * other[k % len(other)]  # two textures that come again, mixed as they never do
+        air += 18 * texture[here]
+        air += even[k]
+        for bubble in surface[3:]:
+            air -= severity * np.clip(bubble - 1.2, 0, 1)
+        part += share * (np.maximum(air, -990) - part)
         inside[here], labels[here] = share, (share >= 0.5) * side
     _fissures(hu, grid, person, inside)
     return labels
@@ -865,7 +870,7 @@ def draw_vessels(hu, grid, person, trees):
     """
     start, end, radius = (np.concatenate([getattr(tree, key) for tree in trees]) for key in ("start", "end", "radius"))
     paint(hu, capsules(grid, start, end, radius, radius * 0.93), 40)
-    bronchi = airways(person, trees)
+    bronchi = [line for line in airways(person, trees) if grid.at(person.heart, line[0]).min() > 0]
     walls = [(points, radii / (1 - 2 * 0.17)) for points, radii in bronchi]
     walls += [(points, radii / (1 - 0.17)) for points, radii in person.airway]
     paint(hu, tubes(grid, walls), 20)
@@ -975,7 +980,7 @@ def nodule_cover(grid, centre, radius, lobes, width):
 # %% ../nbs/04_phantom.ipynb #180aefd9
 ATTACHMENTS = {"isolated": 0.28, "juxta-vascular": 0.28, "juxta-pleural": 0.36, "perifissural": 0.08}  # and how often
 DEPTH = (0.15, 0.5)  # of the centre of a juxta-pleural nodule under the pleura, as a share of its radius: broad-based
-FLATNESS = (0.45, 0.9)  # of a juxta-pleural nodule: half axis across the pleura to those along it
+FLATNESS = (0.4, 0.8)  # of a juxta-pleural nodule: half axis across the pleura to those along it
 BESIDE_RIB = 0.5  # share of the juxta-pleural ones that lie next to a rib
 GAP = 4.0  # mm kept free between two placed objects
 VISIBLE = 0.7  # mm: radius of vessels that count as vessels
@@ -1140,7 +1145,7 @@ def _grain(grid, shape, rng):
     return grain / max(grain.std(), 1e-6)
 
 # %% ../nbs/04_phantom.ipynb #0016ebd7
-THICK = (1.4, 3.2)  # mm: radius of the vessels that pass for a nodule where they fork or run through the slices
+THICK = (1.6, 3.4)  # mm: radius of the vessels that pass for a nodule where they fork or run through the slices; thinner when none is free
 BULGE = (1.2, 1.5)  # how much wider they are there
 PLUGGED, WIDENED = (0.8, 1.8), (1.6, 2.4)  # mm: lumen (radius) of the airways that mucus fills; how much it widens them
 
@@ -1167,9 +1172,9 @@ def draw_mimic(hu, grid, person, placer, kind, rng):
         centre = placer.place(["juxta-pleural"], half[0] + 1, "mimics", rng)[1]
         frame, value = _frame(placer.normal(centre)), rng.uniform(30, 160)
     else:  # osteophyte: a spur of the vertebral body that reaches towards the right lung
-        half = np.array([rng.uniform(2, 3.5), rng.uniform(3, 5), rng.uniform(3.5, 5.5)])
+        half = np.array([rng.uniform(2, 3.5), rng.uniform(3, 5), rng.uniform(3, 4.5)])
         for _ in range(100):
-            spur = rng.uniform(0.25, 0.85) * person.height, person.spine[0] - rng.uniform(2, 9), person.spine[1] - rng.uniform(16, 19)
+            spur = rng.uniform(0.25, 0.85) * person.height, person.spine[0] - rng.uniform(2, 9), person.spine[1] - rng.uniform(16.5, 18.5)
             centre = person.pose.turn(spur)
             if placer.claim(centre, half.max()):
                 break
@@ -1179,9 +1184,10 @@ def draw_mimic(hu, grid, person, placer, kind, rng):
     return centre, _paint_ellipsoid(hu, grid, centre, half, frame, width, value, rng)
 
 
-def _nearest_free(placer, places, radii, rng):
-    """Which of `places` (N, 3) near a random point takes a ball of its radius (N,) mm, a little enlarged."""
-    for k in np.argsort(((places - placer.draw(rng)) ** 2).sum(1)):
+def _nearest_free(placer, places, radii, thick, rng):
+    """Which of `places` (N, 3) is free: of those with a radius (N,) over `thick` mm the nearest to a random point, or else the thickest."""
+    gap = ((places - placer.draw(rng)) ** 2).sum(1)
+    for k in np.lexsort((np.where(radii > thick, gap, -radii), radii <= thick)):
         radius = BULGE[1] * radii[k]
         if placer.person.outside(placer.grid, places[k : k + 1])[0] < -radius and placer.claim(places[k], radius):
             return k
@@ -1190,8 +1196,8 @@ def _nearest_free(placer, places, radii, rng):
 
 def _fork(placer, rng):
     """The fork of a thick vessel, a little wider than the vessel, and round."""
-    forks = np.flatnonzero((placer.radius > THICK[0]) & (placer.radius < THICK[1]))
-    k = forks[_nearest_free(placer, placer.end[forks], placer.radius[forks], rng)]
+    forks = np.flatnonzero((placer.radius > VISIBLE) & (placer.radius < THICK[1]))
+    k = forks[_nearest_free(placer, placer.end[forks], placer.radius[forks], THICK[0], rng)]
     centre, own = placer.end[k], placer.radius[k]
     radius = own * rng.uniform(*BULGE)
     arms = np.flatnonzero((placer.start == centre).all(1))
@@ -1205,9 +1211,9 @@ def _upright(placer, rng):
     """A thick vessel that runs through the slices, a little wider in the middle, where it may bend."""
     along = placer.end - placer.start
     length = np.maximum(np.linalg.norm(along, axis=1), 1e-6)
-    upright = np.flatnonzero((np.abs(along[:, 0]) > 0.7 * length) & (placer.radius > THICK[0]) & (placer.radius < THICK[1]))
+    upright = np.flatnonzero((np.abs(along[:, 0]) > 0.7 * length) & (placer.radius > VISIBLE) & (placer.radius < THICK[1]))
     middles = (placer.start + placer.end)[upright] / 2
-    k = _nearest_free(placer, middles, placer.radius[upright], rng)
+    k = _nearest_free(placer, middles, placer.radius[upright], THICK[0], rng)
     centre, own = middles[k], placer.radius[upright[k]]
     axis = along[upright[k]] / length[upright[k]] * own * rng.uniform(1.5, 2.5)
     return centre, [(centre, end, own * rng.uniform(*BULGE), own) for end in (centre - axis, centre + axis)]
@@ -1243,8 +1249,8 @@ def _plug(placer, rng):
     """A filled and widened airway at a fork: a piece of the stem and of each branch."""
     starts, ends = (np.array([points[i] for points, _ in placer.bronchi]) for i in (0, 1))
     lumen = np.array([radii[0] for _, radii in placer.bronchi])
-    small = np.flatnonzero((lumen > PLUGGED[0]) & (lumen < PLUGGED[1]))
-    k = small[_nearest_free(placer, ends[small], 1.5 * lumen[small], rng)]
+    small = np.flatnonzero(lumen < PLUGGED[1])
+    k = small[_nearest_free(placer, ends[small], lumen[small], PLUGGED[0], rng)]
     centre, radius = ends[k], lumen[k] * rng.uniform(*WIDENED)
     branches = np.flatnonzero((starts == centre).all(1))
     arms = [(starts[k] - centre, 1.0, 3.0)] + [(ends[b] - centre, 0.75, rng.uniform(2, 3.5)) for b in branches]
