@@ -288,22 +288,23 @@ def against_exact(slices):
     middle = np.hypot(*np.meshgrid(*[np.linspace(-1, 1, n) for n in chosen.shape[1:]], indexing="ij")) < 0.9
     tissues = {"lung": (chosen < QUIET) & middle, "soft tissue": (chosen > 0) & (chosen < 100) & middle}
     rows = []
-    photons = [phantom.DOSES[name] * share for name in DOSES for share in (1, 0.25)]
     for kernel in scanner.KERNELS:
+        shares = (1, 0.25) if kernel == "soft" else (1,)  # how noise grows with less dose is the same for all
+        photons = [phantom.DOSES[name] * share for share in shares for name in DOSES]
         exact = exact_noise(chosen, photons, kernel, np.random.default_rng(2))
         fast = np.stack([scanner.noise(chosen, (SPACING,) * 3, n, kernel, np.random.default_rng(1)) for n in photons])
         for k, dose in enumerate(DOSES):
             name = f"{kernel} kernel, {dose} dose"
             for tissue, inside in tissues.items():
-                sigma = exact[2 * k][inside].std()
-                ratio = fast[2 * k][inside].std() / sigma
+                sigma = exact[k][inside].std()
+                ratio = fast[k][inside].std() / sigma
                 measure = f"{name}: sigma in {tissue} ({sigma:.1f} HU), fast / exact"
                 rows.append(_alone(measure, ratio, "within 10 %", bool(abs(ratio - 1) < 0.1)))
             if kernel != "sharp":  # its power grows up to the finest frequency that the grid shows
-                shift = peak_frequency(fast[2 * k]) - peak_frequency(exact[2 * k])
+                shift = peak_frequency(fast[k]) - peak_frequency(exact[k])
                 rows.append(_alone(f"{name}: peak of the noise power, fast - exact, 1/mm", shift, "within 0.03", bool(abs(shift) < 0.03)))
-            for way, noise in (("fast", fast), ("exact", exact)):
-                ratio = noise[2 * k + 1][tissues["lung"]].std() / noise[2 * k][tissues["lung"]].std()
+            for way, noise in (("fast", fast), ("exact", exact)) if len(shares) > 1 else ():
+                ratio = noise[len(DOSES) + k][tissues["lung"]].std() / noise[k][tissues["lung"]].std()
                 measure = f"{name}: sigma in lung, 25 % / 100 % dose, {way}"
                 rows.append(_alone(measure, ratio, "2.1 within 10 %", bool(abs(ratio / 2.1 - 1) < 0.1)))
     return rows
