@@ -478,7 +478,7 @@ def _diaphragm(grid, rng, axes, half):
 def _seat(heart, z):
     """Distance (mm) of what lies below the heart: the diaphragm rises to its underside."""
     middle = z[np.argmin(heart, 0), 0, 0]
-    return np.maximum(heart.min(0) + 5, z - middle)
+    return np.maximum(heart.min(0) + 9, z - middle)
 
 
 def _great_vessels(height, b, middle, s, rng):
