@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['TYPES', 'MIMICS', 'VOTES', 'NEEDED', 'RECIPE', 'DOSES', 'PHOTONS', 'UID_ROOT', 'MOST_NODULES', 'FIELD', 'MOST_MIMICS',
-           'MOST_VOXELS', 'COARSE', 'MIDLINE', 'TABLE_CURVE', 'LOBULES', 'STEEPEST', 'SEGMENTS', 'HILUM', 'TAIL',
-           'ATTACHMENTS', 'DEPTH', 'FLATNESS', 'BESIDE_RIB', 'GAP', 'VISIBLE', 'THICK', 'BULGE', 'PLUGGED', 'WIDENED',
-           'check_recipe', 'stream', 'Grid', 'distance', 'coarse_noise', 'smooth_min', 'cover', 'paint', 'capsules',
-           'Pose', 'Person', 'Fissure', 'chest', 'rib_lines', 'bones', 'table', 'soft_tissue', 'tubes', 'lobules',
-           'parenchyma', 'Tree', 'grow', 'lung_points', 'vessels', 'draw_vessels', 'airways', 'draw_diameter', 'Lobes',
-           'draw_lobes', 'nodule_cover', 'Placer', 'nodule_values', 'draw_nodule', 'draw_mimic', 'Phantom', 'anatomy',
-           'simulate']
+           'MOST_VOXELS', 'COARSE', 'MIDLINE', 'TABLE_CURVE', 'LOBULES', 'STEEPEST', 'SEGMENTS', 'HILUM', 'STEMS',
+           'TAIL', 'ATTACHMENTS', 'DEPTH', 'FLATNESS', 'BESIDE_RIB', 'GAP', 'VISIBLE', 'THICK', 'BULGE', 'PLUGGED',
+           'WIDENED', 'check_recipe', 'stream', 'Grid', 'distance', 'coarse_noise', 'smooth_min', 'cover', 'paint',
+           'capsules', 'Pose', 'Person', 'Fissure', 'chest', 'rib_lines', 'bones', 'table', 'soft_tissue', 'tubes',
+           'lobules', 'parenchyma', 'Tree', 'grow', 'lung_points', 'vessels', 'draw_vessels', 'airways',
+           'draw_diameter', 'Lobes', 'draw_lobes', 'nodule_cover', 'Placer', 'nodule_values', 'draw_nodule',
+           'draw_mimic', 'Phantom', 'anatomy', 'simulate']
 
 # %% ../nbs/04_phantom.ipynb #d2969024
 import json
@@ -788,8 +788,15 @@ SEGMENTS = {  # of the right lung and the left: lobe (2 upper, 1 middle, 0 lower
 HILUM = {"artery": (4, -2, 0), "upper vein": (-8, -10, 0), "lower vein": (-22, 5, 0)}  # mm z y x from the middle of the hilum
 
 
-def grow(root, points, segment, twig, fraction=0.38, shortest=1.5):
-    """Grow a tree from `root` (3,) into `points` (N, 3), mm, first to each `segment` (N,); `twig` is the radius of the last branches."""
+STEMS = (0.08, 0.15, 0.3)  # share of the way to its points that the trunk goes, a lobe's stem, a segment's
+
+
+def grow(root, points, lobe, segment, twig, fraction=0.38, shortest=1.5):
+    """Grow a tree from `root` (3,) into `points` (N, 3), mm, first to each `lobe` (N,), then to each `segment` (N,) of it.
+
+    `twig` is the radius of the last branches.
+    """
+    named = np.stack([lobe, segment])
     tip, heading, group = root[None].astype(float), np.zeros((1, 3)), np.zeros(len(points), int)
     starts, ends, counts = [], [], []
     for generation in range(60):
@@ -798,26 +805,25 @@ def grow(root, points, segment, twig, fraction=0.38, shortest=1.5):
         way = centre - tip
         distance = np.linalg.norm(way, axis=1)
         way /= np.maximum(distance, 1e-9)[:, None]
-        if generation > 1:  # the trunk parts at any angle
+        if generation > len(named):  # stems part at any angle
             way = _turned(heading, way)
-        length = distance * np.where(n == 1, 1.0, (0.1, 0.3)[generation] if generation < 2 else fraction)  # the trunk ends near the hilum
+        length = distance * np.where(n == 1, 1.0, STEMS[generation] if generation < len(STEMS) else fraction)
         new = tip + length[:, None] * way
         starts.append(tip)
         ends.append(new)
         counts.append(n)
-        alive = (n > 1) & ((length > shortest) | (generation < 2))
+        alive = (n > 1) & ((length > shortest) | (generation < len(STEMS)))
         if not alive.any():
             break
-        arms, part = 2, None
-        if generation == 0:
-            arms, part = segment.max() + 1, segment
+        if generation < len(named):
+            arms, part = named.max() + 1, named[generation]
         else:  # a plane through the branch, across the widest spread beside it
             offset = points - centre[group]
             offset -= (offset * way[group]).sum(1)[:, None] * way[group]
             spread = np.stack([np.bincount(group, offset[:, i] * offset[:, j], len(tip)) for i in range(3) for j in range(3)], 1)
-            part = (offset * np.linalg.eigh(spread.reshape(-1, 3, 3))[1][:, :, 2][group]).sum(1) > 0
+            arms, part = 2, (offset * np.linalg.eigh(spread.reshape(-1, 3, 3))[1][:, :, 2][group]).sum(1) > 0
         child, keep = arms * group + part, alive[group]
-        points, child = points[keep], child[keep]
+        points, named, child = points[keep], named[:, keep], child[keep]
         used, group = np.unique(child, return_inverse=True)
         tip, heading = new[used // arms], way[used // arms]
     count = np.concatenate(counts)
@@ -864,10 +870,10 @@ def vessels(grid, person, rng):
             points, twig = lung_points(grid, person, rng, int(ends * litres**0.67), side), rng.uniform(0.30, 0.35)
             lobe, segment = _segments(person, points, SEGMENTS[kind][side], side)
             if kind == "artery":
-                trees.append(grow(root + HILUM[kind], points, segment, twig))
+                trees.append(grow(root + HILUM[kind], points, lobe, segment, twig))
             else:
                 for name, part in (("upper vein", lobe > 0), ("lower vein", lobe == 0)):
-                    trees.append(grow(root + HILUM[name], points[part], segment[part], twig))
+                    trees.append(grow(root + HILUM[name], points[part], lobe[part], segment[part], twig))
     return trees
 
 
