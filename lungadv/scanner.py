@@ -157,7 +157,7 @@ def _check_spacing(spacing):
 
 
 def _check_kernel(kernel):
-    if kernel not in KERNELS:
+    if not isinstance(kernel, str) or kernel not in KERNELS:
         raise ValueError(f"kernel '{kernel}' is unknown: choose from {', '.join(KERNELS)}")
 
 

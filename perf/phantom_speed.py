@@ -1,4 +1,4 @@
-"""How long a simulated chest takes and how much memory, at three sizes: each size in a process of its own, the median of several scans."""
+"""How long a simulated chest takes and how much memory, at three sizes: each size in a process of its own, several scans."""
 
 import resource
 import statistics
@@ -30,16 +30,18 @@ def measure(shape, scans):
 
 
 def main(scans: int = 6):
-    """Print seconds a scan (the first, which also fills caches, and the median of the others), per million voxels, and memory."""
-    print(f"{'size':<10} {'voxels':>15} {'first s':>8} {'median s':>9} {'s / 1e6':>8} {'GiB':>6}")
+    """Print seconds a scan: the first, which also fills caches, the mean of the first three, the median of all but the first; memory."""
+    print(f"{'size':<10} {'voxels':>15} {'first s':>8} {'of three':>8} {'median s':>9} {'s / 1e6':>8} {'GiB':>6}")
     for name, shape in SIZES.items():
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             (first, *others), gib = pool.submit(measure, shape, scans).result()
         seconds, voxels = statistics.median(others), shape[0] * shape[1] * shape[2]
-        print(f"{name:<10} {'x'.join(map(str, shape)):>15} {first:>8.2f} {seconds:>9.2f} {seconds / voxels * 1e6:>8.3f} {gib:>6.2f}")
+        three = statistics.mean([first, *others[:2]])
+        size = f"{name:<10} {'x'.join(map(str, shape)):>15}"
+        print(f"{size} {first:>8.2f} {three:>8.2f} {seconds:>9.2f} {seconds / voxels * 1e6:>8.3f} {gib:>6.2f}")
         if name == "reference":
             verdict = seconds <= LIMITS["seconds"] and gib <= LIMITS["GiB"]
-    print(f"{LIMITS['seconds']:g} s and {LIMITS['GiB']:g} GiB for the reference size: {'held' if verdict else 'NOT held'}")
+    print(f"{LIMITS['seconds']:g} s and {LIMITS['GiB']:g} GiB for the reference size, by the median: {'held' if verdict else 'NOT held'}")
 
 
 if __name__ == "__main__":

@@ -252,7 +252,7 @@ def test_phantoms_are_luna16s_files(written):
     tables = ["annotations.csv", "annotations_excluded.csv", "masks", "mimics.csv", "seg-lungs-LUNA16", "seriesuids.csv"]
     assert len(uids) == 2 and names == sorted([*tables, *(f"{uid}{suffix}" for uid in uids for suffix in (".mhd", ".zraw"))])
     table = pd.read_csv(written / "mhd" / "annotations.csv", dtype={"seriesuid": str})
-    assert table.columns.tolist() == [*datasets.LUNA16, "type"] and set(table["seriesuid"]) == set(uids)
+    assert table.columns.tolist() == [*datasets.LUNA16, "type", "attachment"] and set(table["seriesuid"]) == set(uids)
 
 
 @pytest.mark.parametrize("kind, photons", [("mhd", 1e4), ("dicom", 1.5e5)])
@@ -286,6 +286,9 @@ def test_phantom_bad_arguments(tmp_path):
         ((tmp_path / "a", 0, 0), "1 or more scans"),
         ((tmp_path / "a", 1, 0, "bright"), "dose 'bright'"),
         ((tmp_path / "a", 1, 0, -3), "dose '-3'"),
+        ((tmp_path / "a", 1, 0, "0.5"), "dose '0.5': .* from 1 to 1e"),
+        ((tmp_path / "a", 1, 0, "1e13"), "dose '1e13'"),
+        ((tmp_path / "a", 1, 0, "nan"), "dose 'nan'"),
         ((tmp_path / "a", 1, 0, "low", "nifti"), "mhd or dicom"),
     ):
         with pytest.raises(runs.InputError, match=reason):

@@ -127,18 +127,20 @@ def test_the_peak_of_a_kernel_is_that_of_its_stated_power(kernel):
 
 
 def test_a_chest_held_against_itself_is_the_same(chest):
-    rows = pd.DataFrame(realism.against_real(chest[0], [chest[0], chest[0]]), columns=["measure", "value", "spread", "gate", "holds"])
+    rows = pd.DataFrame(realism.against_real(chest[0], [chest[0], chest[0]]), columns=realism.COLUMNS)
     value = rows.set_index("measure").value
     for measure, same in (("Wasserstein", 0), ("slope", 0), ("simulated / real", 1)):
         found = value[value.index.str.contains(measure)]
         assert len(found) and np.allclose(found, same, atol=1e-9), measure
-    assert rows.holds[rows.gate != "reported"].all() and rows.holds[rows.gate == "reported"].isna().all()
+    assert rows.holds[rows.gate != "reported"].all() and (rows.inside[rows.gate != "reported"] == 1).all()
+    assert (value[value.index.str.contains("fifth|under the surface|deeper")] == 1).sum() == 8
+    assert rows.holds[rows.gate == "reported"].isna().all()
 
 
 def test_other_patches_of_the_same_lung_cannot_be_told_apart_and_brighter_ones_can(chest):
     one, again = chest
     assert realism.told_apart(one, [again]) == pytest.approx(0.5, abs=0.12)
-    brighter = realism.Lung(one.histogram, one.vessels, again.patches + 60)
+    brighter = realism.Lung(one.histogram, one.vessels, again.patches + 60, one.by_height, one.by_depth)
     assert realism.told_apart(brighter, [one]) > 0.85
     telling = realism.telling_features(brighter, [one])
     assert telling.iloc[0] > 0.8 and "quantile" in telling.index[0]
@@ -153,9 +155,10 @@ def test_a_scan_without_lungs_is_refused_and_one_person_has_no_spread():
 
 
 def test_the_fast_noise_passes_its_gates():
-    table = realism.gates(slices=2)
-    assert list(table.columns) == ["measure", "value", "spread", "gate", "holds"]
-    assert len(table) == 8 and table.spread.isna().all() and table.holds.all()
+    table = realism.gates(slices=1)
+    assert list(table.columns) == realism.COLUMNS
+    assert all(table.measure.str.startswith(kernel).any() for kernel in scanner.KERNELS)
+    assert len(table) == 20 and table.spread.isna().all() and table.holds.all()
 
 
 @real
@@ -164,3 +167,15 @@ def test_a_chest_is_simulated_with_the_spacing_of_the_real_one():
     simulated = realism.simulate_like(scan, 0)
     assert simulated.spacing == scan.spacing
     assert np.allclose(np.array(simulated.hu.shape[::-1]) * simulated.spacing, realism.FIELD, atol=max(scan.spacing))
+
+
+@real
+def test_the_lungs_of_two_people_pass_their_gates_against_the_real_chest():
+    rng = np.random.default_rng(0)
+    target = realism.lung_of(ct.read_scan(LIDC), 100, rng)
+    rows = realism.against_real(target, [realism.lung_of(realism.simulate_like(ct.read_header(LIDC), k), 100, rng) for k in (0, 1)])
+    table = pd.DataFrame(rows, columns=realism.COLUMNS).set_index("measure")
+    gated = table[table.gate != "reported"]
+    assert len(gated) == 3 and gated.holds.astype(bool).all()
+    assert (table.value.filter(regex="middle fifth|under the surface") > 0.5).all()
+    assert (table.value.filter(regex="middle fifth|under the surface") < 2).all()
