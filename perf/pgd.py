@@ -1,0 +1,282 @@
+"""How fast the attack is beside its floor and beside torchattacks, foolbox and ART, and whether all four agree, in one run on one network."""
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from safetensors.torch import load_file
+from torch import nn
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from lungadv import ct, fpr, runs  # noqa: E402
+from lungadv.pgd import frozen, pgd  # noqa: E402
+
+PEERS = ROOT / "runs" / "peers"  # torchattacks and foolbox want old packages: they live apart, beside the torch of this environment
+PACKAGES = ("torchattacks==3.5.1", "foolbox==3.3.4", "adversarial-robustness-toolbox==1.20.1", "eagerpy==0.30.0", "GitPython==3.1.44")
+
+
+def setup():
+    """An environment with the three libraries, without what they pin; whatever else they need they find in this one."""
+    venv.create(PEERS, with_pip=True)
+    python = str(PEERS / "bin" / "python")
+    command = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    theirs = Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+    (theirs / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", *PACKAGES], check=True)
+
+
+# The same attack by four libraries: (network giving two logits, patches, labels, eps, step, steps, norm) -> patches, without a random start
+
+
+def ours(network, patches, labels, eps, step, steps, norm="linf"):
+    """The last iterate, as the others return it: what the loss is asked last."""
+    asked = []
+
+    def loss(batch, labels):
+        asked[:] = [batch]
+        return F.cross_entropy(network(batch), labels, reduction="none")
+
+    options = {"bounds": (0.0, 1.0), "norm": norm, "random_start": False}
+    pgd(loss, patches, context=(labels,), eps=eps, step_size=step, steps=steps, **options)
+    return asked[0].detach()
+
+
+def torchattacks_(network, patches, labels, eps, step, steps, norm="linf"):
+    import torchattacks
+
+    kind = {"linf": torchattacks.PGD, "l2": torchattacks.PGDL2}[norm]
+    return kind(network, eps=eps, alpha=step, steps=steps, random_start=False)(patches, labels)
+
+
+def foolbox_(network, patches, labels, eps, step, steps, norm="linf"):
+    import foolbox
+
+    kind = {"linf": foolbox.attacks.LinfPGD, "l2": foolbox.attacks.L2PGD}[norm]
+    model = foolbox.PyTorchModel(network, bounds=(0, 1), device=patches.device)
+    return kind(abs_stepsize=step, steps=steps, random_start=False).run(model, patches, labels, epsilon=eps)
+
+
+def art_(network, patches, labels, eps, step, steps, norm="linf"):
+    from art.attacks.evasion import ProjectedGradientDescent
+    from art.estimators.classification import PyTorchClassifier
+
+    shape = tuple(patches.shape[1:])
+    model = PyTorchClassifier(network, nn.CrossEntropyLoss(), shape, 2, clip_values=(0.0, 1.0), device_type="cpu")
+    options = {"norm": {"linf": np.inf, "l2": 2}[norm], "eps": eps, "eps_step": step, "max_iter": steps, "num_random_init": 0}
+    attack = ProjectedGradientDescent(model, **options, batch_size=len(patches), verbose=False)
+    return torch.from_numpy(attack.generate(patches.numpy(), y=labels.numpy()))
+
+
+LIBRARIES = {"torchattacks": torchattacks_, "foolbox": foolbox_, "ART": art_}
+
+
+def floor(network, patches, labels, eps, step, steps):
+    """What any attack of `steps` steps must compute: a forward and the gradient of the input, as often."""
+    for _ in range(steps):
+        leaf = patches.detach().requires_grad_()
+        torch.autograd.grad(F.cross_entropy(network(leaf), labels, reduction="sum"), leaf)
+
+
+def parity():
+    """The largest difference of our last iterate to each library's, by norm, on a small network and away from its kinks."""
+    numbers = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+    patches, labels = 0.35 + 0.3 * torch.rand(6, 1, 8, 8, generator=numbers), torch.arange(6) % 2
+    differences = {}
+    for norm, eps, step in (("linf", 0.1, 0.025), ("l2", 0.3, 0.1)):
+        mine = ours(network, patches, labels, eps, step, 8, norm)
+        for name, attack in LIBRARIES.items():
+            differences[f"{name} {norm}"] = (attack(network, patches, labels, eps, step, 8, norm) - mine).abs().max().item()
+    return differences
+
+
+@contextlib.contextmanager
+def whole_numbers():
+    """The network in float32, whatever the processor could do."""
+    usual, runs.fast_type = runs.fast_type, lambda device: torch.float32
+    try:
+        yield
+    finally:
+        runs.fast_type = usual
+
+
+def quick_network(run):
+    """The cross-entropy network and validation patches of nodules and others, from a folder of a finished run; random ones without it."""
+    if run is None:
+        torch.manual_seed(0)
+        return lambda: fpr.FPR("logits").eval(), torch.rand(64, 1, 32, 32, 32), torch.arange(64) % 2
+    import pandas as pd
+
+    table = pd.read_csv(run / "patches" / "validation.csv")
+    hu = load_file(run / "patches" / "validation.safetensors")["hu"]
+    rows = np.concatenate([table.index[table["kind"] == kind][:32] for kind in ("nodule", "background")])
+    patches, labels = ct.to_unit(hu[rows].float()), torch.tensor(table["label"].to_numpy()[rows])
+
+    def network():
+        loaded = fpr.load_weights(run / "fpr" / "baseline-ce")
+        return loaded.to(memory_format=torch.contiguous_format).requires_grad_(True)
+
+    return network, patches, labels
+
+
+def seconds(call):
+    """How long a call takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def shuffled(calls, rounds):
+    """Seconds of every call in every round, each round in another order: {name: (rounds,)}."""
+    taken = {name: [] for name in calls}
+    for call in calls.values():  # once for the caches
+        call()
+    for round_ in range(rounds):
+        order = list(calls)
+        random.Random(round_).shuffle(order)
+        for name in order:
+            taken[name].append(seconds(calls[name]))
+    return {name: np.array(values) for name, values in taken.items()}
+
+
+def quartiles(values):
+    """Median and quartiles as text."""
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def equal_mathematics(network, patches, labels, terms, rounds):
+    """The table of the same attack by everyone: seconds over those of the floor in the same round, and what we are held to."""
+    frozen_network = network().requires_grad_(False)
+    calls = {"floor": lambda: floor(frozen_network, patches, labels, **terms), "lungadv": lambda: plain(frozen_network, patches, labels, **terms)}
+    as_shipped = network()
+    calls |= {name: lambda attack=attack: attack(as_shipped, patches, labels, **terms) for name, attack in LIBRARIES.items()}
+    taken = shuffled(calls, rounds)
+    print(f"{terms['steps']} steps, {len(patches)} patches, float32: seconds over the floor's, median [quartiles] of {rounds} rounds")
+    print(f"  {'floor':<14} {quartiles(taken['floor'])} s")
+    for name in list(calls)[1:]:
+        print(f"  {name:<14} {quartiles(taken[name] / taken['floor'])}")
+    holds("seconds over the floor's", np.median(taken["lungadv"] / taken["floor"]), "<=", 1.05)
+    holds("seconds over torchattacks'", np.median(taken["lungadv"] / taken["torchattacks"]), "<=", 1.05)
+    for name in ("foolbox", "ART"):
+        holds(f"{name}'s seconds over ours", np.median(taken[name] / taken["lungadv"]), ">=", 1.4)
+
+
+def plain(network, patches, labels, eps, step, steps):
+    """The attack as it is called in this package: the best iterate, all samples to the end."""
+    return _search(network, patches, labels, eps, step, steps).best
+
+
+def _search(network, patches, labels, eps, step, steps, **options):
+    def loss(batch, labels):
+        return F.cross_entropy(network(batch), labels, reduction="none")
+
+    terms = {"context": (labels,), "eps": eps, "step_size": step, "steps": steps, "bounds": (0.0, 1.0), "random_start": False}
+    return pgd(loss, patches, **terms, **options)
+
+
+def margin_search(network, patches, labels, eps, step, steps):
+    """The attack that lets go of samples as soon as their decision has flipped."""
+
+    def loss(batch, sign):
+        logits = network(batch)
+        return sign * (logits[:, 1] - logits[:, 0])
+
+    terms = {"eps": eps, "step_size": step, "steps": steps, "bounds": (0.0, 1.0), "random_start": False}
+    return pgd(loss, patches, context=(1.0 - 2 * labels,), success=0.0, **terms).best
+
+
+def same_success(network, patches, labels, terms, rounds):
+    """The table of patches per second to the same share of flipped decisions, judged by the float32 network."""
+    judge = network().requires_grad_(False)
+
+    @torch.no_grad()
+    def flipped(attacked):
+        with whole_numbers():
+            return (judge(attacked).argmax(1) != labels).float().mean().item()
+
+    fast = fpr.folded(network().to(memory_format=torch.channels_last_3d).requires_grad_(False))
+    as_shipped, reached = network(), {}
+
+    def keep(name, attack, net, whole):
+        with whole_numbers() if whole else contextlib.nullcontext():
+            reached[name] = attack(net, patches, labels, **terms)
+
+    variants = {f"{name}, float32": (attack, as_shipped, True) for name, attack in LIBRARIES.items()}
+    variants |= {f"{name}, bfloat16": (attack, as_shipped, False) for name, attack in LIBRARIES.items()}
+    variants |= {"lungadv, all samples": (plain, fast, False), "lungadv, active set": (margin_search, fast, False)}
+    taken = shuffled({name: lambda n=name, v=variant: keep(n, *v) for name, variant in variants.items()}, rounds)
+    print(f"\n{terms['steps']} steps at most, eps {terms['eps']}; clean error {flipped(patches):.1%}; ours: {runs.fast_type(patches.device)},")
+    print("channels_last_3d, batch normalisation folded")
+    print(f"  {'':<24} {'patches / s':>28}   flipped")
+    for name, values in taken.items():
+        print(f"  {name:<24} {quartiles(len(patches) / values):>28}   {flipped(reached[name]):.1%}")
+    mine = taken.pop("lungadv, active set")
+    best = min((name for name in taken if name.endswith("float32")), key=lambda name: np.median(taken[name]))
+    holds(f"throughput over that of the best library ({best})", np.median(taken[best] / mine), ">=", 3.0)
+    best = min((name for name in taken if name.endswith("bfloat16")), key=lambda name: np.median(taken[name]))
+    holds(f"the same where the network itself computes fast ({best})", np.median(taken[best] / mine), ">=", 3.0)
+
+
+def holds(what, value, way, limit):
+    """A line that says whether a number is where it is wanted."""
+    good = value <= limit if way == "<=" else value >= limit
+    print(f"  {what}: {value:.2f}, wanted {way} {limit:g}: {'held' if good else 'NOT held'}")
+
+
+def count_calls(network, patches, labels, terms):
+    """Forwards and gradients of one attack, counted by hooks."""
+    counted, count = network(), {"forwards": 0, "gradients": 0}
+    counted.register_forward_hook(lambda *_: count.update(forwards=count["forwards"] + 1))
+    counted.head[0].register_full_backward_hook(lambda *_: count.update(gradients=count["gradients"] + 1))
+    with frozen(counted):
+        plain(counted, patches[:2], labels[:2], **terms)
+    print(f"\nlungadv: {count['forwards']} forwards and {count['gradients']} gradients for {terms['steps']} steps")
+
+
+def main(
+    run: Path | None = None,
+    steps: int = 10,
+    rounds: int = 7,
+    eps: float = 0.03,
+    setup_: bool = typer.Option(False, "--setup"),
+    only_parity: bool = typer.Option(False, "--parity"),
+):
+    """Print the tables. RUN: the folder of a finished quick run (runs/phantom-quick-0), whose network and patches are taken."""
+    if setup_:
+        return setup()
+    if not PEERS.exists():
+        sys.exit(f"no environment with the other libraries in {PEERS}: make it with `python perf/pgd.py --setup`")
+    if Path(sys.prefix).resolve() != PEERS.resolve():
+        python = PEERS / "bin" / "python"
+        os.execv(python, [str(python), *sys.argv])
+    if only_parity:
+        return print(json.dumps(parity()))
+    terms = {"eps": eps, "step": 2.5 * eps / steps, "steps": steps}
+    network, patches, labels = quick_network(run)
+    with whole_numbers():
+        equal_mathematics(network, patches, labels, terms, rounds)
+        count_calls(network, patches, labels, terms)
+    same_success(network, patches, labels, terms, rounds)
+    print("\nlargest difference of the last iterate at equal arguments (<= 1e-6):")
+    for name, difference in parity().items():
+        print(f"  {name:<18} {difference:.1e}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
