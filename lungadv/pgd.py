@@ -66,7 +66,7 @@ class Ball:
 
     def step(self, points, gradient, length):
         """The points moved by a step of that length along the steepest ascent."""
-        return points + length * self.direction(gradient)
+        return (length * self.direction(gradient)).add_(points)
 
 # %% ../nbs/02_pgd.ipynb #d254f426
 class Linf(Ball):
@@ -299,7 +299,10 @@ def pgd(
 # %% ../nbs/02_pgd.ipynb #5f80a3b6
 def _keep(chosen, rows, points, kept):
     """Put the chosen (n,) of the points (n, ...) of the samples `rows` into `kept` (N, ...)."""
-    kept[rows[chosen]] = points[chosen]
+    if chosen.all():
+        kept[rows] = points
+    else:
+        kept[rows[chosen]] = points[chosen]
 
 
 class _Record:
@@ -332,7 +335,8 @@ class _Record:
         _keep(better | won, rows, values, self.loss_best)
         fine = values.isfinite()
         for gradient in gradients:
-            fine = fine & gradient.isfinite().flatten(1).all(1)
+            extremes = gradient.flatten(1).amax(1), gradient.flatten(1).amin(1)  # NaN wherever one is
+            fine = fine & extremes[0].isfinite() & extremes[1].isfinite()
         self.begun[rows], self.succeeded[rows], self.broken[rows] = True, won, self.broken[rows] | ~(fine | won)
 
     def attack(self, start, single, steps):

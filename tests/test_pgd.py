@@ -407,7 +407,11 @@ def test_halving_ends_higher_than_the_fixed_step():
     start = torch.rand(40, 6, generator=generator(), dtype=torch.float64)
     goal = start + 0.2 * (2 * torch.rand(40, 6, generator=generator(4), dtype=torch.float64) - 1)
     terms = dict(context=(goal,), eps=0.3, steps=40, generator=generator(7))
-    fixed, halving = (pgd(lambda x, goal: -((x - goal) ** 2 * scales).sum(1), start, rule=r, **terms).loss_best for r in ("fixed", "halving"))
+
+    def loss(x, goal):
+        return -((x - goal) ** 2 * scales).sum(1)
+
+    fixed, halving = (pgd(loss, start, rule=rule, **terms).loss_best for rule in ("fixed", "halving"))
     assert (halving > fixed).float().mean() > 0.9
 
 
@@ -538,7 +542,8 @@ def test_a_whole_batch_draw_is_what_it_was(norm):
         assert torch.equal(drawn, -0.5 + torch.rand(3, 4, generator=numbers))
     elif norm == "l2":
         direction = torch.randn(3, 4, generator=numbers)
-        torch.testing.assert_close(drawn, 0.5 * torch.rand(3, 1, generator=numbers) ** 0.25 * direction / direction.norm(dim=1, keepdim=True))
+        direction = direction / direction.norm(dim=1, keepdim=True)
+        torch.testing.assert_close(drawn, 0.5 * torch.rand(3, 1, generator=numbers) ** 0.25 * direction)
     assert (length(drawn - start, norm) <= 0.5).all()
 
 
@@ -609,7 +614,8 @@ def test_two_tensors_are_searched_together_each_in_its_own_ball():
         code, image = batch
         return (code * torch.tensor([3.0, 4.0])).sum(1) + label * (image * weights).flatten(1).sum(1)
 
-    options = dict(eps=(torch.tensor([1.0, 2.0, 0.0]), 0.1), step_size=(2.0, 0.02), steps=40, norm=("l2", "linf"), bounds=(None, (0.0, 0.55)))
+    options = dict(eps=(torch.tensor([1.0, 2.0, 0.0]), 0.1), norm=("l2", "linf"), bounds=(None, (0.0, 0.55)))
+    options |= dict(step_size=(2.0, 0.02), steps=40)
     attack = pgd(loss, (codes, images), context=(torch.tensor([1.0, 1.0, -1.0]),), generator=generator(), **options)
     best = torch.tensor([[0.6, 0.8]]) * torch.tensor([[1.0], [2.0], [0.0]])
     torch.testing.assert_close(attack.best[0], best, atol=2e-3, rtol=0)
