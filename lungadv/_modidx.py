@@ -741,7 +741,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'lungadv.stress.dilated': ('stress_tests.html#dilated', 'lungadv/stress.py'),
                                 'lungadv.stress.eps_tests': ('stress_tests.html#eps_tests', 'lungadv/stress.py'),
                                 'lungadv.stress.equal_rate_threshold': ('stress_tests.html#equal_rate_threshold', 'lungadv/stress.py'),
-                                'lungadv.stress.evaluating': ('stress_tests.html#evaluating', 'lungadv/stress.py'),
                                 'lungadv.stress.examine': ('stress_tests.html#examine', 'lungadv/stress.py'),
                                 'lungadv.stress.example_picks': ('stress_tests.html#example_picks', 'lungadv/stress.py'),
                                 'lungadv.stress.fall_numbers': ('stress_tests.html#fall_numbers', 'lungadv/stress.py'),

@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['OUTPUTS', 'LABELS', 'SOLID_HU', 'SOURCE', 'INDEPENDENT', 'NETWORKS', 'SHOWN', 'COLUMNS', 'log_odds', 'Detector',
-           'evaluating', 'uniform_noise', 'poisson_noise', 'random_signs', 'natural', 'adversarial', 'examine',
-           'wilson', 'wrong', 'select', 'summarise', 'checked_patches', 'stress_test', 'equal_rate_threshold',
-           'along_axes', 'ssim', 'smallest_eps', 'describe_nodules', 'density', 'random_search', 'dilated',
-           'synthetic_nodules', 'rejection', 'benchmark_patches', 'benchmark_samples', 'clean_negatives',
-           'validation_thresholds', 'example_picks', 'keeping', 'all_answers', 'eps_tests', 'all_synthetic',
-           'steps_tests', 'audit', 'image_numbers', 'synthetic_numbers', 'search_numbers', 'fall_numbers', 'summaries',
-           'rejections', 'audit_types', 'real_nodules', 'build', 'load']
+           'uniform_noise', 'poisson_noise', 'random_signs', 'natural', 'adversarial', 'examine', 'wilson', 'wrong',
+           'select', 'summarise', 'checked_patches', 'stress_test', 'equal_rate_threshold', 'along_axes', 'ssim',
+           'smallest_eps', 'describe_nodules', 'density', 'random_search', 'dilated', 'synthetic_nodules', 'rejection',
+           'benchmark_patches', 'benchmark_samples', 'clean_negatives', 'validation_thresholds', 'example_picks',
+           'keeping', 'all_answers', 'eps_tests', 'all_synthetic', 'steps_tests', 'audit', 'image_numbers',
+           'synthetic_numbers', 'search_numbers', 'fall_numbers', 'summaries', 'rejections', 'audit_types',
+           'real_nodules', 'build', 'load']
 
 # %% ../nbs/12_stress_tests.ipynb #634183ba
-import contextlib
 from dataclasses import dataclass
 from itertools import chain
 from types import SimpleNamespace
@@ -27,7 +26,7 @@ from torch import nn
 from tqdm import tqdm
 
 from . import banks, ct, datasets, evidence, fpr, runs, synthesizer
-from .pgd import pgd
+from .pgd import frozen, pgd
 
 # %% ../nbs/12_stress_tests.ipynb #a30a0ec3
 OUTPUTS = ("evidence", "logit", "logits")
@@ -93,19 +92,6 @@ class Detector:
 
         terms = {"eps": eps, "steps": steps, "bounds": (0.0, 1.0), "restarts": restarts, "generator": generator}
         return torch.cat([pgd(loss, batch.to(self.device), **terms).best.cpu() for batch in patches.split(self.batch_size)])
-
-# %% ../nbs/12_stress_tests.ipynb #d21d3cd4
-@contextlib.contextmanager
-def evaluating(model):
-    """The model in eval mode; afterwards every module has its own mode back. A plain function passes through."""
-    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
-    if modes:
-        model.eval()
-    try:
-        yield model
-    finally:
-        for module, training in modes:
-            module.training = training
 
 # %% ../nbs/12_stress_tests.ipynb #df1b9c3a
 def uniform_noise(patches, magnitude, generator):
@@ -234,7 +220,7 @@ def stress_test(
         raise ValueError(f"negatives are {tuple(clean['negatives'].shape[1:])}, positives {tuple(shape)}: cut both to one size")
     draws, detector = torch.Generator().manual_seed(seed), Detector(model, output)
     clean["noise"] = torch.rand((noise, *shape), generator=draws)
-    with evaluating(model):
+    with frozen(model):
         attacks = adversarial(detector, clean, eps, steps, torch.Generator(detector.device).manual_seed(seed))
         return summarise(examine({"model": detector}, chain(natural(clean, eps, magnitudes, scales, draws), attacks)), threshold)
 
