@@ -542,6 +542,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'lungadv.pgd._exponential': ('pgd.html#_exponential', 'lungadv/pgd.py'),
                              'lungadv.pgd._first_reaching': ('pgd.html#_first_reaching', 'lungadv/pgd.py'),
                              'lungadv.pgd._keep': ('pgd.html#_keep', 'lungadv/pgd.py'),
+                             'lungadv.pgd._known': ('pgd.html#_known', 'lungadv/pgd.py'),
                              'lungadv.pgd._leave': ('pgd.html#_leave', 'lungadv/pgd.py'),
                              'lungadv.pgd._length': ('pgd.html#_length', 'lungadv/pgd.py'),
                              'lungadv.pgd._lengths': ('pgd.html#_lengths', 'lungadv/pgd.py'),

@@ -210,10 +210,13 @@ BALLS = {"linf": Linf, "l2": L2, "l1": L1}
 # %% ../nbs/02_pgd.ipynb #b1106a3d
 def _ball(start, eps, norm, bounds):
     """The ball around `start`, from arguments that make sense."""
+    if not torch.is_tensor(start):
+        raise ValueError(f"start is a {type(start).__name__}, not one tensor (N, ...): only pgd takes several")
     if norm not in BALLS:
         raise ValueError(f"norm {norm!r} is unknown: choose one of {', '.join(BALLS)}")
     if not start.is_floating_point() or start.ndim < 2:
         raise ValueError(f"start is {start.dtype} of shape {tuple(start.shape)}: give floating numbers of shape (N, ...), one row a sample")
+    start = start.detach()
     eps = _each(eps, start, "eps", "in the units of start")
     low, high = (torch.as_tensor(bound, dtype=start.dtype, device=start.device) for bound in bounds or (-math.inf, math.inf))
     low, high = (bound.reshape([1] * (start.ndim - bound.ndim) + list(bound.shape)) for bound in (low, high))
@@ -283,7 +286,7 @@ def pgd(
     batches = everyone.rows.split(batch_size or max(1, len(start[0])))
     record = _Record(start, _success(success, single))
     if loss_start is not None:
-        record.note(everyone, torch.as_tensor(loss_start, device=start[0].device))
+        record.note(everyone, _known(loss_start, start[0]))
     elif random_start:
         for rows in batches:
             record.note(everyone[rows], _score(score, everyone[rows]))
@@ -390,7 +393,7 @@ class _Walk(_Rows):
     context: tuple
     lengths: tuple  # of a step in each tensor, columns
     before: tuple = None  # the points one step ago
-    top: tuple = None  # `_Top`, for the rule that looks back
+    top: "_Top" = None  # for the rule that looks back
 
 
 def _score(score, walk):
@@ -537,7 +540,7 @@ def _where(chosen, ours, others):
 def _balls(start, eps, norm, bounds):
     """Whether start is a single tensor, its tensors, and the ball of each."""
     if torch.is_tensor(start):
-        return True, (start.detach(),), (_ball(start.detach(), eps, norm, bounds),)
+        return True, (start.detach(),), (_ball(start, eps, norm, bounds),)
     start = tuple(tensor.detach() for tensor in start)
     if not start or any(len(tensor) != len(start[0]) for tensor in start):
         raise ValueError(f"the tensors of start have {[len(tensor) for tensor in start]} rows: give tensors of the same number of samples")
@@ -582,6 +585,13 @@ def _noise(start, generator, seeds):
     return _Noise(generator, seeds, start.device)
 
 
+def _known(loss_start, start):
+    loss_start = torch.as_tensor(loss_start, device=start.device).detach()
+    if loss_start.shape != start.shape[:1]:
+        raise ValueError(f"loss_start has shape {tuple(loss_start.shape)}: give the loss of each of the {len(start)} samples")
+    return loss_start.to(_at_least_float32(loss_start.dtype))
+
+
 def _check_search(start, context, steps, restarts, random_start):
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps = {steps} and restarts = {restarts}: both are whole numbers from 1 up")
@@ -616,16 +626,15 @@ def frozen(model):
 # %% ../nbs/02_pgd.ipynb #9698be58
 def random_noise(start, *, eps, norm="linf", bounds=None, generator=None, seeds=None):
     """A point uniform in each sample's ball, cut by the bounds: the control beside an attack of the same eps and norm."""
-    start = start.detach()
-    return _ball(start, eps, norm, bounds).draw(_noise(start, generator, seeds))
+    ball = _ball(start, eps, norm, bounds)
+    return ball.draw(_noise(ball.start, generator, seeds))
 
 
 def gaussian_noise(start, *, eps, norm="linf", bounds=None, generator=None, seeds=None):
     """Each sample plus normal noise whose length in the norm is eps, cut by the bounds."""
-    start = start.detach()
     ball = _ball(start, eps, norm, bounds)
-    normal = _noise(start, generator, seeds).normal(start.shape, start)
-    return ball.project(start + ball.eps * normal / ball.length(normal))
+    normal = _noise(ball.start, generator, seeds).normal(start.shape, ball.start)
+    return ball.project(ball.start + ball.eps * normal / ball.length(normal))
 
 # %% ../nbs/02_pgd.ipynb #9ae3470d
 def fgsm(loss, start, *, context=(), eps, norm="linf", bounds=None, success=None):
@@ -639,8 +648,8 @@ def square(loss, start, *, context=(), eps, queries, bounds=None, success=None, 
 
     One more forward scores the start. `Attack.steps` is the number of queries.
     """
-    start = start.detach()
     ball = _ball(start, eps, "linf", bounds)
+    start = ball.start
     if queries < 1:
         raise ValueError(f"queries = {queries}: a whole number from 1 up")
     _check_context(start, context)
@@ -697,8 +706,8 @@ def smallest_eps(loss, start, *, context=(), eps, success, halvings=8, norm="lin
     """
     if "step_size" in options or "loss_start" in options:
         raise ValueError("step_size and loss_start are not for smallest_eps: the step follows the radius")
-    start, context = start.detach(), tuple(context)
-    ball = _ball(start, eps, norm, bounds)
+    ball, context = _ball(start, eps, norm, bounds), tuple(context)
+    start = ball.start
     _noise(start, generator, seeds)  # for its checks
     if seeds is None:
         seeds = torch.randint(2**62, (len(start),), generator=generator, device=start.device)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from torch import nn
 
-from lungadv.pgd import Attack, fgsm, frozen, gaussian_noise, pgd, random_noise, smallest_eps, square
+from lungadv.pgd import Attack, _ball, fgsm, frozen, gaussian_noise, pgd, random_noise, smallest_eps, square
 
 ROOT = Path(__file__).parents[1]
 SHAPES = [(8,), (4, 6), (5, 7, 7), (1, 9, 9, 9)]
@@ -304,6 +304,7 @@ BAD = [
     (dict(norm="l7"), "norm 'l7' is unknown"),
     (dict(rule="slow"), "rule 'slow' is unknown"),
     (dict(momentum=1.0), "momentum = 1.0"),
+    (dict(loss_start=torch.zeros(3)), "loss_start has shape"),
     (dict(step_size=torch.ones(3)), "step_size has shape"),
     (dict(seeds=[1]), "one whole number for each of the 2 samples"),
     (dict(seeds=[1, 2], generator=torch.Generator()), "no generator beside them"),
@@ -425,8 +426,6 @@ def balls(norm, rows, numbers, seed, bounds=True):
     points = start + rng.normal(size=(rows, numbers)) * 10 ** rng.uniform(-2, 1, (rows, 1))
     eps = 10 ** rng.uniform(-2, 0.5, rows)
     start, points, eps = map(torch.from_numpy, (start, points, eps))
-    from lungadv.pgd import _ball
-
     return _ball(start, eps, norm, (0, 1) if bounds else None), points
 
 
@@ -466,8 +465,6 @@ def test_a_projection_agrees_with_a_numerical_optimiser(norm):
 
 def test_the_l2_projection_without_a_bound_in_the_way_is_the_plain_one():
     start, points = torch.rand(50, 3, 4, generator=generator()) * 0.2 + 0.4, torch.rand(50, 3, 4, generator=generator(1)) * 0.4 + 0.3
-    from lungadv.pgd import _ball
-
     plain, bounded = (_ball(start, 0.2, "l2", bounds).project(points) for bounds in (None, (0, 1)))
     assert torch.equal(plain, bounded)
 
@@ -628,9 +625,11 @@ def test_two_tensors_are_searched_together_each_in_its_own_ball():
 
 def test_tuples_that_do_not_fit_are_named():
     start = (torch.zeros(2, 3), torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="only pgd takes several"):
+        square(lambda b: b[0].sum(1), start, eps=0.1, queries=2)
     with pytest.raises(ValueError, match="give eps as a tuple of 2 too"):
         pgd(lambda b: b[0].sum(1), start, eps=0.1, steps=2)
-    with pytest.raises(ValueError, match="give bounds as a tuple of 2 too|NoneType|leaves"):
+    with pytest.raises(ValueError, match="give bounds as a tuple of 2 too"):
         pgd(lambda b: b[0].sum(1), start, eps=(0.1, 0.1), bounds=(None,), steps=2)
     with pytest.raises(ValueError, match="rows"):
         pgd(lambda b: b[0].sum(1), (torch.zeros(2, 3), torch.zeros(3, 3)), eps=(0.1, 0.1), steps=2)
@@ -642,6 +641,15 @@ def test_eps_and_step_are_each_samples_own():
     start, eps, step = torch.zeros(3, 2), torch.tensor([0.1, 0.2, 5.0]), torch.tensor([0.01, 0.2, 1.0])
     attack = pgd(lambda x: x.sum(1), start, eps=eps, step_size=step, steps=2, random_start=False)
     torch.testing.assert_close(attack.best, torch.tensor([0.02, 0.2, 2.0])[:, None].expand(3, 2))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_type_of_the_start_is_kept(norm, dtype):
+    start = torch.full((2, 5), 0.5, dtype=dtype)
+    attack = pgd(lambda x: x.sum(1), start, eps=0.25, steps=4, norm=norm, bounds=(0, 1), generator=generator())
+    assert attack.best.dtype == dtype and attack.success.all()
+    assert (length((attack.best - start).double(), norm) <= 0.25 + 5 * torch.finfo(dtype).eps).all()
 
 
 def test_hounsfield_units_are_not_clamped_to_unit_range():
