@@ -579,6 +579,20 @@ def test_samples_that_have_succeeded_leave_with_their_context_and_are_not_restar
     assert len(seen[0]) == 4 and seen[-1] == [9.0] and all(batch == [9.0] for batch in seen[6:])
 
 
+@settings(deadline=None, max_examples=60)
+@given(searches(), st.sampled_from([0.5, 1.0, 1.5]))
+def test_leaving_changes_nothing_for_those_that_stay(search, limit):
+    start, options = search
+    seeds = torch.arange(len(start))
+    whole = pgd(rugged, start, seeds=seeds, **options)
+    leaving = pgd(rugged, start, seeds=seeds, success=limit, batch_size=4, **options)
+    assert torch.equal(leaving.success, whole.loss_best > limit)  # found by one exactly where found by the other
+    assert (leaving.loss_best[leaving.success] > limit).all()
+    assert torch.equal(leaving.best[~leaving.success], whole.best[~leaving.success])
+    asked = pgd(rugged, start, seeds=seeds, success=lambda x: rugged(x) > limit, **options)
+    assert torch.equal(asked.best, leaving.best) and torch.equal(asked.success, leaving.success)
+
+
 def test_a_rule_on_the_points_keeps_the_point_that_succeeded():
     terms = dict(context=(torch.tensor([0.25, 9.0]),), eps=1.0, steps=10, step_size=0.1, random_start=False)
     attack = pgd(lambda x, _: x.sum(1), torch.zeros(2, 1), success=lambda x, limit: x[:, 0] > limit, **terms)
