@@ -352,7 +352,7 @@ class Misleading(torch.autograd.Function):
     def backward(ctx, gradient):
         return gradient.roll([side // 2 for side in gradient.shape[2:]], (2, 3, 4))
 
-# %% ../nbs/11b_your_own_model.ipynb #3f0171fd
+# %% ../nbs/11b_your_own_model.ipynb #1cfb7ad8
 @dataclass(frozen=True)
 class Searches:
     """What the attacks of an audit found on the same patches, all at one eps."""
@@ -408,7 +408,7 @@ def search(detector, surrogate, clean, signs, *, eps, steps, queries, threshold,
         return F.softplus(sign * detector.odds(batch))  # cross-entropy
 
     def transferred(batch, sign):
-        return sign * surrogate.odds(batch)
+        return sign * surrogate.odds(batch.to(surrogate.device)).to(batch.device)
 
     first, second = torch.randint(2**62, (2, len(start)), generator=torch.Generator().manual_seed(seed))
     terms = {"context": (signs,), "eps": eps, "bounds": (0.0, 1.0)}
@@ -547,7 +547,7 @@ def check_searches(found):
     compare("a copy with a misleading gradient is found out", blind, "misled", True, "a masked gradient might go unseen")
     return rows
 
-# %% ../nbs/11b_your_own_model.ipynb #a2ff8e17
+# %% ../nbs/11b_your_own_model.ipynb #aa663bb1
 NAMES = {"pgd": "PGD", "square": "Square"}
 RADII = (0.005, 0.01, 0.02, 0.05, 0.1, 0.3)
 AUDITED = 16  # of each kind: the patches that the audit attacks in every way
@@ -620,6 +620,8 @@ def report(
     with frozen(model), frozen(surrogate):
         detector = Detector(model, output)
         other = Detector(imitate(detector, both, seed), "logit") if surrogate is None else Detector(surrogate, output)
+        if not has_gradient(other, both[:1]):
+            raise ValueError("the surrogate has no gradients to make attacks from: give a network, or none and one is trained")
         found = search(detector, other, both, signs, progress=progress, threshold=threshold, **terms)
         examples = {"clean": both, found.main: found.points[found.main].contiguous()}
         stored = load(save(examples))

@@ -383,6 +383,11 @@ def test_a_surrogate_of_the_users_own_is_used(nodules):
     assert row["reference"] > row["value"]
 
 
+def test_a_surrogate_without_gradients_is_named(nodules):
+    with pytest.raises(ValueError, match="the surrogate has no gradients"):
+        robustness.report(Template("logit"), *nodules, output="logit", surrogate=lambda x: Template("logit")(x).detach(), **TERMS)
+
+
 class Shares:
     """What a classifier of scikit-learn offers."""
 
