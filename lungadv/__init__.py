@@ -2,7 +2,7 @@
 
 Modules:
 
-- `lungadv.cli`: The command line: `lungadv reproduce`, `phantom`, `ingest`, `detect`, `froc` and `claims`.
+- `lungadv.cli`: The command line: `lungadv reproduce`, `phantom`, `ingest`, `detect`, `froc`, `stress` and `claims`.
 - `lungadv.pipeline`: From notebooks to results: what the Snakefile runs, and what is done with a finished run.
 - `lungadv.runs`: Profiles, run folders, provenance and random streams: what every stage of the pipeline shares."""
 

@@ -1,4 +1,4 @@
-"""The command line: `lungadv reproduce`, `phantom`, `ingest`, `detect`, `froc` and `claims`.
+"""The command line: `lungadv reproduce`, `phantom`, `ingest`, `detect`, `froc`, `stress` and `claims`.
 
 Exit codes: 0, 1 for bad input (one line on stderr), 2 for wrong usage. Heavy imports wait inside the commands,
 so that `lungadv --help` answers at once.
@@ -28,6 +28,12 @@ Data = Annotated[str, typer.Option(help="'phantom', or the path of a manifest")]
 class FileFormat(StrEnum):
     mhd = "mhd"
     dicom = "dicom"
+
+
+class Output(StrEnum):
+    evidence = "evidence"
+    logit = "logit"
+    logits = "logits"
 
 
 class Kind(StrEnum):
@@ -177,6 +183,38 @@ def froc(
     if out:
         with replacing(out) as path:
             path.write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+@app.command()
+@one_line_errors
+def stress(
+    factory: Annotated[str, typer.Argument(help="package.module:function, a function that returns the model")],
+    patches: Annotated[Path, typer.Option(help=".npz: float32 positives and negatives, (N, 1, D, H, W) in [0, 1]")],
+    output: Annotated[Output, typer.Option(help="what the model returns: evidence (positive first), a logit, or two (class 1 positive)")],
+    out: Annotated[Path, typer.Option(help="a folder for the tables, report.json, report.png and examples")],
+    surrogate: Annotated[str | None, typer.Option(help="a second model of the same output, for transfer [default: trained here]")] = None,
+    eps: Annotated[float, typer.Option(help="linf radius of the attack that is audited; 0.02 is 28 HU")] = 0.02,
+    steps: Annotated[int, typer.Option(min=1, help="gradient steps of PGD")] = 20,
+    queries: Annotated[int, typer.Option(min=1, help="looks at the model that Square takes")] = 200,
+    seed: Seed = 0,
+):
+    """Stress a model of your own with noise and attacks, and audit whether the attacks can be believed."""
+    from lungadv import robustness
+
+    positives, negatives = robustness.load_patches(patches)
+    models = [robustness.make_model(name) for name in (factory, surrogate) if name]
+    for model in models:
+        robustness.check_answers(model, positives[:1])
+    terms = {"output": output.value, "eps": eps, "steps": steps, "queries": queries, "seed": seed}
+    terms["surrogate"] = models[1] if surrogate else None
+    result = robustness.report(models[0], positives, negatives, progress=True, **terms)
+    robustness.write(result, out)
+    for note in result.notes:
+        typer.echo(f"note: {note}", err=True)
+    for row in result.audit.itertuples():
+        typer.echo(f"{row.verdict:<12} {row.check}: {row.value:.4g} against {row.reference:.4g}")
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in result.audit["verdict"].value_counts().items())
+    typer.echo(f"audit: {counts}; tables, figure and JSON: {out}")
 
 
 @app.command()

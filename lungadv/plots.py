@@ -1,6 +1,8 @@
-"""How the figures look, and how they are saved: one style, slices of patches, boxes and arrows of the diagrams."""
+"""How the figures look, and how they are saved: one style, slices of patches, boxes and arrows of the diagrams, a stress report."""
 
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from lungadv.runs import replacing
@@ -75,3 +77,48 @@ def arrow(axis, start, end, text=None):
     axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=10, lw=0.9, color="#333333", shrinkA=1, shrinkB=1))
     if text:
         axis.text((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.08, text, ha="center", va="bottom", fontsize=7)
+
+
+KIND_COLOURS = {"positives": "#0072B2", "negatives": "#D55E00", "noise": "#999999"}
+VERDICT_COLOURS = {"pass": "#009E73", "fail": "#D55E00", "not measured": "#999999"}
+
+
+def stress_report(report):
+    """The figure of a `robustness.Report`: answers under noise, success against eps, loss against effort, and the audit."""
+    panels = [["noise", "eps", "loss"], ["audit"] * 3]
+    figure = Figure(figsize=(10, 7.4), layout="constrained")
+    grid = figure.subplot_mosaic(panels, height_ratios=(1, 1.5))
+    attack, settings = report.settings["attack"], report.settings
+    noisy = report.stress[report.stress["test"].isin(["clean", "uniform", "poisson", "random"])]
+    tests = list(dict.fromkeys(zip(noisy["test"], noisy["level"], strict=True)))
+    for shift, (kind, rows) in zip((-0.15, 0, 0.15), noisy.groupby("kind", sort=False), strict=False):
+        share = rows["share_wrong"].to_numpy()
+        error = np.abs(rows[["share_wrong_low", "share_wrong_high"]].to_numpy().T - share)
+        places = shift + np.array([tests.index(test) for test in zip(rows["test"], rows["level"], strict=True)])
+        grid["noise"].errorbar(places, share, error, fmt="o", ms=4, lw=1, color=KIND_COLOURS[kind], label=kind)
+    grid["noise"].set_xticks(range(len(tests)), [f"{test} {level:g}" if level else test for test, level in tests], rotation=40, ha="right")
+    grid["noise"].set(ylabel="share wrong", ylim=(-0.03, 1.03), title="clean and under noise")
+    grid["noise"].legend(fontsize=7)
+
+    attacked = report.stress[report.stress["test"].isin(["pgd", "square"]) & (report.stress["level"] > 0)]
+    for kind, rows in attacked.groupby("kind", sort=False):
+        grid["eps"].plot(rows["level"], rows["share_wrong"], "o-", ms=3, color=KIND_COLOURS[kind])
+        interval = rows["share_wrong_low"], rows["share_wrong_high"]
+        grid["eps"].fill_between(rows["level"], *interval, color=KIND_COLOURS[kind], alpha=0.12, lw=0)
+    grid["eps"].axvline(settings["eps"], color="#bbbbbb", lw=0.8, zorder=0)
+    grid["eps"].set(xscale="log", ylim=(-0.03, 1.03), xlabel="linf eps (1 is 1400 HU)", title=f"{attack}: success against eps")
+    grid["loss"].plot(report.loss["evaluations"], report.loss["log_odds"], color="black", lw=1)
+    grid["loss"].axhline(0, color="#bbbbbb", lw=0.8, zorder=0)
+    grid["loss"].set(xlabel="looks at the model", title=f"{attack} at {settings['eps']:g}: mean log-odds, wrong side up")
+
+    grid["audit"].axis("off")
+    for number, row in enumerate(report.audit.itertuples()):
+        height, look = 1 - (number + 1) / (len(report.audit) + 2), {"fontsize": 7.5, "transform": grid["audit"].transAxes, "va": "center"}
+        numbers = "" if row.verdict == "not measured" else f"{row.value:.3g}  against  {row.reference:.3g}"
+        grid["audit"].text(0.0, height, row.verdict, color=VERDICT_COLOURS[row.verdict], weight="bold", **look)
+        grid["audit"].text(0.10, height, row.check, **look)
+        grid["audit"].text(0.62, height, numbers, **look)
+        grid["audit"].text(0.77, height, row.failure_means if row.verdict == "fail" else "", color=VERDICT_COLOURS["fail"], **look)
+    for number, note in enumerate(report.notes):
+        grid["audit"].text(0, -0.04 * (number + 1), note, fontsize=7, transform=grid["audit"].transAxes)
+    return figure

@@ -1,6 +1,8 @@
+import json
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -31,7 +33,7 @@ def tables(tmp_path):
 
 
 def test_every_command_explains_itself():
-    for command in ("reproduce", "phantom", "ingest", "detect", "froc", "claims"):
+    for command in ("reproduce", "phantom", "ingest", "detect", "froc", "stress", "claims"):
         assert call(command, "--help").exit_code == 0
 
 
@@ -40,7 +42,17 @@ def test_help_does_not_import_the_heavy_libraries():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize("arguments", [["reproduce", "--nonsense"], ["nonsense"], ["detect"], ["reproduce", "--cores", "none"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["reproduce", "--nonsense"],
+        ["nonsense"],
+        ["detect"],
+        ["stress"],
+        ["stress", "m:f", "--patches", "p.npz", "--output", "softmax", "--out", "o"],
+        ["reproduce", "--cores", "none"],
+    ],
+)
 def test_wrong_usage_exits_2(arguments):
     assert call(*arguments).exit_code == 2
 
@@ -124,3 +136,67 @@ def test_phantom_writes_scans_and_refuses_an_old_folder(tmp_path):
     assert not out.exists()
     out.mkdir()
     assert_one_line(call("phantom", out), "exists")
+
+
+MODELS = """
+import torch
+
+class Mean(torch.nn.Module):
+    def forward(self, x):
+        assert not self.training
+        return 200 * (x.mean(dim=(1, 2, 3, 4)) - 0.5)
+
+def mean(): return Mean()
+def asked(): return lambda x: Mean().eval()(x).detach()
+def picky(): return torch.nn.Linear(9, 2)
+def sick(): return lambda x: x.mean(dim=(1, 2, 3, 4)) * float("nan")
+"""
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    (tmp_path / "models_of_a_user.py").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    grey = 0.02 * np.random.default_rng(0).random((6, 1, 8, 8, 8), dtype=np.float32)
+    np.savez("patches.npz", positives=0.5 + grey, negatives=0.48 + grey - 0.01)
+    return tmp_path
+
+
+def stress(function, *more, patches="patches.npz"):
+    options = ("--output", "logit", "--steps", 5, "--queries", 20)
+    return call("stress", f"models_of_a_user:{function}", "--patches", patches, "--out", "out", *options, *more)
+
+
+def test_stress_writes_tables_figure_and_json(models):
+    result = stress("mean", "--surrogate", "models_of_a_user:mean")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((models / "out" / "report.json").read_text())
+    assert report["settings"]["steps"] == 5 and report["settings"]["surrogate"] == "given"
+    assert "note: the model came in training mode" in result.stderr and "stress test" in result.stderr  # the bar
+    assert f"{sum(row['verdict'] == 'pass' for row in report['audit'])} pass" in result.stdout
+    assert {path.name for path in (models / "out").iterdir()} >= {"stress.csv", "audit.csv", "report.png"}
+
+
+def test_stress_says_that_a_model_has_no_gradients(models):
+    result = stress("asked")
+    assert result.exit_code == 0 and "note: the model has no gradients" in result.stderr and "not measured" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "function, more, words",
+    [
+        ("absent", (), "has no function absent"),
+        ("picky", (), "the model fails on patches of shape (1, 1, 8, 8, 8)"),
+        ("sick", (), "the model returned NaN"),
+        ("mean", ("--eps", 28), "radii are from 0 to 1"),
+        ("mean", ("--eps", 0), "no attack to audit"),
+        ("mean", ("--surrogate", "nowhere:function"), "nowhere:function"),
+        ("mean", ("--patches", "none.npz"), "none.npz"),
+        ("mean", ("--patches", "models_of_a_user.py"), "models_of_a_user.py"),
+    ],
+)
+def test_stress_says_in_one_line_what_is_wrong(function, more, words, models):
+    result = stress(function, *more)
+    lines = [line for line in result.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+    assert result.exit_code == 1 and len(lines) == 1 and words in lines[0]
+    assert not (models / "out").exists()
