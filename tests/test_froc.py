@@ -166,8 +166,9 @@ def test_a_mark_on_a_nodule_and_an_excluded_finding_is_a_hit():
 def test_ties_at_the_cap_leave_together():
     marks = marks_of(["a", 50, 0, 0, 0.9], ["a", 0, 0, 0, 0.5], ["a", 60, 0, 0, 0.5])
     assert cpm(marks, max_per_scan=2).counts == {
-        "scans": 1, "marks": 1, "over_cap": 2, "unknown_scan": 0, "nodules": 1, "nodules_found": 0,
-        "false_positives": 1, "dropped_on_excluded": 0, "duplicates": 0,
+        "scans": 1, "scans_without_marks": 0, "marks_given": 3, "unknown_scan": 0, "over_cap": 2, "marks": 1, "nodules_unknown_scan": 0,
+        "excluded_unknown_scan": 0, "nodules": 1, "nodules_found": 0, "on_nodules": 0, "duplicates": 0, "dropped_on_excluded": 0,
+        "false_positives": 1,
     }  # fmt: skip
     assert cpm(marks, max_per_scan=3).counts["marks"] == 3
     assert cpm(marks_of(*[["a", 50, 0, 0, 0.5]] * 101)).counts["marks"] == 0  # all equal: nothing is above the 101st
