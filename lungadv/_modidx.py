@@ -406,7 +406,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'lungadv.froc.Events': ('froc.html#events', 'lungadv/froc.py'),
                               'lungadv.froc.Events.curves': ('froc.html#events.curves', 'lungadv/froc.py'),
                               'lungadv.froc.Events.sensitivity': ('froc.html#events.sensitivity', 'lungadv/froc.py'),
-                              'lungadv.froc.Events.top': ('froc.html#events.top', 'lungadv/froc.py'),
                               'lungadv.froc.Froc': ('froc.html#froc', 'lungadv/froc.py'),
                               'lungadv.froc.Froc.to_dict': ('froc.html#froc.to_dict', 'lungadv/froc.py'),
                               'lungadv.froc.account': ('froc.html#account', 'lungadv/froc.py'),

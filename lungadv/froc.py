@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from .annotations import MISTAKES, AnnotationError, check_scans, read_table
 
@@ -128,31 +129,30 @@ class Events:
     true: np.ndarray  # (E,) True: a nodule found, False: a false mark
     nodules: np.ndarray  # (scans,) number of nodules, found or missed
 
-    def curves(self, weights):
-        """False positives per scan and sensitivity, both (B, points), when scan k counts weights[b, k] times; NaN without any nodule."""
+    def curves(self, weights, corners=False):
+        """False positives per scan and sensitivity, both (B, points), when scan k counts weights[b, k] times; NaN without any nodule.
+
+        A point for each distinct probability, from (0, 0); with `corners` those inside a level stretch are left out.
+        """
         last = np.flatnonzero(np.diff(self.probability, append=-np.inf))  # equal probabilities pass the threshold together
-        count, nothing = weights[:, self.scan], np.zeros((len(weights), 1), np.int32)
-        false = np.hstack([nothing, np.cumsum(count * ~self.true, axis=1, dtype=np.int32)[:, last]])
-        found = np.hstack([nothing, np.cumsum(count * self.true, axis=1, dtype=np.int32)[:, last]])
+        if corners:
+            rises = np.diff(np.cumsum(self.true)[last], prepend=0) > 0
+            last = last[rises | np.append(rises[1:], True)[: len(last)]]
+        point = np.searchsorted(last, np.arange(len(self.scan)))  # at which an event is passed
+
+        def passed(events):
+            places = (point[events], self.scan[events])
+            each = sparse.coo_array((np.ones(events.sum(), np.int32), places), shape=(len(last), len(self.nodules))).tocsr()
+            return np.vstack([np.zeros((1, len(weights)), np.int32), np.cumsum(each @ weights.T, axis=0, dtype=np.int32)]).T
+
         with np.errstate(invalid="ignore"):
-            return false / weights.sum(axis=1, keepdims=True), found / (weights @ self.nodules)[:, None]
+            return passed(~self.true) / weights.sum(axis=1, keepdims=True), passed(self.true) / (weights @ self.nodules)[:, None]
 
     def sensitivity(self, weights, points=OPERATING_POINTS, block=2**22):
         """Sensitivity (B, points) by linear interpolation, level beyond the right end; in blocks of resamples that bound the memory."""
-        top = self.top(weights, max(points))
-        blocks = np.array_split(weights, 1 + len(weights) * len(top.scan) // block)
-        rows = [np.interp(points, *curve) for part in blocks for curve in zip(*top.curves(part), strict=True)]
+        blocks = np.array_split(weights, 1 + len(weights) * 2 * self.true.sum() // block)
+        rows = [np.interp(points, *curve) for part in blocks for curve in zip(*self.curves(part, corners=True), strict=True)]
         return np.array(rows).reshape(len(weights), len(points))
-
-    def top(self, weights, fp):
-        """The surest events, enough for more than `fp` false positives a scan in every resample: the rest of the curves is beyond."""
-        scans = len(self.nodules)
-        false = np.flatnonzero(~self.true)[: int(2 * fp * scans) + 1]
-        stop = np.searchsorted(-self.probability, -self.probability[false[-1:]], side="right").max(initial=0)
-        per_scan = np.bincount(self.scan[false], minlength=scans)
-        if (weights @ per_scan > fp * scans).all():
-            return Events(self.probability[:stop], self.scan[:stop], self.true[:stop], self.nodules)
-        return self
 
 # %% ../nbs/10b_froc.ipynb #0e1b7e92
 def events(marks, nodules, excluded, scans):
