@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['BENCHMARKS', 'SUBSOLID', 'PAIRS', 'FP_COLUMNS', 'MARKS', 'MEASURES', 'STUDIED', 'FP_PER_SCAN', 'MIMIC_MM', 'WALL_MM',
            'VESSEL_MM', 'VESSEL_HU', 'WALL', 'VESSEL', 'LUNG', 'SIZES', 'printed_table2', 'score_candidates',
-           'validation_marks', 'of_types', 'summary', 'differences', 'evaluate', 'table2', 'Outcome', 'outcome',
-           'outcomes', 'pool', 'in_balls', 'tissue', 'lies_on', 'misses', 'false_positives', 'difficulty', 'build',
-           'tables']
+           'validation_marks', 'summary', 'differences', 'evaluate', 'table2', 'Outcome', 'outcome', 'outcomes', 'pool',
+           'in_balls', 'tissue', 'lies_on', 'misses', 'false_positives', 'difficulty', 'build', 'tables']
 
 # %% ../nbs/11_benchmarks.ipynb #dd0c94cc
 from dataclasses import dataclass, replace
@@ -18,7 +17,8 @@ import pandas as pd
 from scipy import stats
 
 from . import datasets, fpr, runs
-from .froc import OPERATING_POINTS, cap, check_scans, difference, events, froc, interval, locate, match
+from .froc import OPERATING_POINTS, by_group, cap, check_scans, difference, events, froc, interval, locate, match, size_of, types_of
+from .froc import SIZES as ALL_SIZES
 
 BENCHMARKS = ("in-house", "nlst")
 SUBSOLID = ("ground_glass", "part_solid")  # under-represented in training
@@ -70,11 +70,6 @@ def validation_marks(run, strategy):
     return candidates.rename(columns={"confidence": "probability"})[MARKS]
 
 
-def of_types(annotations, excluded, types):
-    """(annotations of these types, excluded findings with all other nodules added)."""
-    chosen = annotations["type"].isin(types)
-    return annotations[chosen], pd.concat([excluded, annotations[~chosen]], ignore_index=True)
-
 # %% ../nbs/11_benchmarks.ipynb #9b3cb80c
 def summary(score):
     """A Froc as a flat row: cpm, lower, upper and the sensitivity at each operating point."""
@@ -115,15 +110,17 @@ def evaluate(marks, annotations, excluded, scans, bootstraps, seed, by_type=True
     Subsets are "all" and, `by_type`, each nodule type that occurs, and "subsolid"; marks on excluded findings are "dropped", for "all" also
     "counted" as false.
     """
-    subsets = {kind: (kind,) for kind in sorted(annotations["type"].unique())} if by_type else {}
-    if by_type and annotations["type"].isin(SUBSOLID).any():
-        subsets["subsolid"] = SUBSOLID
-    tasks = {("all", "dropped"): (annotations, excluded), ("all", "counted"): (annotations, None)}
-    tasks |= {(subset, "dropped"): of_types(annotations, excluded, kinds) for subset, kinds in subsets.items()}
-    return {
-        task: {name: froc(table, included, scans, left_out, bootstraps=bootstraps, seed=seed) for name, table in marks.items()}
-        for task, (included, left_out) in tasks.items()
+    terms = {"bootstraps": bootstraps, "seed": seed}
+    scores = {
+        ("all", rule): {name: froc(table, annotations, scans, left_out, **terms) for name, table in marks.items()}
+        for rule, left_out in (("dropped", excluded), ("counted", None))
     }
+    if by_type:
+        subsets, subsolid = types_of(annotations), annotations["type"].isin(SUBSOLID).to_numpy()
+        subsets |= {"subsolid": subsolid} if subsolid.any() else {}
+        typed = {name: by_group(table, annotations, scans, subsets, excluded, **terms) for name, table in marks.items()}
+        scores |= {(subset, "dropped"): {name: typed[name][subset] for name in marks} for subset in subsets}
+    return scores
 
 # %% ../nbs/11_benchmarks.ipynb #92ff8d55
 def table2(scores, settings):
@@ -229,7 +226,7 @@ def lies_on(marks, data):
     return on
 
 # %% ../nbs/11_benchmarks.ipynb #f6c8d0b7
-SIZES = {"6-8": datasets.SMALLEST_MM, "8-12": 8.0, "12-20": 12.0, "20+": 20.0}  # mm: the least diameter of each
+SIZES = {name: least for name, least in ALL_SIZES.items() if least >= datasets.SMALLEST_MM}  # mm: the least diameter of each
 
 
 def misses(result):
@@ -238,8 +235,7 @@ def misses(result):
     Rows for all nodules, each type, each size (a key of SIZES, mm), each type and size, and each attachment that is known, where there is
     any nodule. lower, upper: the Wilson interval (95 %) of the share.
     """
-    sizes = pd.cut(result.nodules["diameter_mm"], [*SIZES.values(), np.inf], right=False, labels=list(SIZES)).astype(str)
-    table = result.nodules.assign(size=sizes).sort_values(["type", "diameter_mm"])
+    table = result.nodules.assign(size=size_of(result.nodules)).sort_values(["type", "diameter_mm"])
     attached = table[table["attachment"] != ""].sort_values("attachment")
     views = [(table, ["type", "size", "attachment"]), (table, ["size", "attachment"]), (table, ["type", "attachment"])]
     views += [(table, ["attachment"]), (attached, ["type", "size"])]

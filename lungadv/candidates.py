@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'RARE', 'DATASETS', 'ResBlock', 'ResUNet', 'RPN', 'lung_grid', 'blobs', 'blob_loss', 'training_grids',
-           'nodules_on', 'crops', 'train', 'heatmap_loss', 'anchors_of', 'box_coder', 'rpn_loss', 'heatmap', 'peaks',
-           'subvoxel', 'proposals', 'raw_candidates', 'anchor_sizes', 'rarity', 'union', 'calibrate', 'detect',
-           'save_networks', 'load_networks', 'train_networks', 'hit_scores', 'score_at', 'detected_at',
-           'sensitivity_numbers', 'sensitivity_curve', 'attack_crops', 'attack_numbers', 'build']
+           'nodules_on', 'crops', 'train', 'heatmap_loss', 'anchors_of', 'box_coder', 'rpn_loss', 'overlapping', 'nms',
+           'heatmap', 'peaks', 'subvoxel', 'proposals', 'raw_candidates', 'anchor_sizes', 'rarity', 'union',
+           'calibrate', 'detect', 'save_networks', 'load_networks', 'train_networks', 'hit_scores', 'score_at',
+           'detected_at', 'sensitivity_numbers', 'sensitivity_curve', 'attack_crops', 'attack_numbers', 'build']
 
 # %% ../nbs/08_candidates.ipynb #6e998bb6
 import json
@@ -283,6 +283,68 @@ def _boxes(nodules):
     centres, radius = torch.tensor(nodules, dtype=torch.float32).split([3, 1], dim=1)
     return torch.cat([centres - radius, centres + radius], dim=1)
 
+# %% ../nbs/08_candidates.ipynb #b1f00b02
+def overlapping(a, b, threshold):
+    """Pairs (2, P) of boxes (N, 6) and (M, 6) whose intersection over union is above the threshold, in float32 as MONAI's `box_iou`.
+
+    On each axis such boxes share more than `threshold` of the longer side, so centres are less than (1 - threshold) of the mean side apart.
+    """
+    pairs = [np.empty((2, 0), int)]
+    for rows, tree, side in _trees(a):
+        for columns, other, other_side in _trees(b):
+            reach = 1.001 * (1 - threshold) * (side + other_side) / 2  # float32 rounds: a little more
+            near = tree.sparse_distance_matrix(other, reach, p=np.inf, output_type="ndarray")
+            pairs.append(np.stack([rows[near["i"]], columns[near["j"]]]))
+    pairs = np.concatenate(pairs, axis=1)
+    i, j = pairs
+    inter = np.ones(len(i), np.float32)
+    for low, high in ((0, 3), (1, 4), (2, 5)):
+        inter *= np.maximum(np.minimum(a[i, high], b[j, high]) - np.maximum(a[i, low], b[j, low]), 0)
+    union = _volumes(a)[i] + _volumes(b)[j] - inter
+    return pairs[:, inter / (union + np.finfo(np.float32).eps) > threshold]
+
+
+def _trees(boxes):
+    "(rows, tree of their centres, longest side) of the boxes whose longest sides are within a factor of four."
+    centres, sides = (boxes[:, :3].astype(float) + boxes[:, 3:]) / 2, (boxes[:, 3:] - boxes[:, :3]).max(axis=1)
+    size = np.frexp(sides)[1] // 2
+    groups = [np.flatnonzero(size == one) for one in np.unique(size)]
+    return [(rows, cKDTree(centres[rows], balanced_tree=False), float(sides[rows].max())) for rows in groups]
+
+
+def _volumes(boxes):
+    sides = boxes[:, 3:] - boxes[:, :3]
+    return sides[:, 0] * sides[:, 1] * sides[:, 2]
+
+
+def nms(boxes, scores, threshold, block=4096):
+    """Greedy non-maximum suppression: indices of the boxes that stay, by falling score; of equal scores the earlier comes first.
+
+    boxes: (N, 6), corner to corner; scores: (N,); a box goes when its intersection over union with a better one that stays is above the
+    threshold, in [0, 1]. The same as MONAI's `non_max_suppression`. Raises ValueError for lengths that differ, a box whose far corner
+    lies before its near one, and what is not finite.
+    """
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 6)
+    if len(boxes) != len(scores):
+        raise ValueError(f"{len(boxes)} boxes and {len(scores)} scores: give a score a box")
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all() and (boxes[:, 3:] >= boxes[:, :3]).all()):
+        raise ValueError("boxes: a corner or score is not finite, or a far corner lies before the near one; give low and high corners")
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    boxes, left, kept = boxes[order], np.arange(len(order)), []
+    while len(left):
+        first, left = left[:block], left[block:]
+        better, worse = overlapping(boxes[first], boxes[first], threshold)
+        better, worse = better[better < worse], worse[better < worse]
+        by_better = np.argsort(better)
+        rows, starts = np.unique(better[by_better], return_index=True)
+        stays = np.ones(len(first), bool)
+        for row, overlapped in zip(rows, np.split(worse[by_better], starts)[1:], strict=True):
+            if stays[row]:
+                stays[overlapped] = False
+        kept.append(first[stays])
+        left = np.delete(left, overlapping(boxes[kept[-1]], boxes[left], threshold)[1])
+    return order[np.concatenate(kept)] if kept else order
+
 # %% ../nbs/08_candidates.ipynb #ca7af7ee
 @torch.no_grad()
 def heatmap(network, volume, tile=128, halo=24):
@@ -329,13 +391,11 @@ def proposals(network, volume, sizes, count):
 
     Returns centres (N, 3) and diameters (N,) in voxels, scores (N,).
     """
-    from monai.data.box_utils import non_max_suppression
-
     objectness, codes = network(volume[None, None])
     scores, best = objectness[0].sigmoid().topk(min(4 * count, objectness.shape[1]))
     boxes = box_coder().decode_single(codes[0, best], anchors_of(volume[None, None], sizes)[best])
     boxes = torch.cat([boxes[:, :3], torch.maximum(boxes[:, 3:], boxes[:, :3] + 0.5)], dim=1)
-    keep = non_max_suppression(boxes, scores, nms_thresh=0.1)[:count]
+    keep = nms(boxes.numpy(), scores.numpy(), 0.1)[:count]
     boxes, scores = boxes[keep], scores[keep]
     return ((boxes[:, :3] + boxes[:, 3:]) / 2).numpy(), (boxes[:, 3:] - boxes[:, :3]).mean(1).numpy(), scores.numpy()
 

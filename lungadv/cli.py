@@ -155,34 +155,65 @@ def detect(
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
 
 
+def one_line_warnings(command):
+    """Warnings of a command come as one line each on stderr."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments, **options):
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *place, **more: typer.echo("warning: " + " ".join(str(message).split()), err=True)
+            return command(*arguments, **options)
+
+    return wrapped
+
+
 @app.command()
 @one_line_errors
+@one_line_warnings
 def froc(
     marks: Annotated[Path, typer.Argument(help="CSV: seriesuid, coordX, coordY, coordZ, probability")],
-    annotations: Annotated[Path, typer.Option(help="CSV: seriesuid, coordX, coordY, coordZ, diameter_mm")],
+    annotations: Annotated[Path, typer.Option(help="CSV: seriesuid, coordX, coordY, coordZ, diameter_mm; type where known")],
     seriesuids: Annotated[Path, typer.Option(help="the ids of all scans searched, one a line")],
     excluded: Annotated[Path | None, typer.Option(help="CSV of findings that are neither true nor false")] = None,
     out: Annotated[Path | None, typer.Option("--json", help="write the result there")] = None,
+    figure: Annotated[Path | None, typer.Option(help="draw the curve there, a PNG or PDF")] = None,
 ):
-    """Score a detector's marks as the LUNA16 challenge does: FROC and CPM with 95 % intervals."""
+    """Score a detector's marks as the LUNA16 challenge does: FROC and CPM with 95 % intervals, by diameter and type."""
     from lungadv import froc as scores
     from lungadv.annotations import read_uids
     from lungadv.runs import replacing
 
-    result = scores.froc(
-        scores.read_marks(marks),
-        scores.read_findings(annotations),
-        read_uids(seriesuids),
-        excluded=scores.read_findings(excluded, repeats=True) if excluded else None,
-    )
+    if figure:
+        scores.check_figure(figure)
+    nodules = scores.read_findings(annotations)
+    beside = scores.read_findings(excluded, repeats=True) if excluded else None
+    tables = scores.read_marks(marks), nodules, read_uids(seriesuids)
+    result = scores.froc(*tables, beside)
+    groups = {"diameter": scores.sizes_of(nodules)} | ({"type": scores.types_of(nodules)} if "type" in nodules else {})
+    parts = {name: scores.by_group(*tables, masks, beside) for name, masks in groups.items()}
     typer.echo("false positives a scan   sensitivity   95 % interval")
     for point, value in result.sensitivity.items():
         low, high = result.sensitivity_interval[point]
         typer.echo(f"{point:>22g} {value:>13.3f}   {low:.3f} to {high:.3f}")
     typer.echo(f"{'CPM':>22} {result.cpm:>13.3f}   {result.cpm_interval[0]:.3f} to {result.cpm_interval[1]:.3f}")
+    for name, by_group in parts.items():
+        header = "".join(f"{point:>7g}" for point in scores.OPERATING_POINTS)
+        typer.echo(f"\n{name + (', mm' if name == 'diameter' else ''):<16} nodules     CPM   95 % interval {header}")
+        for group, part in by_group.items():
+            (low, high), values = part.cpm_interval, "".join(f"{value:>7.3f}" for value in part.sensitivity.values())
+            typer.echo(f"{group:<16} {part.counts['nodules']:>7} {part.cpm:>7.3f}  {low:.3f} to {high:.3f} {values}")
+    typer.echo("\n" + "\n".join(scores.account(result.counts)))
+    if beside is None:
+        typer.echo("no excluded findings were given: marks on them count as false")
     if out:
+        by_name = {f"by_{name}": {group: part.to_dict() for group, part in by_group.items()} for name, by_group in parts.items()}
         with replacing(out) as path:
-            path.write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(result.to_dict() | by_name, indent=1) + "\n", encoding="utf-8")
+    if figure:
+        scores.write_figure(result, figure)
 
 
 @app.command()

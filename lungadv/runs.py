@@ -23,7 +23,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import torch
 
 STRATEGIES = {  # Table II's rows by folder name, and the controls: each baseline, trained on as long without new data
     "baseline-ce": "baseline-ce",
@@ -150,6 +149,8 @@ class Run:
 
     def generator(self, *items, device="cpu"):
         """A torch generator derived from the run's seed and `items`."""
+        import torch
+
         return torch.Generator(device=device).manual_seed(self._entropy(items) >> 1)
 
 
@@ -178,17 +179,23 @@ def open_run(profile="tiny", seed=0, data="phantom", **overrides):
 
 def device():
     """The accelerator if there is one, else the CPU."""
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fast_type(device):
     """bfloat16 where the processor computes in it, float32 elsewhere."""
+    import torch
+
     fast = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
     return torch.bfloat16 if fast else torch.float32
 
 
 def autocast(device):
     """The context in which convolutions compute in `fast_type`."""
+    import torch
+
     kind = fast_type(device)
     return torch.autocast(device.type, kind, enabled=kind != torch.float32)
 
@@ -222,6 +229,8 @@ def writing(run, stage):
     The provenance describes the state in which the stage began. Of its outputs, those under 1 MiB are hashed: tables
     and small weights, not gigabytes of voxels that follow from the seed.
     """
+    import torch
+
     started, threads = time.perf_counter(), torch.get_num_threads()
     torch.set_num_threads(STAGES[stage].threads)
     inputs = {name: require(run, name) / "provenance.json" for name in STAGES[stage].needs}

@@ -269,6 +269,37 @@ def test_proposals_decode_known_codes_and_drop_overlaps():
     np.testing.assert_allclose(scores, torch.tensor([3.0, 2.0, 1.0]).sigmoid(), atol=1e-6)
 
 
+@pytest.mark.parametrize("threshold", [0, 0.1, 0.25, 0.5, 0.9, 1])
+@pytest.mark.parametrize("kind", ["lattice", "scattered", "stacked"])
+def test_nms_is_monais(kind, threshold):
+    """Also with equal scores, equal boxes, overlaps of exactly the threshold, and sides from 1 to 100."""
+    from monai.data.box_utils import non_max_suppression
+
+    draw = np.random.default_rng(0)
+    if kind == "lattice":  # overlaps such as 1/4, 1/2: on the threshold
+        low, side = draw.integers(0, 6, (600, 3)), draw.choice([1, 2, 4], (600, 3))
+    elif kind == "scattered":
+        low, side = draw.uniform(-300, 300, (1500, 3)), np.exp(draw.uniform(0, np.log(100), (1500, 3)))
+    else:
+        low, side = np.repeat(draw.uniform(0, 50, (5, 3)), 100, axis=0), np.repeat(draw.uniform(0, 20, (5, 3)), 100, axis=0)
+    boxes = np.hstack([low, low + side]).astype(np.float32)
+    scores = draw.random(len(boxes)).round(2).astype(np.float32)
+    expected = non_max_suppression(torch.tensor(boxes), torch.tensor(scores), threshold).tolist()
+    assert candidates.nms(boxes, scores, threshold).tolist() == expected
+    assert candidates.nms(boxes, scores, threshold, block=64).tolist() == expected
+
+
+def test_nms_of_no_box_and_of_bad_boxes():
+    assert len(candidates.nms(np.empty((0, 6)), np.empty(0), 0.1)) == 0
+    box = np.array([[0, 0, 0, 1, 1, 1.0]])
+    assert candidates.nms(box, np.array([0.5]), 0.1).tolist() == [0]
+    with pytest.raises(ValueError, match="1 boxes and 2 scores"):
+        candidates.nms(box, np.zeros(2), 0.1)
+    for bad, score in ((box * np.nan, 0), (box, np.nan), (-box, 0)):
+        with pytest.raises(ValueError, match="boxes: "):
+            candidates.nms(bad, np.array([score], float), 0.1)
+
+
 def test_a_head_lists_its_outputs_in_the_order_of_the_anchors():
     class Given(nn.Module):
         def forward(self, x):

@@ -125,6 +125,69 @@ def test_froc_of_no_mark_is_zero(tables):
     assert result.exit_code == 0 and "CPM         0.000" in result.stdout
 
 
+def froc(tables, *more):
+    return call("froc", tables / "marks.csv", "--annotations", tables / "nodules.csv", "--seriesuids", tables / "uids.csv", *more)
+
+
+def test_froc_accounts_for_every_mark_in_table_and_json(tables):
+    (tables / "marks.csv").write_text(MARKS + "scan,60,0,0,0.3\nother,0,0,0,0.9\n")
+    (tables / "excluded.csv").write_text(NODULES.splitlines()[0] + "\nscan,60,0,0,-1\nscan,60,0,0,-1\nelsewhere,0,0,0,-1\n")
+    result = froc(tables, "--excluded", tables / "excluded.csv", "--json", tables / "froc.json")
+    assert result.exit_code == 0 and result.stderr == ""
+    for words in ("of 4 marks given 3 marks count", "marks of scans that are not listed 1", "marks on excluded findings 1"):
+        assert words in result.stdout
+    assert "no excluded findings were given" not in result.stdout and "no excluded findings were given" in froc(tables).stdout
+    counts = json.loads((tables / "froc.json").read_text())["counts"]
+    assert (counts["unknown_scan"], counts["dropped_on_excluded"], counts["excluded_unknown_scan"]) == (1, 1, 1)
+
+
+def test_froc_reads_tabs_and_scores_types_and_diameters(tables):
+    header, row = NODULES.strip().replace(",", "\t").split("\n")
+    (tables / "nodules.csv").write_text(f"{header}\ttype\n{row}\tsolid\nscan\t30\t0\t0\t20\tground_glass\n")
+    result = froc(tables, "--json", tables / "froc.json")
+    assert "ground_glass" in result.stdout and "20+" in result.stdout
+    scored = json.loads((tables / "froc.json").read_text())
+    assert {name: part["cpm"] for name, part in scored["by_type"].items()} == {"ground_glass": 0, "solid": 1}
+    assert list(scored["by_diameter"]) == ["8-12", "20+"]
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf"])
+def test_froc_draws_a_figure(tables, ending):
+    assert froc(tables, "--figure", tables / f"froc.{ending}").exit_code == 0
+    assert (tables / f"froc.{ending}").stat().st_size > 5000
+
+
+def test_froc_refuses_another_kind_of_figure_before_it_scores(tables):
+    result = froc(tables, "--figure", tables / "froc.jpg")
+    assert_one_line(result, "neither .png nor .pdf")
+    assert result.stdout == ""
+
+
+def test_froc_warns_of_flipped_axes_in_one_line(tables):
+    places = [(40 * k + 5, 33 * k + 7, -21 * k - 90) for k in range(8)]
+    (tables / "nodules.csv").write_text(NODULES.splitlines()[0] + "".join(f"\nscan,{x},{y},{z},8" for x, y, z in places))
+    (tables / "marks.csv").write_text(MARKS.splitlines()[0] + "".join(f"\nscan,{-x},{-y},{z},0.5" for x, y, z in places))
+    result = froc(tables)
+    assert result.exit_code == 0 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("warning: the marks hit 0% of the nodules but would hit 100% with x and y negated")
+
+
+def test_froc_names_a_header_padding_and_candidates(tables):
+    (tables / "uids.csv").write_text("seriesuid\nscan\n")
+    assert_one_line(froc(tables), "header line")
+    (tables / "uids.csv").write_text("056\n")
+    for name, text in {"marks.csv": MARKS, "nodules.csv": NODULES}.items():
+        (tables / name).write_text(text.replace("scan", "56" if name == "marks.csv" else "056"))
+    assert_one_line(froc(tables), "marks: seriesuid '56'", "'056'", "leading zeros")
+    (tables / "marks.csv").write_text("seriesuid,coordX,coordY,coordZ,class\n056,0,0,0,1\n")
+    assert_one_line(froc(tables), "marks.csv", "no column probability", "candidates")
+
+
+def test_scoring_does_not_wait_for_torch():
+    code = "import sys; from lungadv import annotations, froc, runs; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_what_cannot_be_written_is_one_line(tables):
     terms = ["froc", tables / "marks.csv", "--annotations", tables / "nodules.csv", "--seriesuids", tables / "uids.csv"]
     assert_one_line(call(*terms, "--json", tables), str(tables))

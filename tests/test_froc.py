@@ -8,9 +8,13 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_curve
 
 from lungadv import froc as module
-from lungadv.froc import FINDINGS, MARKS, OPERATING_POINTS, compare, froc
+from lungadv.annotations import AnnotationError
+from lungadv.froc import FINDINGS, GRID, MARKS, OPERATING_POINTS, as_table, by_group, compare, froc
 
 
 def marks_of(*rows):
@@ -70,7 +74,7 @@ def random_case(seed):
     return marks, found, scans, excluded, draw.choice([3, 5, 8, 100])
 
 
-@pytest.mark.filterwarnings("ignore:the marks hit")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("seed", range(60))
 def test_equals_the_official_procedure(seed):
     marks, found, scans, excluded, cap = random_case(seed)
@@ -83,7 +87,34 @@ def test_equals_the_official_procedure(seed):
     assert score.counts["false_positives"] == false
 
 
-@pytest.mark.filterwarnings("ignore:the marks hit")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("seed", range(60, 80))
+def test_equals_a_roc_curve_stretched_to_false_positives_a_scan(seed):
+    """The challenge's own way to the curve: the ROC of hits against false marks, its axes scaled. Nothing here is shared with `froc`."""
+    marks, found, scans, excluded, cap = random_case(seed)
+    kept = marks[marks["seriesuid"].isin(scans)]
+    bar = kept["seriesuid"].map(kept.groupby("seriesuid")["probability"].apply(lambda p: p.nlargest(cap + 1).iloc[cap:].max()))
+    kept = kept[~(kept["probability"] <= bar.astype(float))]
+    inside = []
+    for table in (found, excluded):
+        pairs = kept.reset_index().merge(table, on="seriesuid", suffixes=("", "_f")).merge(pd.DataFrame({"seriesuid": scans}))
+        radius = pairs["diameter_mm"].where(pairs["diameter_mm"] >= 0, 10) / 2
+        offset = [(pairs[f"coord{axis}"] - pairs[f"coord{axis}_f"]) ** 2 for axis in "XYZ"]
+        inside.append(pairs[sum(offset) < radius**2])
+    best = inside[0].groupby(["seriesuid", "coordX_f", "coordY_f", "coordZ_f", "diameter_mm"])["probability"].max()
+    nodules = found[found["seriesuid"].isin(scans)]
+    copies = nodules.groupby(list(FINDINGS)).size().rename_axis(best.index.names)
+    true = np.repeat(best.to_numpy(), copies.reindex(best.index).to_numpy())
+    false = kept.drop(index=np.union1d(inside[0]["index"], inside[1]["index"]))["probability"].to_numpy()
+    score = froc(marks, found, scans, excluded, max_per_scan=cap, bootstraps=0)
+    assert (score.counts["nodules_found"], score.counts["false_positives"]) == (len(true), len(false))
+    if len(true) and len(false):
+        x, y, _ = roc_curve(np.r_[np.ones(len(true)), np.zeros(len(false))], np.r_[true, false])
+        expected = np.interp(OPERATING_POINTS, x * len(false) / len(scans), y * len(true) / len(nodules))
+        assert np.allclose(list(score.sensitivity.values()), expected)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("seed", range(15))
 def test_bootstrap_equals_scoring_the_drawn_scans(seed):
     """Count-weighting must equal a real resample: scans drawn twice are copied under new names."""
@@ -111,18 +142,16 @@ def test_blocks_do_not_change_the_samples():
     assert np.array_equal(events.sensitivity(weights), events.sensitivity(weights, block=1000))
 
 
-@pytest.mark.parametrize("decimals", [1, 6])
-def test_the_far_end_of_the_curve_may_be_left_out(decimals):
+@pytest.mark.parametrize("decimals", [1, 2, 6])
+def test_corners_alone_give_the_same_sensitivities(decimals):
     draw = np.random.default_rng(1)
     probability = np.sort(draw.random(3000).round(decimals))[::-1]
     events = module.Events(probability, draw.integers(0, 12, 3000), draw.random(3000) < 0.1, np.full(12, 40))
     weights = module.resamples(12, 30, 0)
-    assert decimals == 1 or len(events.top(weights, 8).scan) < 1000
-    whole = [np.interp(OPERATING_POINTS, *curve) for curve in zip(*events.curves(weights), strict=True)]
-    assert np.array_equal(events.sensitivity(weights), whole)
-    unbalanced = module.Events(probability, np.zeros(3000, int), events.true, events.nodules)  # all in one scan, not always drawn
-    whole = [np.interp(OPERATING_POINTS, *curve) for curve in zip(*unbalanced.curves(weights), strict=True)]
-    assert np.array_equal(unbalanced.sensitivity(weights), whole)
+    for points in (OPERATING_POINTS, GRID, (0, 0.001, 200, 1000)):
+        whole = [np.interp(points, *curve) for curve in zip(*events.curves(weights), strict=True)]
+        assert np.array_equal(events.sensitivity(weights, points), whole)
+    assert decimals == 1 or events.curves(weights, corners=True)[0].shape[1] < events.curves(weights)[0].shape[1]
 
 
 ONE = findings(["a", 0, 0, 0, 10])
@@ -166,8 +195,9 @@ def test_a_mark_on_a_nodule_and_an_excluded_finding_is_a_hit():
 def test_ties_at_the_cap_leave_together():
     marks = marks_of(["a", 50, 0, 0, 0.9], ["a", 0, 0, 0, 0.5], ["a", 60, 0, 0, 0.5])
     assert cpm(marks, max_per_scan=2).counts == {
-        "scans": 1, "marks": 1, "over_cap": 2, "unknown_scan": 0, "nodules": 1, "nodules_found": 0,
-        "false_positives": 1, "dropped_on_excluded": 0, "duplicates": 0,
+        "scans": 1, "scans_without_marks": 0, "marks_given": 3, "unknown_scan": 0, "over_cap": 2, "marks": 1, "nodules_unknown_scan": 0,
+        "excluded_unknown_scan": 0, "nodules": 1, "nodules_found": 0, "on_nodules": 0, "duplicates": 0, "dropped_on_excluded": 0,
+        "false_positives": 1,
     }  # fmt: skip
     assert cpm(marks, max_per_scan=3).counts["marks"] == 3
     assert cpm(marks_of(*[["a", 50, 0, 0, 0.5]] * 101)).counts["marks"] == 0  # all equal: nothing is above the 101st
@@ -314,6 +344,159 @@ def test_missing_column_is_an_error():
         cpm(marks_of(["a", 0, 0, 0, 0.5]).rename(columns={"probability": "score"}))
 
 
+@pytest.mark.parametrize("table", ["marks", "annotations", "excluded"])
+def test_padding_is_an_error_in_each_table_that_it_names(table):
+    tables = {"marks": marks_of(["a", 0, 0, 0, 0.5]), "annotations": ONE, "excluded": findings(["a", 9, 9, 9, -1])}
+    tables[table] = tables[table].assign(seriesuid="007")
+    with pytest.raises(ValueError, match=f"{table}: seriesuid '007' is not listed but '7' is: leading zeros"):
+        cpm(scans=["a", "7"], **tables)
+
+
+def test_a_nodule_listed_twice_counts_twice_as_in_the_challenge():
+    score = cpm(marks_of(["a", 0, 0, 0, 0.5]), pd.concat([ONE, ONE]))
+    assert (score.counts["nodules"], score.counts["nodules_found"], score.cpm) == (2, 2, 1)
+
+
+def test_what_is_ignored_is_counted():
+    marks = marks_of(
+        ["a", 0, 0, 0, 0.9], ["a", 1, 0, 0, 0.8], ["a", 90, 0, 0, 0.7], ["a", 60, 0, 0, 0.6], ["z", 0, 0, 0, 1], ["a", 70, 0, 0, 0.1]
+    )  # fmt: skip
+    nodules, excluded = (
+        findings(["a", 0, 0, 0, 10], ["y", 0, 0, 0, 10]),
+        findings(["a", 90, 0, 0, -1], ["y", 0, 0, 0, -1], ["z", 0, 0, 0, -1]),
+    )
+    counts = cpm(marks, nodules, ["a", "b"], excluded=excluded, max_per_scan=4).counts
+    assert counts == {
+        "scans": 2, "scans_without_marks": 1, "marks_given": 6, "unknown_scan": 1, "over_cap": 1, "marks": 4, "nodules_unknown_scan": 1,
+        "excluded_unknown_scan": 2, "nodules": 1, "nodules_found": 1, "on_nodules": 2, "duplicates": 1, "dropped_on_excluded": 1,
+        "false_positives": 1,
+    }  # fmt: skip
+    text = "\n".join(module.account(counts))
+    for words in ("1 of 1 nodules", "not listed 1", "over the cap 1", "excluded findings 1", "hits on a nodule 1", "not listed 2"):
+        assert words in text
+    clean = cpm(marks_of(["a", 0, 0, 0, 0.5])).counts
+    assert module.account(clean)[-1] == "ignored: nothing"
+
+
+def test_marks_of_another_data_set_are_noticed():
+    with pytest.warns(UserWarning, match="no mark is of a listed scan"):
+        assert cpm(marks_of(["z", 0, 0, 0, 0.5])).cpm == 0
+
+
+def test_one_fold_against_all_nodules_is_noticed():
+    scans = list("abcde")
+    nodules = findings(*[[scan, 0, 0, 0, 10] for scan in scans])
+    with pytest.warns(UserWarning, match="3 of 5 listed scans have no mark and hold 60% of the nodules"):
+        cpm(marks_of(["a", 0, 0, 0, 0.5], ["b", 0, 0, 0, 0.5]), nodules, scans)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cpm(marks_of(*[[scan, 0, 0, 0, 0.5] for scan in "abc"]), nodules, scans)
+
+
+# Properties
+
+PLACE = st.tuples(st.sampled_from(["a", "b", "c"]), *[st.integers(0, 6)] * 3)
+WORLDS = st.tuples(
+    st.lists(st.tuples(PLACE, st.integers(0, 9)), max_size=20),
+    st.lists(st.tuples(PLACE, st.sampled_from([2, 4, 5, -1])), min_size=1, max_size=6),
+    st.lists(st.tuples(PLACE, st.sampled_from([3, -1])), max_size=4),
+)
+FAR = 1000  # mm: from everything
+
+
+def world(drawn):
+    marks, nodules, excluded = ([[*place, last] for place, last in rows] for rows in drawn)
+    return marks_of(*marks), findings(*nodules), ["a", "b", "c"], findings(*excluded)
+
+
+def uncapped(*tables, **more):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return froc(*tables, bootstraps=0, max_per_scan=10**6, **more)
+
+
+def not_above(lower, upper):
+    """At each place of the band."""
+    return (lower.band["sensitivity"] <= upper.band["sensitivity"] + 1e-12).all() and lower.cpm <= upper.cpm + 1e-12
+
+
+@settings(deadline=None, max_examples=60)
+@given(WORLDS, st.randoms(use_true_random=False))
+def test_curves_rise_and_no_order_of_rows_matters(drawn, random):
+    marks, nodules, scans, excluded = world(drawn)
+    score = uncapped(marks, nodules, scans, excluded)
+    assert (score.curve.diff().dropna() >= 0).all(axis=None) and score.curve["sensitivity"].between(0, 1).all()
+    assert score.band["sensitivity"].is_monotonic_increasing
+    other = [table.sample(frac=1, random_state=random.randrange(2**31)) for table in (marks, nodules, excluded)]
+    shuffled = uncapped(*other[:2], random.sample(scans, 3), other[2])
+    assert shuffled.counts == score.counts and shuffled.curve.equals(score.curve)
+
+
+@settings(deadline=None, max_examples=60)
+@given(WORLDS, st.integers(0, 10), st.sampled_from("abc"))
+def test_a_further_false_mark_never_raises_the_curve(drawn, probability, scan):
+    marks, nodules, scans, excluded = world(drawn)
+    more = pd.concat([marks, marks_of([scan, FAR, 0, 0, probability])], ignore_index=True)
+    assert not_above(uncapped(more, nodules, scans, excluded), uncapped(marks, nodules, scans, excluded))
+
+
+@settings(deadline=None, max_examples=60)
+@given(WORLDS, st.integers(0, 10))
+def test_a_further_hit_never_lowers_the_curve(drawn, probability):
+    marks, nodules, scans, excluded = world(drawn)
+    more = pd.concat([marks, marks_of([*nodules.iloc[0][:4], probability])], ignore_index=True)
+    assert not_above(uncapped(marks, nodules, scans, excluded), uncapped(more, nodules, scans, excluded))
+
+
+@settings(deadline=None, max_examples=60)
+@given(WORLDS)
+def test_only_the_order_of_probabilities_counts(drawn):
+    marks, nodules, scans, excluded = world(drawn)
+    squeezed = marks.assign(probability=np.exp(-marks["probability"].astype(float)) * -3)
+    assert uncapped(squeezed, nodules, scans, excluded).curve.equals(uncapped(marks, nodules, scans, excluded).curve)
+
+
+@settings(deadline=None, max_examples=60)
+@given(WORLDS, st.lists(st.booleans(), min_size=6, max_size=6))
+def test_a_group_is_scored_with_the_other_nodules_excluded(drawn, chosen):
+    marks, nodules, scans, excluded = world(drawn)
+    chosen = np.array(chosen[: len(nodules)])
+    score = by_group(marks, nodules, scans, {"some": chosen, "all": chosen | True}, excluded, bootstraps=5)
+    everything = uncapped(marks, nodules, scans, excluded)
+    assert score["all"].curve.equals(everything.curve)
+    apart = uncapped(marks, nodules[chosen], scans, pd.concat([excluded, nodules[~chosen]]))
+    assert score["some"].curve.equals(apart.curve) and score["some"].counts["nodules"] == chosen.sum()
+    assert score["some"].counts["false_positives"] == everything.counts["false_positives"]
+
+
+# Groups
+
+
+def test_groups_by_type_and_diameter_as_a_table():
+    nodules = findings(["a", 0, 0, 0, 5.999], ["a", 50, 0, 0, 6], ["b", 0, 0, 0, 8], ["b", 50, 0, 0, 40], ["z", 0, 0, 0, 15])
+    nodules["type"] = ["solid", "ground_glass", "solid", "solid", "solid"]
+    marks = marks_of(["a", 50, 0, 0, 0.9], ["b", 50, 0, 0, 0.8], ["a", 90, 0, 0, 0.85])
+    sizes = as_table(by_group(marks, nodules, ["a", "b"], module.sizes_of(nodules), bootstraps=50)).set_index("group")
+    assert sizes["nodules"].to_dict() == {"under 6": 1, "6-8": 1, "8-12": 1, "12-20": 0, "20+": 1}
+    assert sizes["nodules_found"].tolist() == [0, 1, 0, 0, 1]
+    assert sizes["cpm"].tolist()[:2] == [0, 1] and math.isnan(sizes["cpm"]["12-20"])  # its only nodule is in a scan that is not listed
+    assert sizes["fp_0.25"]["20+"] == 0 and sizes["fp_0.5"]["20+"] == 1  # after the false mark
+    types = by_group(marks, nodules, ["a", "b"], module.types_of(nodules), bootstraps=50, seed=3)
+    assert list(types) == ["ground_glass", "solid"]
+    table = as_table(types).set_index("group")
+    alone = froc(marks, nodules[nodules["type"] == "solid"], ["a", "b"], nodules[nodules["type"] != "solid"], bootstraps=50, seed=3)
+    for measure, value, bounds in (("cpm", alone.cpm, alone.cpm_interval), ("fp_8", alone.sensitivity[8], alone.sensitivity_interval[8])):
+        assert table.loc["solid", [measure, f"{measure}_lower", f"{measure}_upper"]].tolist() == [value, *bounds]
+
+
+def test_a_group_may_hold_only_nodules_on_which_a_mark_of_another_lies():
+    nodules = findings(["a", 1, 0, 0, 10], ["a", -1, 0, 0, 10])  # one mark in both
+    marks = marks_of(["a", 0, 0, 0, 0.5], ["a", 5.5, 0, 0, 0.9])  # the second in the first alone
+    first, second = by_group(marks, nodules, ["a"], {"first": [True, False], "second": [False, True]}, bootstraps=0).values()
+    assert first.cpm == second.cpm == 1
+    assert (second.counts["false_positives"], second.counts["dropped_on_excluded"]) == (0, 1)
+
+
 # Intervals and differences
 
 
@@ -363,7 +546,48 @@ def test_to_dict_is_json():
     assert len(read["sensitivity_interval"]["0.125"]) == 2
 
 
+def test_the_band_holds_the_curve_and_its_interval():
+    marks, nodules, scans = detector(1)
+    score = froc(marks, nodules, scans, bootstraps=200)
+    assert score.band["fp_per_scan"][::8].tolist() == list(OPERATING_POINTS)
+    assert score.band["sensitivity"][::8].tolist() == list(score.sensitivity.values())
+    assert score.band[["lower", "upper"]][::8].to_numpy().tolist() == [list(bounds) for bounds in score.sensitivity_interval.values()]
+    assert np.allclose(score.band["sensitivity"], np.interp(GRID, score.curve["fp_per_scan"], score.curve["sensitivity"]))
+
+
 # Files
+
+
+@pytest.mark.parametrize("ending, start", [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("PNG", b"\x89PNG")])
+def test_the_figure_is_written_by_its_ending_and_always_the_same(tmp_path, ending, start):
+    marks, nodules, scans = detector(1, scans=5)
+    score = froc(marks, nodules, scans, bootstraps=20)
+    for name in ("one", "two"):
+        module.write_figure(score, tmp_path / f"{name}.{ending}")
+    one, two = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("one", "two"))
+    assert one.startswith(start) and one == two
+
+
+def test_a_figure_that_cannot_be_drawn_says_why(tmp_path):
+    marks, nodules, scans = detector(1, scans=2)
+    with pytest.raises(ValueError, match="neither .png nor .pdf"):
+        module.write_figure(froc(marks, nodules, scans, bootstraps=0), tmp_path / "froc.jpg")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no nodule"):
+        module.write_figure(froc(marks, nodules[:0], scans, bootstraps=0), tmp_path / "froc.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_candidates_are_not_taken_for_marks(tmp_path):
+    path = tmp_path / "candidates_V2.csv"
+    path.write_text("seriesuid,coordX,coordY,coordZ,class\na,1,2,3,0\n")
+    with pytest.raises(AnnotationError, match="candidates_V2.csv' has no column probability: these are candidates"):
+        module.read_marks(path)
+
+
+def test_the_type_of_a_nodule_is_kept_where_it_is_known(tmp_path):
+    path = tmp_path / "annotations.csv"
+    path.write_text(",".join(FINDINGS) + ",remark,type\na,1,2,3,6,x,solid\n")
+    assert module.read_findings(path).columns.tolist() == [*FINDINGS, "type"]
 
 
 @pytest.mark.parametrize("separator", [",", "\t"])
