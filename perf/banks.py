@@ -30,7 +30,8 @@ class Tensors:
 def pools(run, plan, banks):
     """The positives and negatives of a strategy, (pool, share) pairs, with these banks."""
     real, half = fpr.real_patches(run), run.settings.fpr_batch // 2
-    return [fpr.mixture(real[label], [banks[name] for name in names], half) for label, names in ((1, plan.positives), (0, plan.negatives))]
+    named = ((1, plan.positives), (0, plan.negatives))
+    return [fpr.mixture(real[label], [banks[name] for name in names], half) for label, names in named]
 
 
 def seconds(network, batches, updates):
@@ -75,7 +76,8 @@ def sizes(run):
         bytes_a_patch = sum(path.stat().st_size for path in recipes.shard_files(run.path("banks"), kind)) / stored
         large = bytes_a_patch if kind == "synthetic" else bytes_a_patch * 64**3 / voxels
         total += large * number / 1e9
-        print(f"{kind:10} {stored:8}   {bytes_a_patch:13.0f}   {8 * bytes_a_patch / voxels:12.2f}   {number:19}   {large * number / 1e9:10.2f}")
+        bits = 8 * bytes_a_patch / voxels
+        print(f"{kind:10} {stored:8}   {bytes_a_patch:13.0f}   {bits:12.2f}   {number:19}   {large * number / 1e9:10.2f}")
     print(f"together {total:.2f} GB; the limit is 10 GB")
 
 
