@@ -23,7 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from . import ct, datasets, evidence, runs
+from . import ct, datasets, evidence, recipes, runs, synthesizer
 from .froc import radius_mm
 
 # %% ../nbs/09_fpr.ipynb #aa1cacd4
@@ -171,7 +171,7 @@ def patch_positions(run, data, uid, candidates, rng):
     mine = {name: table[table["seriesuid"] == uid] for name, table in vars(data).items() if isinstance(table, pd.DataFrame)}
     nodules, excluded = mine["annotations"], mine["excluded"]
     found = candidates[candidates["seriesuid"] == uid]
-    width = run.settings.patch_size * run.settings.patch_spacing
+    width = (run.settings.patch_size + 2 * MARGIN) * run.settings.patch_spacing  # clear however it is shifted
     background = clear_positions(data.lungs(uid), scan, pd.concat([nodules, excluded]), width, run.settings.fpr_backgrounds, rng)
     rows = [
         nodules.assign(kind="nodule", label=1),
@@ -242,12 +242,17 @@ BANKS = ("synthetic-random", "synthetic-pgd", "perturbed", "noise")  # made in n
 
 
 def load_bank(run, name):
-    "A bank's table and its patches (N, 1, P, P, P), float32 in [0, 1]. Raises runs.InputError for a name that is not in BANKS."
+    """A bank's table and the bank itself, `bank[rows]`, on `runs.device()`; it holds recipes, and rebuilds what is asked for.
+
+    Raises runs.InputError for a name that is not in BANKS.
+    """
     if name not in BANKS:
         raise runs.InputError(f"unknown bank '{name}': choose one of {', '.join(BANKS)}")
-    folder = runs.require(run, "banks")
+    folder, device, kind = runs.require(run, "banks"), runs.device(), name.split("-")[0]
     table = pd.read_csv(folder / f"bank_{name}.csv", dtype={"seriesuid": str, "type": str})
-    return table, load_file(folder / f"bank_{name}.safetensors")["patches"].float()
+    recipe, hu = recipes.read(folder, kind, recipes.COLUMNS[kind], name), read_patches(run, "train")[1]
+    generator = synthesizer.load(run).to(device) if kind == "synthetic" else None
+    return table, recipes.rebuilt(kind, recipe, hu, generator, run.settings.patch_size, device)
 
 
 def _crop(patches, start, size):
@@ -258,16 +263,19 @@ def _crop(patches, start, size):
 def draw(pool, count, size, generator):
     """`count` random patches of a pool (N, 1, Q, Q, Q), shifted, turned and flipped: (count, 1, size, size, size) in [0, 1].
 
-    The pool is int16 HU or in [0, 1].
+    The pool is int16 HU, in [0, 1], or a bank; those of a bank whose attack holds on its own grid alone (`fixed`) stay as they are.
     """
+    patches = pool[torch.randint(len(pool), (count,), generator=generator)]
+    if getattr(pool, "fixed", False):
+        return patches
     groups = []
-    for group in torch.randint(len(pool), (count,), generator=generator).split(4):  # one symmetry for four is varied enough
-        shift = torch.randint(pool.shape[-1] - size + 1, (3,), generator=generator).tolist()
+    for group in patches.split(4):  # one symmetry for four is varied enough
+        shift = torch.randint(patches.shape[-1] - size + 1, (3,), generator=generator).tolist()
         axes = torch.randperm(3, generator=generator).add(2).tolist()
         flips = (torch.rand(3, generator=generator) < 0.5).nonzero().flatten().add(2).tolist()
-        groups.append(_crop(pool[group], shift, size).permute(0, 1, *axes).flip(flips))
+        groups.append(_crop(group, shift, size).permute(0, 1, *axes).flip(flips))
     patches = torch.cat(groups)
-    return ct.to_unit(patches.float()) if pool.dtype == torch.int16 else patches.float()
+    return ct.to_unit(patches.float()) if patches.dtype == torch.int16 else patches.float()
 
 # %% ../nbs/09_fpr.ipynb #d16b71fc
 @dataclass(frozen=True)
@@ -309,11 +317,12 @@ def mixture(real, banks, count):
 
 # %% ../nbs/09_fpr.ipynb #c5b8c779
 def classification_batches(positives, negatives, size, generator):
-    "Endless batches (patches, target) from (pool, share) pairs of positives and negatives."
+    "Endless batches (patches, target) from (pool, share) pairs of positives and negatives; banks are rebuilt on `runs.device()`."
+    device = runs.device()
     labelled = [(share, label) for pairs, label in ((positives, 1), (negatives, 0)) for _, share in pairs]
     target = torch.cat([torch.full((share,), label) for share, label in labelled])
     while True:
-        patches = torch.cat([draw(pool, share, size, generator) for pool, share in (*positives, *negatives)])
+        patches = torch.cat([draw(pool, share, size, generator).to(device) for pool, share in (*positives, *negatives)])
         yield patches.contiguous(memory_format=torch.channels_last_3d), target
 
 

@@ -1,3 +1,8 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from lungadv import banks, ct, fpr, runs, synthesizer
+from lungadv import banks, ct, fpr, pgd, recipes, runs, synthesizer
 
 SIZE = 16
 SETTINGS = SimpleNamespace(
@@ -80,7 +85,7 @@ def test_search_latent_keeps_nodules_large_enough_and_makes_small_ones_larger():
 
     z = torch.tensor([[0.2, 2.0], [-0.3, 2.0], [-1.2, 2.0]])  # 11, 8.5 and 4 mm
     assert (diameters(z)[:2] >= 6).all() and diameters(z)[2] < 6
-    free = banks.pgd(lambda codes: -Ball()(codes)[1].flatten(1).sum(1), z, eps=1.5, steps=8, norm="l2", generator=generator()).best
+    free = pgd.pgd(lambda codes: -Ball()(codes)[1].flatten(1).sum(1), z, eps=1.5, steps=8, norm="l2", generator=generator()).best
     assert (diameters(free) < 6).all()  # the ball around each code reaches smaller ones
     found = banks.search_latent(Detector(), Ball(), 0.2 * patches(3), z, SETTINGS, generator()).best
     assert (diameters(found) >= 6).all()
@@ -91,14 +96,6 @@ def test_attack_loss_of_logits_is_cross_entropy():
     probability = network(x).softmax(1)[:, 1]
     assert torch.allclose(banks.attack_loss(network, 1)(x), -probability.log(), atol=1e-6)
     assert torch.allclose(banks.attack_loss(network, 0)(x), -(1 - probability).log(), atol=1e-6)
-
-
-def test_in_batches_keeps_rows_in_order():
-    start = patches(10)
-    whole = banks.perturb(Detector(), start, 1, SETTINGS, None)
-    found = banks.in_batches(lambda x: banks.perturb(Detector(), x, 1, SETTINGS, None), "test", torch.device("cpu"), start, batch_size=4)
-    assert torch.allclose(found.loss_start, whole.loss_start) and found.steps == whole.steps
-    assert (found.best - start).abs().max() <= SETTINGS.attack_eps + 1e-6
 
 
 def toy_scan(seed=0):
@@ -131,75 +128,213 @@ def test_full_lungs_give_fewer_backgrounds_and_no_lungs_none():
     assert len(fpr.clear_positions(lungs & False, scan, findings, 30.0, 5, np.random.default_rng(0))) == 0
 
 
-def synthetic(seed=0):
-    sites = pd.DataFrame({"seriesuid": [f"1.{k}" for k in range(12)], "coordX": 0.0, "coordY": 0.0, "coordZ": 0.0})
-    behind = 0.2 * patches(12)
-    return sites, behind, *banks.synthetic_banks(Detector(), Ball(), sites, behind, SETTINGS, generator(seed))
+def work(run, network=None, synthesizer=None, items=12):
+    """What banks are made from, with a detector and a synthesizer of a few lines and patches of dark noise with a margin of two voxels."""
+    side = SIZE + 2 * fpr.MARGIN
+    hu = ct.to_hu(0.2 * torch.rand(5, 1, side, side, side, generator=generator())).round().to(torch.int16)
+    place = np.arange(items) % 5
+    rows = pd.DataFrame({"item": range(items), "place": place, "seriesuid": "1.2", "coordX": 0.0, "coordY": 0.0, "coordZ": 0.0})
+    tables = {"synthetic": rows, "perturbed": rows.assign(type="solid", diameter_mm=8.0), "noise": rows[["item"]]}
+    return banks.Work(run, network or Detector(), synthesizer or Ball(), hu, tables)
 
 
-def test_synthetic_banks_are_pairs_of_nodules_that_count():
-    _, behind, found, drawn = synthetic()
-    (random_table, random_patches), (pgd_table, pgd_patches) = (found[name] for name in fpr.BANKS[:2])
-    assert drawn == 12 * SETTINGS.bank_samples
-    z = synthesizer.draw_latents(Ball(), drawn, SETTINGS.patch_spacing, generator())
-    assert random_table["item"].tolist() == pgd_table["item"].tolist() == list(range(drawn))
-    assert random_table["diameter_mm"].min() >= 6 and pgd_table["diameter_mm"].min() >= 6
-    assert len(random_table) == len(random_patches) and len(pgd_table) == len(pgd_patches)
-    assert (random_table["delta_norm"] == 0).all() and (pgd_table["delta_norm"] <= SETTINGS.latent_eps + 1e-5).all()
-    row = random_table.iloc[0]
-    background = behind[row["item"] // SETTINGS.bank_samples]
-    assert torch.equal(random_patches[0], synthesizer.fuse(background[None], *Ball()(z[row["item"] : row["item"] + 1]))[0])
-    pairs = random_table.merge(pgd_table, on="item")
-    assert (pairs["seriesuid_x"] == pairs["seriesuid_y"]).all() and (pairs["loss_after_y"] >= pairs["loss_before_x"]).all()
-    assert (pairs["loss_after_y"] > pairs["loss_before_x"]).mean() > 0.7
+class ToyRun(SimpleNamespace):
+    """The settings and draws of a run."""
+
+    def generator(self, *items, device="cpu"):
+        return torch.Generator(device).manual_seed(sum(map(ord, "".join(map(str, items)))))
 
 
-def test_small_nodules_are_left_out_of_the_banks(monkeypatch):
-    small = torch.tensor([[0.5, 0.0], [-1.9, 0.0]]).repeat(6 * SETTINGS.bank_samples, 1)
-    monkeypatch.setattr(synthesizer, "draw_latents", lambda *given: small)
-    monkeypatch.setattr(banks, "search_latent", lambda *given: banks.Attack(given[3], *torch.zeros(3, len(given[3])), 1))
-    _, behind, found, drawn = synthetic()
+@pytest.fixture
+def toy(monkeypatch):
+    monkeypatch.setattr(runs, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(banks, "SHARD", 8)
+    monkeypatch.setattr(banks, "BATCH", 5)
+    return work(ToyRun(settings=SETTINGS))
+
+
+def test_synthetic_banks_are_pairs_of_nodules_that_count(toy):
+    table = banks.make_shard(toy, "synthetic", 0).to_pandas()
+    random, searched = (table[table["bank"] == name].reset_index(drop=True) for name in fpr.BANKS[:2])
+    assert random["item"].tolist() == searched["item"].tolist() == list(range(8)) and (table["diameter_mm"] >= 6).all()
+    assert (random["delta_norm"] == 0).all() and (searched["delta_norm"] <= SETTINGS.latent_eps + 1e-5).all()
+    assert np.array_equal(np.stack(random["code"]), np.stack(searched["code"])) and (random["seriesuid"] == searched["seriesuid"]).all()
+    assert (searched["loss_after"] >= random["loss_before"]).all() and (searched["loss_after"] > random["loss_before"]).mean() > 0.7
+    assert np.allclose(table["confidence_after"], table["confidence_searched"], atol=1e-5)
+
+
+def test_small_nodules_are_left_out_of_the_banks(toy, monkeypatch):
+    small = torch.tensor([[0.5, 0.0], [-1.9, 0.0]])
+    monkeypatch.setattr(synthesizer, "draw_latents", lambda net, count, *given: small.repeat(5, 1)[:count])
+    monkeypatch.setattr(banks, "search_latent", lambda *given: pgd.Attack(given[3], *torch.zeros(3, len(given[3])), 1))
+    table = banks.search_synthetic(toy, toy.items["synthetic"][:8], generator())
     for name in fpr.BANKS[:2]:
-        table, kept = found[name]
-        assert table["item"].tolist() == list(range(0, drawn, 2)) and len(kept) == drawn // 2 and (table["diameter_mm"] >= 6).all()
+        assert table["item"][table["bank"] == name].tolist() == [0, 2, 4, 6]
+    assert (table["diameter_mm"] >= 6).all()
 
 
-def test_a_synthesizer_of_specks_is_an_input_error():
+def test_a_synthesizer_of_specks_is_an_input_error(toy):
     class Speck(Ball):
         def forward(self, z):
             nodule, mask = super().forward(z)
             return nodule * 0, mask * 0
 
-    sites = pd.DataFrame({"seriesuid": ["1"], "coordX": 0.0, "coordY": 0.0, "coordZ": 0.0})
     with pytest.raises(runs.InputError, match="no synthetic nodule reaches 6 mm"):
-        banks.synthetic_banks(Detector(), Speck(), sites, patches(1), SETTINGS, generator())
+        banks.make_shard(work(toy.run, synthesizer=Speck()), "synthetic", 0)
 
 
-def test_stored_patches_keep_their_decisions_and_the_counts_say_so(tmp_path, monkeypatch):
-    table, start = banks.uniform_noise(10, SIZE, generator())
-    table, found = banks.perturbed_bank(Detector(), table, start, 0, SETTINGS, generator(), "test")
-    counts = banks.store(tmp_path, "noise", table, found, Detector(), torch.device("cpu"))
-    monkeypatch.setattr(runs, "require", lambda run, stage: tmp_path)
-    stored, again = fpr.load_bank(None, "noise")
-    assert again.dtype == torch.float32 and (again - found).abs().max() <= 2**-12
-    assert counts["changed_by_float16"] == 0 and counts["stored"] == 10
-    assert counts["positive_after"] == (stored["confidence_after"] > 0.5).sum()
-    assert (stored["confidence_after"] > stored["confidence_before"]).all() and (stored["delta_norm"] <= SETTINGS.attack_eps + 1e-6).all()
+def written(toy, folder, kinds=("synthetic", "perturbed", "noise")):
+    """All shards of these kinds in `folder`."""
+    for kind in kinds:
+        for k in range(2):
+            banks.pq.write_table(banks.make_shard(toy, kind, k), folder / f"{kind}-{k}.parquet")
 
 
-def test_decisions_changed_by_rounding_are_counted(tmp_path):
-    class Edge(nn.Module):
-        """Positive only for values that float16 cannot hold."""
+def test_what_a_file_holds_rebuilds_the_patches_that_the_network_was_shown(toy, tmp_path):
+    written(toy, tmp_path)
+    for name in fpr.BANKS:
+        kind = name.split("-")[0]
+        bank = toy.rebuilt(kind, recipes.read(tmp_path, kind, recipes.COLUMNS[kind], name))
+        shown = pd.concat([banks.pq.read_table(path).to_pandas() for path in recipes.shard_files(tmp_path, kind)])
+        shown = shown[shown["bank"] == name]
+        assert len(bank) == len(shown) == 12
+        patches = recipes.centre(bank[torch.arange(12)], SIZE)
+        assert patches.min() >= 0 and patches.max() <= 1
+        confidence = banks.answers(toy.network, patches)
+        assert np.allclose(confidence, shown["confidence_after"], atol=1e-6)
+        assert ((confidence > 0.5) == (shown["confidence_searched"] > 0.5)).all()
+        some = torch.tensor([7, 2])
+        assert torch.allclose(recipes.centre(bank[some], SIZE), patches[some], atol=1e-6)
+        if kind != "synthetic":
+            assert (patches - bank.start(torch.arange(12))).abs().max() <= SETTINGS.attack_eps + 1e-6
+            assert ((confidence < shown["confidence_before"]) == (kind == "perturbed")).all()
 
-        output = "evidence"
 
-        def forward(self, x):
-            exact = (x.flatten(1)[:, 0] != x.flatten(1)[:, 0].half().float()).float()
-            return torch.stack([exact, 1 - exact], dim=1)
+def test_decisions_changed_by_rounding_are_counted(toy, tmp_path):
+    written(toy, tmp_path, ["noise"])
+    counts = banks.summarise(tmp_path).set_index("bank").loc["noise"]
+    assert counts["stored"] == 12 and counts["changed"] == 0
+    path = tmp_path / "noise-0.parquet"
+    table = banks.pq.read_table(path).to_pandas()
+    table.loc[[1, 4], "confidence_searched"] = 1 - table.loc[[1, 4], "confidence_after"]
+    banks.pq.write_table(banks.pa.Table.from_pandas(table), path)
+    (tmp_path / "bank_noise.csv").unlink()
+    assert banks.summarise(tmp_path).set_index("bank").loc["noise", "changed"] == 2
+    assert len(pd.read_csv(tmp_path / "bank_noise.csv")) == 12
 
-    table = pd.DataFrame({"confidence_before": [0.5, 0.5]})
-    two = torch.tensor([0.5, 0.500001]).reshape(2, 1, 1, 1, 1)
-    assert banks.store(tmp_path, "noise", table, two, Edge(), torch.device("cpu"))["changed_by_float16"] == 1
+
+def test_packed_changes_stay_in_the_ball_and_are_off_by_a_third_at_most():
+    delta = SETTINGS.attack_eps * (2 * patches() - 1)
+    again = recipes.unpack(recipes.pack(delta, SETTINGS.attack_eps), SETTINGS.attack_eps, SIZE)
+    assert again.abs().max() <= SETTINGS.attack_eps and (again - delta).abs().max() <= SETTINGS.attack_eps / 3 + 1e-7
+    levels = torch.tensor([-1, -1 / 3, 1 / 3, 1]) * SETTINGS.attack_eps
+    nearest = levels[(delta[..., None] - levels).abs().argmin(-1)]
+    assert torch.allclose(again, nearest, atol=1e-8)
+
+
+def test_noise_is_uniform_and_a_seed_says_which():
+    from scipy import stats
+
+    one = recipes.noise(torch.tensor([3, 4, 3 + 2**32, 2**62 + 1]), 24)
+    assert torch.equal(recipes.noise(torch.tensor([2**62 + 1]), 24)[0], one[3]) and 0 <= one.min() and one.max() < 1
+    assert all(stats.kstest(row, "uniform").pvalue > 1e-3 for row in one.flatten(1).numpy())
+    assert np.abs(np.corrcoef(one.flatten(1)) - np.eye(4)).max() < 0.03
+
+
+def mixed(x):
+    """The finaliser of MurmurHash3 in numpy's unsigned numbers, which wrap by themselves."""
+    x = (x ^ x >> np.uint32(16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ x >> np.uint32(13)) * np.uint32(0xC2B2AE35)
+    return x ^ x >> np.uint32(16)
+
+
+def test_noise_is_the_hash_of_voxel_and_seed():
+    seed = 0x7234567890ABCDEF
+    bits = mixed(mixed(np.arange(8**3, dtype=np.uint32) + np.uint32(seed & 0xFFFFFFFF)) ^ np.uint32(seed >> 32)) >> np.uint32(8)
+    assert np.array_equal(recipes.noise(torch.tensor([seed]), 8).flatten().numpy(), bits.astype(np.float32) / 2**24)
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+import test_banks
+from lungadv import banks, runs
+test_banks.child(Path({folder!r}), {die})
+"""
+
+
+def child(folder, die):
+    """Fill `folder` with the shards of a toy run; with `die`, be killed halfway through writing the third."""
+    torch.set_num_threads(1)
+    runs.device = lambda: torch.device("cpu")
+    banks.SHARD, banks.BATCH = 8, 5
+    toy = work(ToyRun(settings=SETTINGS))
+    banks.prepare, banks.shard_folder = lambda run: toy, lambda run: folder
+    write, count = banks.pq.write_table, []
+
+    def interrupted(table, path, **options):
+        count.append(path)
+        write(table, path, **options)
+        if len(count) == 3:
+            path.write_bytes(path.read_bytes()[:100])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if die:
+        banks.pq.write_table = interrupted
+    banks.fill(toy.run)
+
+
+def start(folder, die=False):
+    code = CHILD.format(here=str(Path(__file__).parent), folder=str(folder), die=die)
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, encoding="utf-8")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("[a-z]*.parquet")}
+
+
+def test_a_killed_bank_goes_on_to_the_same_bytes_whoever_makes_them(tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    first = start(killed, die=True)
+    assert first.communicate() and first.returncode == -signal.SIGKILL
+    before = contents(killed)
+    assert len(before) == 2 and list(killed.glob(".*.parquet"))  # the third is half-written, under another name
+    made = {name: (killed / name).stat().st_mtime_ns for name in before}
+    jobs = [start(killed), start(killed), start(whole)]  # two share the rest
+    for job in jobs:
+        assert job.communicate()[1] is not None and job.returncode == 0
+    assert len(contents(whole)) == 6 and contents(killed) == contents(whole)
+    assert made == {name: (killed / name).stat().st_mtime_ns for name in before}
+    assert not list(killed.glob(".*.parquet"))
+
+
+def test_the_bank_of_the_paper_fits_in_ten_gigabytes(toy):
+    full = runs.load_settings("full")
+    voxels = full.patch_size**3
+    stored = {kind: banks.make_shard(toy, kind, 0) for kind in toy.items}
+    images, synthetic = 22_169 + 100_000, 2 * 389_280
+    assert recipes.pack(torch.zeros(1, 1, *(full.patch_size,) * 3), 0.02).nbytes * 8 == 2 * voxels
+    rest = {kind: table.drop_columns(["delta"]).nbytes / len(table) for kind, table in stored.items()}  # bytes a row beside the change
+    tables = 400  # bytes of a row of bank_<name>.csv, at most
+    total = images * (voxels / 4 + max(rest["perturbed"], rest["noise"]) + tables)
+    total += synthetic * (rest["synthetic"] + (2 * full.syn_latent) * 4 + tables)
+    assert 8.0e9 < total < 10e9
+
+
+def test_backgrounds_of_the_banks_hold_no_voxel_of_a_nodule_however_they_are_shifted():
+    scan, lungs, findings, nodules = toy_scan()
+    findings = findings.assign(seriesuid=scan.uid)
+    data = SimpleNamespace(
+        annotations=findings[:1], excluded=findings[1:], opened=lambda uid: scan, lungs=lambda uid: lungs,
+    )  # fmt: skip
+    settings = SimpleNamespace(patch_size=26, patch_spacing=1.0, fpr_backgrounds=30)
+    none = findings[:0].assign(score=0.0)
+    _, table = fpr.patch_positions(SimpleNamespace(settings=settings), data, scan.uid, none, np.random.default_rng(0))
+    points = fpr.positions(table[table["kind"] == "background"])
+    assert len(points) == 30 and lungs[tuple(np.rint(scan.to_voxel(points)).astype(int).T)].all()
+    marked = ct.Scan(nodules.astype(np.int16) * 1000, scan.spacing, scan.origin, scan.direction, scan.uid)
+    assert ct.extract_patches(marked, points, 26 + 2 * fpr.MARGIN, 1.0).max() <= 0
 
 
 def test_unknown_bank_is_an_input_error():

@@ -169,6 +169,20 @@ def test_loaded_patches_are_the_middle_of_the_stored_ones(margin, tmp_path, monk
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
+def test_what_an_attack_holds_on_is_neither_shifted_nor_turned():
+    class Bank:
+        fixed = True
+
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, rows):
+            return torch.arange(8.0**3).reshape(1, 1, 8, 8, 8) + 1000 * rows.reshape(-1, 1, 1, 1, 1)
+
+    drawn = fpr.draw(Bank(), 6, 8, torch.Generator().manual_seed(0))
+    assert len(drawn) == 6 and torch.equal(drawn % 1000, Bank()[torch.zeros(6)])
+
+
 def test_an_unknown_bank_is_an_input_error():
     with pytest.raises(runs.InputError, match="unknown bank 'positives': choose one of synthetic-random"):
         fpr.load_bank(None, "positives")
@@ -376,10 +390,9 @@ def workshop(run, monkeypatch):
     for dataset, side in (("train", size + 2 * fpr.MARGIN), ("validation", size)):
         table.to_csv(folder / f"{dataset}.csv", index=False)
         save_file({"hu": constant(names, side)}, folder / f"{dataset}.safetensors")
-    folder = stage("banks")
-    for name in fpr.BANKS:
-        pd.DataFrame({"seriesuid": ["1"], "type": ["solid"]}).to_csv(folder / f"bank_{name}.csv", index=False)
-        save_file({"patches": torch.full((2, 1, *(size,) * 3), GREYS[name]).half()}, folder / f"bank_{name}.safetensors")
+    stage("banks")
+    pools = {name: torch.full((2, 1, *(size,) * 3), GREYS[name]) for name in fpr.BANKS}
+    monkeypatch.setattr(fpr, "load_bank", lambda run, name: (None, pools[name]))
     starts = {"outline": "logits", "fpr/baseline-ce": "logits", "fpr/baseline-beta": "evidence", "fpr/baseline-beta-finetune": "evidence"}
     for seed, (name, output) in enumerate(starts.items()):
         fpr.save_network(network(output, seed, run.settings.fpr_width), stage(name))

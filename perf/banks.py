@@ -1,0 +1,102 @@
+"""Training from a bank that is rebuilt on the fly against training from tensors; the bank's size on disk. Prints; see perf/README.md."""
+
+import argparse
+import random
+import time
+
+import numpy as np
+import torch
+
+from lungadv import fpr, recipes, runs
+
+ROUNDS, UPDATES = 7, 2
+PAPER = {"perturbed": 22_169, "noise": 100_000, "synthetic": 2 * 389_280}  # patches of 64^3
+
+
+class Tensors:
+    """A bank's patches, rebuilt once and for all."""
+
+    def __init__(self, bank):
+        self.patches = torch.cat([bank[rows].cpu() for rows in torch.arange(len(bank)).split(64)])
+        self.fixed = bank.fixed
+
+    def __len__(self):
+        return len(self.patches)
+
+    def __getitem__(self, rows):
+        return self.patches[rows]
+
+
+def pools(run, plan, banks):
+    """The positives and negatives of a strategy, (pool, share) pairs, with these banks."""
+    real, half = fpr.real_patches(run), run.settings.fpr_batch // 2
+    named = ((1, plan.positives), (0, plan.negatives))
+    return [fpr.mixture(real[label], [banks[name] for name in names], half) for label, names in named]
+
+
+def seconds(network, batches, updates):
+    """Seconds on the clock and of the processor for some updates."""
+    device = runs.device()
+    clock, process = time.perf_counter(), time.process_time()
+    for _ in range(updates):
+        loss = fpr.classification_loss(network, *(part.to(device) for part in next(batches)))
+        loss.backward()
+        loss.item()
+    return time.perf_counter() - clock, time.process_time() - process
+
+
+def compare(run, name, banks):
+    """Print updates per second from tensors and from recipes, and the ratio in shuffled pairs."""
+    plan, ways = fpr.STRATEGIES[name], {"tensors": {key: Tensors(bank) for key, bank in banks.items()}, "recipes": banks}
+    network = fpr.new_network(run, plan.output).to(runs.device()).train()
+    size = run.settings.patch_size
+    batches = {
+        way: fpr.classification_batches(*pools(run, plan, content), size, torch.Generator().manual_seed(0)) for way, content in ways.items()
+    }
+    spent = {way: [] for way in ways}
+    for turn in range(ROUNDS + 1):
+        for way in random.sample(list(ways), len(ways)):
+            found = seconds(network, batches[way], UPDATES)
+            if turn:  # the first warms up
+                spent[way].append(found)
+    spent = {way: np.array(values) / UPDATES for way, values in spent.items()}
+    ratio = np.quantile(spent["recipes"] / spent["tensors"], (0.25, 0.5, 0.75), axis=0)
+    each = {way: 1 / np.median(values[:, 0]) for way, values in spent.items()}
+    clock, cpu = (f"{ratio[1, k]:.3f} ({ratio[0, k]:.3f} to {ratio[2, k]:.3f})" for k in (0, 1))
+    print(f"{name:18} {each['tensors']:8.2f} {each['recipes']:8.2f}   {clock}   {cpu}")
+
+
+def sizes(run):
+    """Print the bytes a patch of a run's banks, and what the paper's bank would take at 64^3."""
+    counts = fpr.pd.read_csv(run.path("banks", "counts.csv")).set_index("bank")["stored"]
+    voxels, total = run.settings.patch_size**3, 0
+    print("\nbank        patches   bytes a patch   bits a voxel   the paper's patches   GB at 64^3")
+    for kind, number in PAPER.items():
+        stored = sum(count for bank, count in counts.items() if bank.split("-")[0] == kind)
+        bytes_a_patch = sum(path.stat().st_size for path in recipes.shard_files(run.path("banks"), kind)) / stored
+        large = bytes_a_patch if kind == "synthetic" else bytes_a_patch * 64**3 / voxels
+        total += large * number / 1e9
+        bits = 8 * bytes_a_patch / voxels
+        print(f"{kind:10} {stored:8}   {bytes_a_patch:13.0f}   {bits:12.2f}   {number:19}   {large * number / 1e9:10.2f}")
+    print(f"together {total:.2f} GB; the limit is 10 GB")
+
+
+def main():
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", default="quick")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    run = runs.open_run(options.profile, options.seed)
+    torch.set_num_threads(1)
+    banks = {name: fpr.load_bank(run, name)[1] for name in fpr.BANKS}
+    print("strategy             updates a second    recipes / tensors")
+    print("                    tensors  recipes   time                     of CPU; at most 1.10 is asked for")
+    for name, plan in fpr.STRATEGIES.items():
+        if plan.positives:
+            compare(run, name, banks)
+    sizes(run)
+
+
+if __name__ == "__main__":
+    main()
