@@ -498,6 +498,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'lungadv.lungs._side_by_side': ('lungs.html#_side_by_side', 'lungadv/lungs.py'),
                                'lungadv.lungs._sides': ('lungs.html#_sides', 'lungadv/lungs.py'),
                                'lungadv.lungs._upright': ('lungs.html#_upright', 'lungadv/lungs.py'),
+                               'lungadv.lungs._with_other_lung': ('lungs.html#_with_other_lung', 'lungadv/lungs.py'),
                                'lungadv.lungs._within_slice': ('lungs.html#_within_slice', 'lungadv/lungs.py'),
                                'lungadv.lungs.lung_mask': ('lungs.html#lung_mask', 'lungadv/lungs.py')},
             'lungadv.pgd': { 'lungadv.pgd.Attack': ('pgd.html#attack', 'lungadv/pgd.py'),
