@@ -54,13 +54,12 @@ def test_nodules_lie_inside():
     assert mask[person.labels > 0].mean() > 0.97
 
 
-@pytest.mark.parametrize("side", [3, 4])
-def test_a_big_nodule_on_the_chest_wall_lies_inside(chest, found, side):
-    hu, truth = chest[0].copy(), chest[1] == side
+def test_a_big_nodule_on_the_chest_wall_lies_inside(chest, found):
+    hu, truth = chest[0].copy(), chest[1] == 4
     z = int(np.median(np.nonzero(truth)[0]))
     y, x = np.nonzero(truth[z])
-    outermost = x.argmax() if side == 3 else x.argmin()
-    centre = np.array([z, y[outermost], x[outermost] + (2.5 if side == 4 else -2.5)])  # 7.5 mm from the wall
+    outermost = x.argmin()
+    centre = np.array([z, y[outermost], x[outermost] + 2.5])  # 7.5 mm from the wall
     away = np.linalg.norm(np.stack(np.indices(hu.shape), -1) - centre, axis=-1) * SPACING[0]
     nodule = (away < 11.7) & truth
     hu[nodule] = 30
