@@ -126,8 +126,9 @@ def ingest(
 @app.command()
 @one_line_errors
 def detect(
-    scan: Annotated[Path, typer.Argument(help="a scan file (.mhd, .nii.gz, ...) or the folder of a DICOM series")],
+    scan: Annotated[Path, typer.Argument(help="a scan file (.mhd, .nii.gz, ...), the folder of a DICOM series, or a .zip of one of these")],
     out: Annotated[Path, typer.Option(help="the findings, a CSV")],
+    series: Annotated[str | None, typer.Option(help="the SeriesInstanceUID, where a folder holds several")] = None,
     weights: Annotated[Path | None, typer.Option(help="a folder of weights or of a run [default: shipped, else latest quick]")] = None,
     sheet: Annotated[Path | None, typer.Option(help="a contact sheet of the most probable findings, a PNG")] = None,
     markups: Annotated[Path | None, typer.Option(help="the findings as points for 3D Slicer, a .mrk.json")] = None,
@@ -140,7 +141,7 @@ def detect(
         if not path.absolute().parent.is_dir():
             raise InputError(f"folder '{path.parent}' does not exist: make it first")
     weights = weights or detection.default_weights()
-    volume = ct.read_scan(scan)
+    volume = ct.read_scan(scan, series=series)
     warning = detection.coverage_warning(volume)
     if warning:
         typer.echo(f"note: {warning}", err=True)

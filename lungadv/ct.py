@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HU_MIN', 'HU_MAX', 'AIR', 'LOWEST_HU', 'FILE_KINDS', 'MOST_BYTES', 'LONGEST_HEADER', 'MOST_PACKED', 'CUT', 'OTHER',
            'META_TYPES', 'NRRD_TYPES', 'NRRD_SPACES', 'NIFTI_TYPES', 'CT_IMAGE', 'DEFLATED', 'TAGS', 'ScanError',
-           'to_unit', 'to_hu', 'Scan', 'read_scan', 'read_header', 'Series', 'read_series_info', 'write_scan',
-           'write_volume', 'write_series', 'extract_patches', 'resample']
+           'to_unit', 'to_hu', 'Scan', 'read_scan', 'read_header', 'Series', 'read_series_info', 'find_series',
+           'read_slices', 'write_scan', 'write_volume', 'write_series', 'extract_patches', 'resample']
 
 # %% ../nbs/03_ct.ipynb #f57bf842
 import math
@@ -127,6 +127,8 @@ def _read(path, series, voxels):
         with _unzipped(path) as inside:
             return _read(inside, series, voxels)
     with _named(path):
+        if series is not None:
+            raise ScanError(f"is one scan, not a folder of several: leave out the series {series}")
         uid, parse = _kind(path)
         header = parse(path)
         scan = _placed(header.size, header.spacing, header.origin, header.direction, uid)
@@ -623,6 +625,34 @@ def _series_info(uid, headers):
     )  # fmt: skip
 
 
+def find_series(folder):
+    """The DICOM series of a folder without its subfolders, and what may be damaged slices -> (list of `Series`, {file: why}).
+
+    No pixel is read. A file that cannot be used costs its own series at most: the others stay.
+    """
+    found, refused, series = {}, {}, []
+    for file in sorted(path for path in Path(folder).iterdir() if path.is_file()):
+        try:
+            header = _dicom_header(file)
+        except (ScanError, OSError) as error:
+            refused[file] = str(error)
+        else:
+            if header is not None:
+                found.setdefault(_text(header, "SeriesInstanceUID"), []).append((file, header))
+    for uid, headers in found.items():
+        try:
+            series.append(_series_info(uid, headers))
+        except ScanError as error:
+            refused[headers[0][0]] = str(error)
+    return series, refused
+
+
+def read_slices(series):
+    """The Scan of a `Series`, from its files alone whatever else lies beside them. Raises ScanError as `read_scan`."""
+    with _named(Path(series.files[0]).parent):
+        return _scan_of([(file, _dicom_header(file)) for file in series.files], voxels=True)
+
+
 def _headers(folder):
     """The DICOM headers in a folder and below: {SeriesInstanceUID: [(file, header), ...]}, sorted by file name."""
     found = {}
@@ -652,6 +682,8 @@ def _dicom_header(file):
     if _pydicom(file, lambda: read_file_meta_info(file).get("TransferSyntaxUID")) == DEFLATED:
         raise ScanError(f"file '{file.name}' is deflated as a whole: convert it to Explicit VR Little Endian (dcmconv +te)")
     header = _dataset(file, stop_before_pixels=True, specific_tags=TAGS)
+    if "Rows" not in header and CT_IMAGE in (_text(header, "SOPClassUID"), header.file_meta.get("MediaStorageSOPClassUID")):
+        raise ScanError(f"file '{file.name}' is a CT slice whose header ends too early{CUT}")
     if "Rows" not in header:
         return None
     if not _text(header, "SeriesInstanceUID"):
@@ -713,14 +745,18 @@ def _listed(found):
 # %% ../nbs/03_ct.ipynb #a061ce75
 def _read_series(folder, series, voxels):
     with _named(folder):
-        slices = _chosen(_headers(folder), series)
-        for file, header in slices:
-            _check_slice(file, header)
-        slices, spacing, axes = _stack(slices)
-        first = slices[0][1]
-        size = (*_shape(first)[::-1], len(slices))
-        scan = _placed(size, spacing, _numbers_of(first, "ImagePositionPatient", 3), axes, _text(first, "SeriesInstanceUID"))
-        return _filled(scan, (_pixels(file) for file, _ in slices)) if voxels else scan
+        return _scan_of(_chosen(_headers(folder), series), voxels)
+
+
+def _scan_of(slices, voxels):
+    """The Scan of the files and headers of one series."""
+    for file, header in slices:
+        _check_slice(file, header)
+    slices, spacing, axes = _stack(slices)
+    first = slices[0][1]
+    size = (*_shape(first)[::-1], len(slices))
+    scan = _placed(size, spacing, _numbers_of(first, "ImagePositionPatient", 3), axes, _text(first, "SeriesInstanceUID"))
+    return _filled(scan, (_pixels(file) for file, _ in slices)) if voxels else scan
 
 
 def _chosen(found, series):
@@ -728,7 +764,7 @@ def _chosen(found, series):
     if series is None:
         candidates = [uid for uid, headers in found.items() if any(_is_ct_slice(header) for _, header in headers)]
         if len(candidates) > 1:
-            raise ScanError(f"holds {_listed(found)}; choose one by its UID (series=...)")
+            raise ScanError(f"holds {_listed(found)}; choose one by its UID (series=..., --series)")
         series = candidates[0] if candidates else next(iter(found))
         if not candidates and len(found) > 1:
             raise ScanError(f"holds no series of CT slices, but {_listed(found)}")

@@ -148,6 +148,9 @@ class Data:
 
     def scan(self, uid):
         """The ct.Scan of a uid."""
+        kept = self._kept(uid)
+        if kept:
+            return replace(kept, hu=np.asarray(kept.hu))
         path = self._file(uid, "path")
         return replace(ct.read_scan(path, _series(path, uid)), uid=uid)
 
@@ -181,7 +184,15 @@ class Data:
             raise runs.InputError(f"no scan '{uid}' in these data: choose one of scans.csv")
         return rows[column][0]
 
+    def _kept(self, uid):
+        """The store of a DICOM series, as ingest read it, so that what else lies in the folder does not matter; None for other scans."""
+        file = self._file(uid, "store")
+        return _open_store(file, uid) if file and os.path.isdir(self._file(uid, "path")) else None
+
     def _header(self, uid):
+        kept = self._kept(uid)
+        if kept:
+            return kept
         path = self._file(uid, "path")
         return ct.read_header(path, _series(path, uid))
 

@@ -174,7 +174,7 @@ def _side_by_side(first, second, pixel):
 # %% ../nbs/03b_lungs.ipynb #a3c10e17
 CLOSING_MM, WALL_MM = 10, 20  # radii of the discs
 LARGEST_HOLE = 1000  # mm2 in a slice
-NODULE_HOLLOW = 50  # mm2 in a slice: a larger hollow in the wall gets a margin
+NODULE_HOLLOW = 12  # mm2 in a slice: a larger hollow in the wall gets a margin
 MARGIN_MM = 4  # so deep a disc of WALL_MM enters a mouth of 25 mm
 
 
@@ -183,7 +183,7 @@ def _closed(sides, pixel):
     lungs = [sides == k for k in np.unique(sides[sides > 0])]
     closed, wide = (np.logical_or.reduce([_close(lung, radius, pixel) for lung in lungs]) for radius in (CLOSING_MM, WALL_MM))
     hollows, _ = ndimage.label(wide & (sides == 0), IN_SLICE)
-    right, left = (_first_met(sides, 2, way) for way in (-1, 1))
+    right, left = (_first_met(_with_other_lung(sides, len(lungs)), 2, way) for way in (-1, 1))
     between = (right > 0) & (left > 0) & (right != left)
     wall = np.bincount(hollows.ravel(), between.ravel()) <= 0.5 * np.bincount(hollows.ravel())
     wall[0] = False
@@ -194,6 +194,16 @@ def _closed(sides, pixel):
     small = np.bincount(holes.ravel()) * pixel[1] * pixel[2] <= LARGEST_HOLE
     small[0] = False
     return closed | small[holes], hollow
+
+
+def _with_other_lung(sides, count):
+    """The pieces, and where one lung alone is cut by the scan's side, at the mediastinum, that side as another one."""
+    touched = max((0, -1), key=lambda edge: np.count_nonzero(sides[:, :, edge]))
+    if count != 1 or not sides[:, :, touched].any():
+        return sides
+    both = sides.copy()
+    both[:, :, touched][sides[:, :, touched] == 0] = sides.max() + 1
+    return both
 
 
 def _close(mask, radius, pixel):

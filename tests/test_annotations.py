@@ -505,6 +505,62 @@ def test_a_reading_of_nothing(tmp_path):
     assert table.empty and table.columns.tolist() == module.FINDINGS and table["coordX"].dtype == float and not mask.any()
 
 
+# ---- nodules look like nodules ----
+
+
+def chest_with(places, signs=(1, 1, 1), size=8, shape=(40, 80, 80), hu=-850):
+    """Lung, centred on x = y = 0, with balls of `size` mm at LPS places, and their table."""
+    scan = ct.Scan(np.full(shape, hu, np.int16), (2, 2, 2), (-79 * signs[0], -79 * signs[1], -400), np.diag(signs), "a")
+    grid = scan.to_world(np.indices(shape).reshape(3, -1).T)
+    for place in places:
+        scan.hu[(np.linalg.norm(grid - place, axis=1) < size / 2).reshape(shape)] = 30
+    return scan, rows(*places).assign(diameter_mm=float(size))
+
+
+PLACES = [(-40, 30, -360), (-20, -45, -350), (35, 50, -370), (50, -20, -340), (0, 25, -350)]
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, 1), (-1, -1, 1)], ids=str)
+def test_a_flip_that_stays_inside_is_named_and_the_right_table_is_not(signs):
+    scan, table = chest_with(PLACES, signs)
+    negated = table.assign(coordX=-table["coordX"], coordY=-table["coordY"])
+    module.check_positions(negated, {"a": scan}, "nodules.csv")
+    assert module.check_look(table, {"a": scan}, "nodules.csv") == ""
+    with pytest.raises(AnnotationError, match=r"nodules.csv: 0 of 5 rows .* but 5 do as x and y negated \(RAS instead of LPS\)"):
+        module.check_look(negated, {"a": scan}, "nodules.csv")
+    few = module.check_look(negated[:2], {"a": scan}, "nodules.csv")  # too few to be sure
+    assert "0 of 2 rows" in few and "and 2 as x and y negated" in few
+
+
+def test_a_voxel_table_that_lies_inside_is_named():
+    scan, table = chest_with(PLACES)
+    scan = ct.Scan(scan.hu, scan.spacing, (-10, -10, -10), scan.direction, "a")
+    table[XYZ] += np.array([69, 69, 390])
+    voxels = table.assign(**dict(zip(XYZ, scan.to_voxel(table[XYZ])[:, ::-1].T, strict=True)))
+    assert module.check_look(table, {"a": scan}, "nodules.csv") == ""
+    with pytest.raises(AnnotationError, match="voxel indices x, y, z"):
+        module.check_look(voxels, {"a": scan}, "nodules.csv")
+
+
+def test_tables_whose_rows_do_not_look_like_nodules_are_doubted_but_taken():
+    scan, table = chest_with(PLACES)
+    elsewhere = table.assign(coordX=table["coordX"] + 20)
+    assert "0 of 5 rows looked at" in module.check_look(elsewhere, {"a": scan}, "nodules.csv")
+    solid = ct.Scan(np.full((40, 80, 80), 40, np.int16), (2, 2, 2), (-79, -79, -400), np.eye(3), "a")
+    assert "0 of 5 rows looked at" in module.check_look(table, {"a": solid}, "nodules.csv")  # no lung
+    assert module.check_look(table[:0], {}, "nodules.csv") == ""
+    many = pd.concat([table] * 300)
+    assert module.check_look(many, {"a": scan}, "nodules.csv") == "" and module.check_look(table.assign(diameter_mm=1e6), {"a": scan}, "x")
+
+
+def test_what_looks_like_a_nodule():
+    for hu, around, expected in ((-650, -850, True), (-840, -850, False), (30, 30, False), (30, -1000, False), (700, -600, True)):
+        scan, table = chest_with(PLACES[:1], hu=around)
+        scan.hu[scan.hu == 30] = hu
+        assert module.looks_like_nodule(scan, scan.to_voxel(PLACES[:1])[0], 8) == expected, (hu, around)
+    assert not module.looks_like_nodule(scan, np.array([-1.0, 5, 5]), 8)
+
+
 # ---- LIDC-IDRI's own files ----
 
 
@@ -548,6 +604,17 @@ def test_luna16s_diameters_are_the_readers_averaged_in_pairs(lidc_0001):
     running = [fourth, (fourth + third) / 2, ((fourth + third) / 2 + second) / 2]
     assert np.allclose(sorted(running), sorted(excluded["diameter_mm"][excluded["diameter_mm"] > 0]), atol=1e-6)
     assert np.isclose((running[-1] + first) / 2, nodules.loc[UID, "diameter_mm"], atol=1e-6)
+
+
+@real
+def test_a_negated_row_of_0001_is_doubted(lidc_0001):
+    _, scan = lidc_0001
+    table = module.read_nodules(REAL / "luna16_tables" / "annotations.csv")
+    table, scans = table[table["seriesuid"] == UID], {UID: scan}
+    negated = table.assign(coordX=-table["coordX"], coordY=-table["coordY"])
+    module.check_positions(negated, scans, "annotations.csv")  # it stays inside
+    assert module.check_look(table, scans, "annotations.csv") == ""
+    assert "and 1 as x and y negated" in module.check_look(negated, scans, "annotations.csv")
 
 
 @real

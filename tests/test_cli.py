@@ -89,6 +89,23 @@ def test_detect_names_a_scan_that_is_not_there_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_detect_takes_one_of_several_series(tmp_path, monkeypatch):
+    from lungadv import ct, detection
+
+    for uid in ("1.2.1", "1.2.2"):
+        scan = ct.Scan(np.full((4, 8, 8), -900, np.int16), (1, 1, 2), (0, 0, 0), np.eye(3), uid)
+        ct.write_series(scan, tmp_path / "study" / uid)
+
+    def refuse(scan, weights):
+        raise ValueError(f"read {scan.uid}")
+
+    monkeypatch.setattr(detection, "detect", refuse)
+    common = ("detect", tmp_path / "study", "--out", tmp_path / "findings.csv", "--weights", tmp_path)
+    assert_one_line(call(*common), "holds 2 series: 1.2.1", "--series")
+    assert_one_line(call(*common, "--series", "1.2.3"), "no series 1.2.3")
+    assert "error: read 1.2.2" in call(*common, "--series", "1.2.2").stderr
+
+
 def test_claims_before_a_run_says_what_to_run(tmp_path, monkeypatch):
     monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path))
     assert_one_line(call("claims", "--seed", "4"), "make reproduce PROFILE=quick SEED=4")

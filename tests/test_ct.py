@@ -645,6 +645,22 @@ def test_a_series_is_chosen_by_uid_and_described(tmp_path):
     assert first.sops == tuple(f"{one.uid}.3.{z + 1}" for z in range(20))
 
 
+def test_series_are_found_and_read_whatever_lies_beside_them(tmp_path):
+    scan = write_dicom(tmp_path / "one")
+    (tmp_path / "one" / "note.dcm").write_text("text renamed")
+    write_dicom(tmp_path / "one" / "below")
+    (tmp_path / "one" / "cut.dcm").write_bytes((tmp_path / "one" / "0001.dcm").read_bytes()[:500])
+    (found,), refused = ct.find_series(tmp_path / "one")
+    assert len(found.files) == 20 and {path.name for path in refused} == {"note.dcm", "cut.dcm"}
+    again = ct.read_slices(found)
+    assert (again.hu == scan.hu).all() and again.uid == scan.uid
+    with pytest.raises(ct.ScanError, match="'(note|cut).dcm'"):
+        ct.read_scan(tmp_path / "one")
+    ct.write_scan(scan, tmp_path / "a.mhd")
+    with pytest.raises(ct.ScanError, match="a.mhd': is one scan, .* leave out the series 1.2"):
+        ct.read_scan(tmp_path / "a.mhd", series="1.2")
+
+
 def bad_series():
     """Edits of a series, each with what its error must say."""
 

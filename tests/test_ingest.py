@@ -111,17 +111,46 @@ def test_the_cards_counts_are_held_against_what_was_taken(tmp_path, out, monkeyp
     assert take(src, "luna16", out)["expected"] == ["luna16.json: all its counts are met (3 scans, 3 nodules, 3 scans with nodules)."]
 
 
-def test_a_phantoms_folder_keeps_types_masks_and_mimics(tmp_path, out, monkeypatch):
-    monkeypatch.setattr(datasets, "GRID", {"shape": (64, 80, 96), "spacing": (2.5, 2.5, 2.5)})
-    datasets.write_phantom(tmp_path / "phantom", 2, 5)
-    take(tmp_path / "phantom", "luna16", out)
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    """A folder of coarse phantom scans with 4 or more nodules, in LUNA16's layout."""
+    folder = tmp_path_factory.mktemp("phantoms") / "luna"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "GRID", {"shape": (64, 80, 96), "spacing": (2.5, 2.5, 2.5)})
+        datasets.write_phantom(folder, 4, 5)
+    return folder
+
+
+def linked(root, folder, table):
+    """A folder of links to what lies in another one, with an annotations.csv of its own."""
+    root.mkdir()
+    for path in folder.iterdir():
+        (root / path.name).symlink_to(path)
+    (root / "annotations.csv").unlink(missing_ok=True)
+    table.to_csv(root / "annotations.csv", index=False)
+    return root
+
+
+def test_a_phantoms_folder_keeps_types_masks_and_mimics(phantoms, out):
+    found = take(phantoms, "luna16", out)
+    assert not any("look whether the positions are right" in sentence for sentence in found["left_out"])
     data = datasets.read_manifest(out)
-    wanted, mimics = (pd.read_csv(tmp_path / "phantom" / name) for name in ("annotations.csv", "mimics.csv"))
+    wanted, mimics = (pd.read_csv(phantoms / name) for name in ("annotations.csv", "mimics.csv"))
     assert sorted(data.annotations["type"]) == sorted(wanted["type"]) and len(data.mimics) == len(mimics)
     for uid in data.uids:
-        mask = ct.read_scan(tmp_path / "phantom" / "masks" / f"{uid}.mhd").hu
+        mask = ct.read_scan(phantoms / "masks" / f"{uid}.mhd").hu
         assert (data.labels(uid) == mask).all() and data.lungs(uid).mean() > 0.03
     assert not any("outlines" in sentence or "lungs" in sentence or "mimics" in sentence for sentence in datasets.left_out(data))
+
+
+def test_a_flip_that_stays_inside_is_seen_in_the_voxels(phantoms, tmp_path, out):
+    table = pd.read_csv(phantoms / "annotations.csv", dtype={"seriesuid": str})
+    negated = linked(tmp_path / "luna", phantoms, table.assign(coordX=-table["coordX"], coordY=-table["coordY"]))
+    grids = {path.stem: ct.read_header(path) for path in phantoms.glob("*.mhd")}
+    annotations.check_positions(pd.read_csv(negated / "annotations.csv"), grids, "annotations.csv")  # every row is inside
+    with pytest.raises(annotations.AnnotationError, match="annotations.csv: . of . rows .* but . do as x and y negated .RAS"):
+        take(negated, "luna16", out)
+    assert not out.exists()
 
 
 # ---- DICOM ----
@@ -154,6 +183,42 @@ def test_two_series_in_one_folder_are_two_scans(tmp_path, out):
     assert take(tmp_path / "one", "dicom", out)["taken"] == 2
     data = datasets.read_manifest(out)
     assert (data.scan("1.2.2").hu == scan_of("1.2.2", 1).hu).all()
+
+
+def test_a_stray_file_is_named_and_costs_no_series(tmp_path, out):
+    src = dicom(tmp_path / "tcia", [("P1", "1.2.1"), ("P2", "1.2.2")])
+    (src / "P1" / "1.2.1" / "notes.dcm").write_text("text renamed")
+    (src / "P2" / "1.2.2" / "cut.dcm").write_bytes((src / "P2" / "1.2.2" / "0001.dcm").read_bytes()[:300])
+    (src / "P3").mkdir()
+    for name in ("a.dcm", "b.dcm"):
+        (src / "P3" / name).write_text("text renamed")
+    found = take(src, "dicom", out)
+    lines = report_of(out).set_index("path")
+    assert (found["taken"], found["refused"]) == (2, 3)
+    first = lines.loc["P1/1.2.1"].query("status == 'refused'")["reason"].iloc[0]
+    assert first.startswith("'P1/1.2.1': file 'notes.dcm' is no DICOM file") and first.endswith("what else lies there was read without it")
+    second = lines.loc["P2/1.2.2"].query("status == 'refused'")["reason"].iloc[0]
+    assert "file 'cut.dcm' is a CT slice whose header ends too early" in second
+    assert lines.loc["P3", "reason"].endswith("or remove it, and 1 more")
+    assert (datasets.read_manifest(out).scan("1.2.1").hu == scan_of("1.2.1").hu).all()
+    (src / "P1" / "1.2.1" / "notes.dcm").unlink()
+    assert take(src, "dicom", out)["refused"] == 2
+
+
+def test_tcias_list_names_the_patients_that_luna16_does_not(tmp_path, out):
+    src = luna16(tmp_path / "luna", 10)
+    assert any("10 of 10 scans name no patient" in sentence for sentence in take(src, "luna16", out)["left_out"])
+    assert pd.read_csv(out, dtype=str)["dataset"].tolist()[9] == "nlst"
+    shutil.rmtree(out.parent)
+    people = {"1.2.0": "P0", "1.2.9": "P0", "1.2.3": "P3", "7.7": "P7"}
+    rows = [f'{uid},"LIDC-IDRI, all",{patient}' for uid, patient in people.items()]
+    (src / "metadata.csv").write_text("\n".join(["Series UID,Collection,Subject ID", *rows, ""]))
+    said = take(src, "luna16", out)["left_out"]
+    table = pd.read_csv(out, dtype=str).set_index("seriesuid")
+    assert table.loc[["1.2.0", "1.2.9"], "patient"].tolist() == ["P0", "P0"] and table.loc["1.2.5", "patient"] == "1.2.5"
+    assert table.loc["1.2.9", ["fold", "dataset"]].tolist() == ["0", "train"]
+    for part in ("7 of 10 scans name no patient", "1 patients have scans in several"):
+        assert any(part in sentence for sentence in said)
 
 
 def test_folds_by_hash_have_the_proportions_and_do_not_move():
@@ -280,6 +345,16 @@ def test_killed_anywhere_the_next_call_goes_on(tmp_path, out):
     assert [path.name for path in out.parent.rglob(".*")] == [".lock"]
 
 
+def test_what_a_killed_writer_left_is_removed(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    take(src, "luna16", out)
+    made = {path for path in out.parent.rglob("*") if path.is_file()}
+    for name in ("store/.99999.1.2.0.h5", ".99999.manifest.csv", "manifest.items/.99999.0a.json"):
+        (out.parent / name).write_bytes(b"half")
+    take(src, "luna16", out)
+    assert {path for path in out.parent.rglob("*") if path.is_file()} == made
+
+
 def test_a_full_disk_is_one_error_and_nothing_half_made(tmp_path, out, monkeypatch):
     src, write = luna16(tmp_path / "luna", 3), store._write_bytes
     calls = []
@@ -346,14 +421,15 @@ def test_a_patient_in_two_data_sets_is_an_error(tmp_path, out):
 def test_wrong_folders_and_kinds_are_named(tmp_path, out):
     (tmp_path / "empty").mkdir()
     (tmp_path / "zips").mkdir()
-    (tmp_path / "zips" / "subset0.zip").write_bytes(b"PK")
+    for k in range(10):
+        (tmp_path / "zips" / f"subset{k}.zip").write_bytes(b"PK")
     luna, slices = luna16(tmp_path / "luna", 1), dicom(tmp_path / "tcia", [("P1", "1.2.1")])
     bare = luna16(tmp_path / "bare", 1)
     (bare / "annotations.csv").unlink()
     for arguments, reason in (
         ((tmp_path / "absent", "luna16", out), "is no folder"),
         ((tmp_path / "empty", "luna16", out), "holds no scan"),
-        ((tmp_path / "zips", "luna16", out), "unpack them first"),
+        ((tmp_path / "zips", "luna16", out), "unpack 'subset0.zip', .*, 'subset9.zip' first"),
         ((luna, "dicom", out), "it looks like --kind luna16"),
         ((slices, "luna16", out), "it looks like --kind dicom"),
         ((slices, "lidc", out), "it looks like --kind dicom"),
@@ -370,6 +446,13 @@ def test_wrong_folders_and_kinds_are_named(tmp_path, out):
     take(luna, "luna16", out)
     with pytest.raises(runs.InputError, match="was made from .*luna' as luna16"):
         take(slices, "dicom", out)
+
+
+def test_a_zip_beside_scans_is_listed(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    (src / "subset7.zip").write_bytes(b"PK")
+    assert take(src, "luna16", out)["left_out_rows"] == 1
+    assert report_of(out).iloc[-1].tolist() == ["", "subset7.zip", "left out", "a zip file: unpack it first"]
 
 
 def test_tables_of_others_are_not_overwritten(tmp_path):

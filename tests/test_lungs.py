@@ -15,7 +15,7 @@ from lungadv.lungs import lung_mask
 REAL = Path(os.environ.get("LUNGADV_REAL_CT") or Path(__file__).resolve().parents[2] / "shared" / "real_ct")
 LIDC = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real CT at {REAL}: LUNGADV_REAL_CT names the folder that holds it")
-SPACING = (2.5, 2.5, 2.5)
+SPACING = (3.0, 3.0, 3.0)
 
 
 def dice(a, b):
@@ -30,7 +30,7 @@ def scan_of(hu, spacing=SPACING, direction=None):
 @pytest.fixture(scope="module")
 def chest():
     """A whole chest on a table: HU and labels (3 left, 4 right)."""
-    person = phantom.simulate({"shape": (120, 110, 140), "spacing": SPACING}, seed=100, index=0)
+    person = phantom.simulate({"shape": (100, 92, 117), "spacing": SPACING}, seed=100, index=0)
     return person.scan.hu, person.lungs
 
 
@@ -43,24 +43,23 @@ def test_it_finds_the_lungs_and_leaves_out_airways_bowel_and_table(chest, found)
     hu, truth = chest[0], chest[1] > 0
     assert dice(found, truth) > 0.97
     dark_elsewhere = (hu < -700) & ~ndimage.binary_dilation(truth, iterations=2)
-    assert dark_elsewhere.sum() > 10_000 and found[dark_elsewhere].mean() < 1e-4
+    assert dark_elsewhere.sum() > 5_000 and found[dark_elsewhere].mean() < 1e-4
 
 
 def test_nodules_lie_inside():
     nodules = [{"type": name, "diameter_mm": mm} for name, mm in zip(phantom.TYPES, (25, 22, 14, 12), strict=True)]
-    person = phantom.simulate({"shape": (240, 220, 280), "spacing": (1.25,) * 3, "nodules": nodules, "photons": 1e4}, seed=101, index=0)
+    person = phantom.simulate({"shape": (120, 110, 140), "spacing": (2.5,) * 3, "nodules": nodules, "photons": 1e4}, seed=101, index=0)
     mask = lung_mask(person.scan)
     assert dice(mask, person.lungs > 0) > 0.95
-    assert mask[person.labels > 0].mean() > 0.9
+    assert mask[person.labels > 0].mean() > 0.97
 
 
-@pytest.mark.parametrize("side", [3, 4])
-def test_a_big_nodule_on_the_chest_wall_lies_inside(chest, found, side):
-    hu, truth = chest[0].copy(), chest[1] == side
+def test_a_big_nodule_on_the_chest_wall_lies_inside(chest, found):
+    hu, truth = chest[0].copy(), chest[1] == 4
     z = int(np.median(np.nonzero(truth)[0]))
     y, x = np.nonzero(truth[z])
-    outermost = x.argmax() if side == 3 else x.argmin()
-    centre = np.array([z, y[outermost], x[outermost] + (3 if side == 4 else -3)])  # 7.5 mm from the wall
+    outermost = x.argmin()
+    centre = np.array([z, y[outermost], x[outermost] + 2.5])  # 7.5 mm from the wall
     away = np.linalg.norm(np.stack(np.indices(hu.shape), -1) - centre, axis=-1) * SPACING[0]
     nodule = (away < 11.7) & truth
     hu[nodule] = 30
@@ -71,23 +70,23 @@ def test_a_big_nodule_on_the_chest_wall_lies_inside(chest, found, side):
 
 def test_flips_and_turns_make_no_difference(chest, found):
     hu = chest[0][::2, ::2, ::2]
-    straight = lung_mask(scan_of(hu, (5, 5, 5)))
-    for order, signs in list(product(permutations(range(3)), product((1, -1), repeat=3)))[::5]:
+    straight = lung_mask(scan_of(hu, (6, 6, 6)))
+    for order, signs in list(product(permutations(range(3)), product((1, -1), repeat=3)))[::7]:
         flips = tuple(slice(None, None, sign) for sign in signs)
         direction = np.zeros((3, 3))
         for axis, (world, sign) in enumerate(zip(order, signs, strict=True)):
             direction[2 - world, 2 - axis] = sign
-        mask = lung_mask(scan_of(hu.transpose(order)[flips], (5, 5, 5), direction))
+        mask = lung_mask(scan_of(hu.transpose(order)[flips], (6, 6, 6), direction))
         assert dice(mask, straight.transpose(order)[flips]) > 0.995  # blocks begin at the other end of a flipped axis
 
 
-@pytest.mark.parametrize("slices", [(56, 65), (24, 33), (94, 103), (60, 62)], ids=str)
+@pytest.mark.parametrize("slices", [(47, 54), (20, 28), (78, 86), (50, 52)], ids=str)
 def test_a_slab_that_is_open_above_and_below(chest, slices):
     hu, truth = (values[slice(*slices)] for values in chest)
     assert dice(lung_mask(scan_of(hu)), truth > 0) > 0.96
 
 
-@pytest.mark.parametrize("crop", [np.s_[:, :, :64], np.s_[:, :, 32:-32], np.s_[:, 32:, 32:], np.s_[:, :-48]], ids=str)
+@pytest.mark.parametrize("crop", [np.s_[:, :, :53], np.s_[:, :, 27:-27], np.s_[:, 27:, 27:], np.s_[:, :-40]], ids=str)
 def test_lungs_that_are_cut_by_the_side_of_the_scan(chest, crop):
     hu, truth = (values[crop] for values in chest)
     assert dice(lung_mask(scan_of(hu)), truth > 0) > 0.95
@@ -96,52 +95,51 @@ def test_lungs_that_are_cut_by_the_side_of_the_scan(chest, crop):
 def test_lungs_that_are_cut_by_a_padding_circle(chest):
     hu, truth = chest[0].copy(), chest[1] > 0
     y, x = np.mgrid[: hu.shape[1], : hu.shape[2]]
-    outside = np.hypot(y - 55, x - 70) > 42
+    outside = np.hypot(y - 46, x - 58) > 35
     hu[:, outside] = ct.AIR
     assert dice(lung_mask(scan_of(hu)), truth & ~outside) > 0.95
 
 
 def test_thick_and_thin_slices(chest):
     hu, truth = chest
-    thick = hu.reshape(40, 3, *hu.shape[1:]).mean(1), (truth > 0).reshape(40, 3, *hu.shape[1:]).mean(1) > 0.5
-    assert dice(lung_mask(scan_of(thick[0], (2.5, 2.5, 7.5))), thick[1]) > 0.95
-    thin = np.repeat(hu[48:72], 4, axis=0)
-    assert dice(lung_mask(scan_of(thin, (2.5, 2.5, 0.625))), np.repeat(truth[48:72] > 0, 4, axis=0)) > 0.97
+    thick, lungs = (values[:99].reshape(33, 3, *hu.shape[1:]).mean(1) for values in (hu, truth > 0))
+    assert dice(lung_mask(scan_of(thick, (3, 3, 9))), lungs > 0.5) > 0.95
+    thin = np.repeat(hu[40:60], 4, axis=0)
+    assert dice(lung_mask(scan_of(thin, (3, 3, 0.75))), np.repeat(truth[40:60] > 0, 4, axis=0)) > 0.97
 
 
 def test_arms_and_a_blanket_beside_the_body(chest, found):
-    hu = np.pad(chest[0], [(0, 0), (0, 0), (40, 40)], constant_values=-1000)
+    hu = np.pad(chest[0], [(0, 0), (0, 0), (33, 33)], constant_values=-1000)
     y, x = np.mgrid[: hu.shape[1], : hu.shape[2]]
-    for middle in (24, hu.shape[2] - 25):
-        hu[:, np.hypot(y - 55, x - middle) < 14] = 40
-    beside = (np.abs(y - 55) < 9) & ((x < 50) | (x >= hu.shape[2] - 50))
+    for middle in (20, hu.shape[2] - 21):
+        hu[:, np.hypot(y - 46, x - middle) < 12] = 40
+    beside = (np.abs(y - 46) < 8) & ((x < 42) | (x >= hu.shape[2] - 42))
     hu[:, beside] = np.where(hu[:, beside] < -900, -850, hu[:, beside])  # folds of a blanket between arm and chest
     mask = lung_mask(scan_of(hu + np.random.default_rng(0).normal(0, 5, hu.shape)))
-    assert dice(mask[:, :, 40:-40], found) > 0.98 and not mask[:, :, :40].any() and not mask[:, :, -40:].any()
+    assert dice(mask[:, :, 33:-33], found) > 0.98 and not mask[:, :, :33].any() and not mask[:, :, -33:].any()
 
 
 def test_emphysema_and_low_dose_lose_no_lung_and_airways_do_not_leak(chest):
     hu, truth = chest[0].astype(float), chest[1] > 0
     rng = np.random.default_rng(0)
-    holes = ndimage.gaussian_filter(rng.standard_normal(hu.shape), 3)
+    holes = ndimage.gaussian_filter(rng.standard_normal(hu.shape), 2.5)
     lung = truth & (hu < -700)
     hu[lung] -= 60
     hu[lung & (holes > holes.std())] = -985
-    noisy = hu + rng.normal(0, 60, hu.shape)
-    for voxels in (hu, noisy):
-        mask = lung_mask(scan_of(voxels))
-        assert mask[truth].mean() > 0.97 and dice(mask, truth) > 0.95
+    mask = lung_mask(scan_of(hu + rng.normal(0, 60, hu.shape)))
+    assert mask[truth].mean() > 0.97 and dice(mask, truth) > 0.95
 
 
-@pytest.mark.parametrize("side", [3, 4])
-def test_one_lung_alone_and_a_small_second_lung(chest, side):
+def test_one_lung_alone(chest):
     hu, labels = chest
-    collapsed = labels == side
-    alone = lung_mask(scan_of(np.where(collapsed, 40, hu)))
-    assert dice(alone, (labels > 0) & ~collapsed) > 0.97
-    apex = collapsed.copy()
-    apex[: np.nonzero(collapsed.any((1, 2)))[0][-1] - 16] = False
-    mask = lung_mask(scan_of(np.where(collapsed & ~apex, 40, hu)))
+    assert dice(lung_mask(scan_of(np.where(labels == 3, 40, hu))), labels == 4) > 0.97
+
+
+def test_a_small_second_lung(chest):
+    hu, labels = chest
+    apex = labels == 4
+    apex[: np.nonzero(apex.any((1, 2)))[0][-1] - 13] = False
+    mask = lung_mask(scan_of(np.where((labels == 4) & ~apex, 40, hu)))
     assert mask[apex].mean() > 0.97
 
 
@@ -190,7 +188,7 @@ def test_dice_with_labels_of_others(kind):
 @pytest.mark.parametrize(
     ("path", "low", "high"),
     [
-        ("elastix/3DCT_lung_baseline_small.mha", 3.0, 3.6),  # one lung, cut at the mediastinum
+        ("elastix/3DCT_lung_baseline_small.mha", 3.0, 3.35),  # one lung, cut at the mediastinum, without the hilum
         ("totalsegmentator/thorax_ct_cropped.nii.gz", 1.6, 2.0),  # cut on every side
         ("totalsegmentator/abdomen_example_ct_sm.nii.gz", 0.08, 0.15),  # the bases of the lungs, and bowel
         ("lung_pet_ct_dx_A0002/dicom", 0.35, 0.5),  # three slices of 8 mm

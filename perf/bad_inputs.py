@@ -1,0 +1,298 @@
+"""Every bad input that is told from a good one, made anew, and the one line that each gets: a Markdown table."""
+
+import tempfile
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import typer
+
+from lungadv import annotations, ct, ingest, runs, store
+
+CASES = {}
+HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm"
+
+
+def case(name):
+    """Register a function that makes a bad input in a folder and reads it: it raises the message, or returns that of a report."""
+
+    def register(function):
+        CASES[name] = function
+        return function
+
+    return register
+
+
+def scan_of(uid="1.2.3", left=-20):
+    """A small chest that begins at x = `left` mm: lung in tissue, and a nodule of 8 mm around (left + 14, -5, -292) mm."""
+    hu = np.full((20, 40, 40), 40, np.int16)
+    hu[:, 4:-4, 4:-4] = -850
+    hu[5:9, 12:19, 11:18] = 30
+    return ct.Scan(hu, (1, 1, 2), (left, -20, -306), np.eye(3), uid)
+
+
+def mhd(folder, header=lambda text: text, data=lambda content: content):
+    """A scan file whose header and voxels were changed, and read."""
+    path = folder / "scan.mhd"
+    ct.write_scan(scan_of("scan"), path)
+    path.write_text(header(path.read_text()))
+    path.with_suffix(".zraw").write_bytes(data(path.with_suffix(".zraw").read_bytes()))
+    return ct.read_scan(path)
+
+
+def series(folder, change=lambda slices: None):
+    """A DICOM series whose slices {file: pydicom dataset} were changed, and read."""
+    import pydicom
+
+    ct.write_series(scan_of(), folder / "series")
+    slices = {path: pydicom.dcmread(path) for path in sorted((folder / "series").iterdir())}
+    change(slices)
+    for path, dataset in slices.items():
+        dataset.save_as(path)
+    return ct.read_scan(folder / "series")
+
+
+def every(**values):
+    """A change of attributes of all slices."""
+    return lambda slices: [setattr(dataset, name, value) for dataset in slices.values() for name, value in values.items()]
+
+
+def luna16(folder, *rows, header=HEADER, left=-20):
+    """Four scans in LUNA16's layout with these rows of annotations.csv, ingested -> the first refusal of the report."""
+    for k in range(4):
+        (folder / f"data/subset{k}").mkdir(parents=True, exist_ok=True)
+        ct.write_scan(scan_of(f"1.2.{k}", left), folder / f"data/subset{k}/1.2.{k}.mhd")
+    (folder / "data/annotations.csv").write_text("\n".join([header, *rows, ""]))
+    return ingested(folder, "luna16")
+
+
+def ingested(folder, kind):
+    out = folder / "made/manifest.csv"
+    ingest.ingest(folder / "data", kind, out, workers=1)
+    lines = pd.read_csv(out.with_suffix(".report.csv"), dtype=str, keep_default_na=False)
+    return lines[lines["status"] != "taken"].iloc[0][["path", "reason"]].str.cat(sep=": ")
+
+
+def rows(change=lambda x, y, z: (x, y, z), left=-20):
+    """A nodule in each of the four scans, its coordinates changed."""
+    return [f"1.2.{k},{','.join(map(str, change(left + 14, -5, -292)))},8" for k in range(4)]
+
+
+@case("truncated .zraw")
+def _(folder):
+    mhd(folder, data=lambda content: content[: len(content) // 2])
+
+
+@case("header and data size differ")
+def _(folder):
+    mhd(folder, header=lambda text: text.replace("DimSize = 40 40 20", "DimSize = 40 40 30"))
+
+
+@case(".mhd naming a file outside its folder")
+def _(folder):
+    mhd(folder, header=lambda text: text.replace("scan.zraw", "../scan.zraw"))
+
+
+@case("missing slice")
+def _(folder):
+    series(folder, lambda slices: (folder / "series/0007.dcm").unlink() or slices.pop(folder / "series/0007.dcm"))
+
+
+@case("duplicate slice")
+def _(folder):
+    def change(slices):
+        slices[folder / "series/copy.dcm"] = slices[folder / "series/0007.dcm"]
+
+    series(folder, change)
+
+
+@case("two series mixed")
+def _(folder):
+    series(folder, lambda slices: every(SeriesInstanceUID="1.2.9")(dict(list(slices.items())[::2])))
+
+
+@case("localizer")
+def _(folder):
+    series(folder, lambda slices: every(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])(dict(list(slices.items())[:1])))
+
+
+@case("gantry tilt")
+def _(folder):
+    def change(slices):
+        for k, dataset in enumerate(slices.values()):
+            dataset.ImagePositionPatient[1] += 0.3 * k
+
+    series(folder, change)
+
+
+@case("colour image")
+def _(folder):
+    series(folder, every(SamplesPerPixel=3, PhotometricInterpretation="RGB"))
+
+
+@case("4D image")
+def _(folder):
+    mhd(folder, header=lambda text: text.replace("NDims = 3", "NDims = 4"))
+
+
+@case("missing rescale")
+def _(folder):
+    series(folder, lambda slices: [delattr(dataset, "RescaleIntercept") for dataset in slices.values()])
+
+
+@case("NaN")
+def _(folder):
+    import SimpleITK as sitk
+
+    values = scan_of().hu.astype(np.float32)
+    values[3, 4, 5] = np.nan
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(folder / "scan.nrrd"))
+    ct.read_scan(folder / "scan.nrrd")
+
+
+@case("spacing 0")
+def _(folder):
+    mhd(folder, header=lambda text: text.replace("ElementSpacing = 1 1 2", "ElementSpacing = 1 1 0"))
+
+
+@case("unit direction missing")
+def _(folder):
+    mhd(folder, header=lambda text: "".join(line for line in text.splitlines(True) if not line.startswith("TransformMatrix")))
+
+
+@case("empty folder")
+def _(folder):
+    ct.read_scan(folder)
+
+
+@case("text renamed .dcm")
+def _(folder):
+    (folder / "notes.dcm").write_text("text\n")
+    ct.read_scan(folder)
+
+
+@case("text renamed .dcm beside slices, ingested")
+def _(folder):
+    ct.write_series(scan_of(), folder / "data/series")
+    (folder / "data/series/notes.dcm").write_text("text\n")
+    return ingested(folder, "dicom")
+
+
+@case("CSV with missing column")
+def _(folder):
+    luna16(folder, "1.2.0,-6,-5,-292", header="seriesuid,coordX,coordY,coordZ")
+
+
+@case("CSV ids read as numbers")
+def _(folder):
+    luna16(folder, "1.3E+55,-6,-5,-292,8")
+
+
+@case("CSV with comma decimals")
+def _(folder):
+    luna16(folder, "1.2.0,-6,5,-5,0,-292,0,8")
+
+
+@case("CSV with duplicate rows")
+def _(folder):
+    luna16(folder, rows()[0], rows()[0])
+
+
+@case("nodule outside the volume")
+def _(folder):
+    return luna16(folder, *rows()[:3], "1.2.3,-6,-5,-100,8")
+
+
+@case("annotation of an unknown scan")
+def _(folder):
+    return luna16(folder, *rows(), "7.7,-6,-5,-292,8")
+
+
+@case("coordinates that fit only after an LPS/RAS flip")
+def _(folder):
+    luna16(folder, *rows(lambda x, y, z: (-x, -y, z), left=4), left=4)
+
+
+@case("coordinates with x and y negated that stay inside")
+def _(folder):
+    luna16(folder, *rows(lambda x, y, z: (-x, -y, z)))
+
+
+@case("coordinates that fit only after an x/z swap")
+def _(folder):
+    luna16(folder, *rows(lambda x, y, z: (z, y, x)))
+
+
+@case("XML with entity expansion")
+def _(folder):
+    entities = '<!ENTITY b0 "ha">' + "".join(f'<!ENTITY b{k + 1} "{f"&b{k};" * 10}">' for k in range(9))
+    (folder / "reading.xml").write_text(f"<!DOCTYPE a [{entities}]><a>&b9;</a>")
+    annotations.read_lidc(folder / "reading.xml")
+
+
+@case("zip with ../ paths")
+def _(folder):
+    import zipfile
+
+    with zipfile.ZipFile(folder / "scan.zip", "w") as archive:
+        archive.writestr("../scan.mhd", "NDims = 3\n")
+    ct.read_scan(folder / "scan.zip")
+
+
+@case("patient in two splits")
+def _(folder):
+    import pydicom
+
+    for uid in ("1.2.1", "1.2.2"):
+        ct.write_series(scan_of(uid), folder / "data" / uid)
+        for path in (folder / "data" / uid).iterdir():
+            dataset = pydicom.dcmread(path)
+            dataset.PatientID = "P1"
+            dataset.save_as(path)
+    ingest.ingest(folder / "data", "dicom", folder / "made/manifest.csv", workers=1)
+    table = pd.read_csv(folder / "made/manifest.csv", dtype=str, keep_default_na=False)
+    table.assign(dataset=["train", "nlst"]).to_csv(folder / "made/manifest.csv", index=False)
+    ingested(folder, "dicom")
+
+
+@case("checksum changed since ingest")
+def _(folder):
+    luna16(folder, *rows(), "7.7,-6,-5,-292,8")
+    data = folder / "data/subset0/1.2.0.zraw"
+    content = bytearray(data.read_bytes())
+    content[-1] ^= 1
+    data.write_bytes(content)
+    ingested(folder, "luna16")
+
+
+@case("disk full while writing the store")
+def _(folder):
+    with patch.object(store, "_write_bytes", lambda path, data: Path("/dev/full").write_bytes(data)):
+        luna16(folder, *rows())
+
+
+def message(name):
+    """The one line that a case gets, its folder left out. AssertionError where the input is taken."""
+    with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()):
+        folder = Path(folder).resolve() / "x"
+        folder.mkdir()
+        try:
+            said = CASES[name](folder)
+        except (ct.ScanError, annotations.AnnotationError, runs.InputError) as error:
+            said = str(error)
+        assert isinstance(said, str), f"{name} was taken"
+        return " ".join(said.split()) if "\n" in said else said.replace(f"{folder}/", "").replace(str(folder), "folder")
+
+
+def main():
+    """Print the table."""
+    print("| bad input | what one reads |\n|---|---|")
+    for name in CASES:
+        print(f"| {name} | {message(name)} |".replace("<", "&lt;"))
+
+
+if __name__ == "__main__":
+    typer.run(main)

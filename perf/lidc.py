@@ -1,0 +1,38 @@
+"""LIDC-IDRI-0001: what the readers' XML gives, against their votes voxel by voxel and against LUNA16's row. Numbers beside their limits."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import typer
+
+from lungadv import annotations, ct, realism, runs
+
+LIMITS = {"voxels": 0, "diameter": 0.02, "centre": 1.0}
+DIAMETER = 23.40  # mm, of the voxels with two votes or more
+
+
+def main():
+    """Print the table. The files are those of LUNGADV_REAL_CT (default ../shared/real_ct)."""
+    folder = Path(os.environ.get("LUNGADV_REAL_CT") or runs.repo_root().parent / "shared" / "real_ct")
+    if not folder.is_dir():
+        print(f"no real scans at {folder}: LUNGADV_REAL_CT names the folder that holds them")
+        return
+    path = folder / realism.REAL
+    scan, votes = ct.read_scan(path), ct.read_scan(str(path).replace(".mhd", "_nodule_votes.nii.gz")).hu
+    table, mask = annotations.lidc_nodules(annotations.read_lidc(path.parent / "069.xml"), scan)
+    nodule = table[table["kind"] == "nodule"].iloc[0]
+    row = annotations.read_nodules(folder / "luna16_tables" / "annotations.csv").set_index("seriesuid").loc[scan.uid]
+    apart = np.linalg.norm((nodule[annotations.XYZ] - row[annotations.XYZ]).astype(float))
+    measured = {
+        "voxels": ("voxels that differ from those of 2 votes or more", np.count_nonzero((mask > 0) != (votes >= 2))),
+        "diameter": (f"diameter, from {DIAMETER} mm, as a share", abs(nodule["diameter_mm"] / DIAMETER - 1)),
+        "centre": ("mm from the centre of LUNA16's row", apart),
+    }
+    print(f"{'measure':<52} {'value':>9} {'wanted':>8}")
+    for name, (what, value) in measured.items():
+        print(f"{what:<52} {value:>9.4f} {f'<= {LIMITS[name]:g}':>8} {'held' if value <= LIMITS[name] else 'NOT held'}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
