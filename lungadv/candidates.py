@@ -321,7 +321,7 @@ def _cuts(side, length):
 
 @torch.no_grad()
 def in_tiles(network, volume, most=TILE):
-    """What a network makes of a unit volume (D, H, W), tile by tile: (core, the core within its tile, tile, answer); the first three are slices.
+    """What a network makes of a unit volume (D, H, W), tile by tile: slices of core, core within its tile, and tile; the answer.
 
     The halo is wider than what a network sees, so that tiles leave no seam; the memory is that of one tile, whatever the volume.
     """
