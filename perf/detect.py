@@ -17,7 +17,6 @@ from lungadv import candidates, ct, detection, lungs, realism, runs
 
 LIMITS = {"seconds": 60.0, "GiB": 4.0}
 LARGE = (700, 512, 512)  # voxels of 1 x 0.7 x 0.7 mm
-app = typer.Typer()
 
 
 def peak_gib():
@@ -32,7 +31,7 @@ def row(name, value, limit=None):
 
 
 def call(scan, weights):
-    """Run `lungadv detect` in a process of its own on two cores: wall seconds, processor seconds, peak GiB, rank and diameter if known."""
+    """Run `lungadv detect` in a process of its own on two cores: wall seconds, processor seconds, peak GiB."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "findings.csv"
         terms = ["detect", str(scan), "--out", str(out), "--weights", str(weights)]
@@ -47,9 +46,8 @@ def call(scan, weights):
         return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, used.ru_maxrss / 2**20
 
 
-@app.command()
 def main(weights: Path = None, scan: Path = None):
-    """Measure a call on a scan (default: LIDC-IDRI-0001 of LUNGADV_REAL_CT), then the memory that the full profile takes on the largest scan."""
+    """Measure a call on a scan (default: LIDC-IDRI-0001 of LUNGADV_REAL_CT), then the memory of the full profile on the largest scan."""
     print(f"{'measure':<66} {'value':>8} wanted")
     scan = scan or Path(os.environ.get("LUNGADV_REAL_CT") or runs.repo_root().parent / "shared" / "real_ct") / realism.REAL
     if scan.exists():
@@ -64,16 +62,15 @@ def main(weights: Path = None, scan: Path = None):
         row(name, value)
 
 
-@app.command()
 def large():
     """Print, as JSON, the peak GiB after each step of candidate generation in the full profile on a scan of LARGE; one tile a network."""
     settings, peak = runs.load_settings("full"), {}
     z, y, x = (np.linspace(-1, 1, side)[(...,) + (None,) * k] for side, k in zip(LARGE, (2, 1, 0), strict=True))
     hu = np.full(LARGE, 40, np.int16)
     for plane, height in zip(hu, z[:, 0, 0], strict=True):
-        plane[(x[0] / 0.9) ** 2 + (y[0] / 0.7) ** 2 > 1] = ct.AIR
+        plane[(x / 0.9) ** 2 + (y / 0.7) ** 2 > 1] = ct.AIR
         for side in (-0.42, 0.42):
-            plane[((x[0] - side) / 0.34) ** 2 + (y[0] / 0.55) ** 2 + (height / 0.9) ** 2 < 1] = -860
+            plane[((x - side) / 0.34) ** 2 + (y / 0.55) ** 2 + (height / 0.9) ** 2 < 1] = -860
     scan = ct.Scan(hu, (0.7, 0.7, 1.0), (0, 0, 0), np.eye(3), "large")
     peak["full profile, 512 x 512 x 700: the scan, peak GiB"] = peak_gib()
     mask = lungs.lung_mask(scan)
@@ -95,4 +92,4 @@ def large():
 
 
 if __name__ == "__main__":
-    app() if len(sys.argv) > 1 and sys.argv[1] == "large" else typer.run(main)
+    large() if sys.argv[1:] == ["large"] else typer.run(main)
