@@ -3,6 +3,7 @@
 #   make reproduce PROFILE=quick SEED=0 DATA=phantom CORES=2   every figure and table of the paper, into runs/
 #   make test                                                  notebooks and package in step, style, tests
 #   make accept                                                copy that run's results into figures/<profile>/
+#   make weights                                               copy that run's networks into lungadv/weights/, with a model card
 #   make readme                                                README.md from nbs/index.ipynb and figures/quick/
 #   make clean                                                 remove the set-up and the caches; runs/ stays
 
@@ -18,7 +19,7 @@ export PYTHONUTF8 = 1
 RUN = --profile "$(PROFILE)" --seed "$(SEED)" --data "$(DATA)"
 BIN = .venv/bin
 
-.PHONY: reproduce test accept readme clean
+.PHONY: reproduce test accept weights readme clean
 .DEFAULT_GOAL := reproduce
 
 reproduce: .venv/.ready
@@ -34,6 +35,9 @@ test: .venv/.ready
 
 accept: .venv/.ready
 	@$(BIN)/python -m lungadv.pipeline accept $(RUN)
+
+weights: .venv/.ready
+	@$(BIN)/python -m lungadv.pipeline weights $(RUN)
 
 readme: .venv/.ready
 	@$(BIN)/python -m lungadv.pipeline readme

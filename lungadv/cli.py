@@ -132,19 +132,21 @@ def detect(
     weights: Annotated[Path | None, typer.Option(help="a folder of weights or of a run [default: shipped, else latest quick]")] = None,
     sheet: Annotated[Path | None, typer.Option(help="a contact sheet of the most probable findings, a PNG")] = None,
     markups: Annotated[Path | None, typer.Option(help="the findings as points for 3D Slicer, a .mrk.json")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="the findings and what they were made from")] = None,
 ):
     """Find nodules in one scan. Not for clinical use."""
     from lungadv import ct, detection
     from lungadv.runs import InputError
 
-    for path in filter(None, (out, sheet, markups)):
+    for path in filter(None, (out, sheet, markups, json_file)):
         if not path.absolute().parent.is_dir():
             raise InputError(f"folder '{path.parent}' does not exist: make it first")
     weights = weights or detection.default_weights()
-    volume = ct.read_scan(scan, series=series)
-    warning = detection.coverage_warning(volume)
-    if warning:
-        typer.echo(f"note: {warning}", err=True)
+    detection.load_networks(weights)  # what is wrong with them is said before a scan is read
+    volume = ct.read_scan(scan, series)
+    said = detection.warnings(volume, weights)
+    for sentence in said:
+        typer.echo(f"note: {sentence}", err=True)
     started = time.perf_counter()
     findings = detection.detect(volume, weights)
     detection.write_findings(findings, out)
@@ -152,6 +154,8 @@ def detect(
         detection.contact_sheet(volume, findings, sheet)
     if markups:
         detection.write_markups(findings, markups)
+    if json_file:
+        detection.write_json(volume, findings, weights, said, json_file)
     likely = int((findings.probability > 0.5).sum())
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
 

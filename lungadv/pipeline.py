@@ -24,7 +24,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from lungadv import datasets, runs
+from lungadv import datasets, detection, runs
 from lungadv.runs import InputError
 
 
@@ -602,7 +602,8 @@ def main(arguments=None):
     notebook.add_argument("out", type=Path)
     notebook.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     notebook.add_argument("--threads", type=int, default=1)
-    for name, text in (("stage", "build one stage"), ("accept", "make a run the committed results")):
+    texts = {"stage": "build one stage", "accept": "make a run the committed results", "weights": "ship a run's networks with the package"}
+    for name, text in texts.items():
         command = commands.add_parser(name, help=text)
         if name == "stage":
             command.add_argument("stage")
@@ -623,6 +624,9 @@ def _run_command(options):
     elif options.command == "accept":
         run = runs.open_run(options.profile, options.seed, options.data)
         print(f"the results of {run.folder.name} are now those of {accept(run)}")
+    elif options.command == "weights":
+        run = runs.open_run(options.profile, options.seed, options.data)
+        print(f"the networks of {run.folder.name} and their model card are now in {detection.ship(run, detection.shipped_folder())}")
     else:
         name = options.stage if options.command == "stage" else options.out.stem
         started = time.perf_counter()

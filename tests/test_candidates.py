@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from lungadv import candidates, ct, runs
@@ -59,6 +60,17 @@ class Boxes(nn.Module):
         value = 20 * (x[:, 0, 1::2, 1::2, 1::2] - 0.3)
         objectness = torch.stack([value - k for k in range(self.anchors)], dim=-1).reshape(len(x), -1)
         return objectness, torch.zeros(*objectness.shape, 6)
+
+
+class Fixed(nn.Module):
+    """The same answer to anything."""
+
+    def __init__(self, *answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x):
+        return self.answer
 
 
 def fakes(**calibration):
@@ -216,21 +228,50 @@ def test_rpn_loss_is_least_for_the_right_boxes():
 # Search -----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("depth", [20, 64, 100, 128, 152])
-def test_slabs_are_put_together_in_order(depth):
-    volume = torch.rand(depth, 4, 4, generator=generator())
-    assert torch.equal(candidates.heatmap(Bright(), volume), (20 * (volume - 0.3)).sigmoid())
+@pytest.mark.parametrize("shape", [(16, 16, 16), (152, 8, 4), (100, 64, 40)])
+@pytest.mark.parametrize("most", [10, 70**3, candidates.TILE])
+def test_cores_fill_a_volume_without_overlap_and_no_tile_is_larger_than_allowed(shape, most):
+    times = np.zeros(shape, int)
+    for core, seen in candidates.tiles(shape, most):
+        times[core] += 1
+        assert all(part.start % 4 == 0 and (part.stop - part.start) % 4 == 0 for part in (*core, *seen))
+        assert np.prod([part.stop - part.start for part in seen]) <= max(most, 64**3)
+        for inner, outer, side in zip(core, seen, shape, strict=True):
+            assert outer == slice(max(inner.start - candidates.HALO, 0), min(inner.stop + candidates.HALO, side))
+    assert (times == 1).all()
 
 
-def test_a_heatmap_in_slabs_is_that_of_the_whole_volume(exact):
+@pytest.mark.parametrize("sides", [(172, 232, 288), (360, 360, 360), (704, 360, 440)])
+def test_a_tile_stays_bounded_whatever_the_volume(sides):
+    boxes = candidates.tiles(sides)
+    sizes = [np.prod([part.stop - part.start for part in seen]) for _, seen in boxes]
+    assert max(sizes) <= candidates.TILE and sum(sizes) < 3 * np.prod(sides)
+
+
+def test_a_volume_that_is_no_larger_than_a_tile_is_one():
+    assert candidates.tiles((144, 124, 164)) == [((slice(0, 144), slice(0, 124), slice(0, 164)),) * 2]
+
+
+@pytest.mark.parametrize("most", [10, 68**3, 10**9])
+def test_tiles_leave_no_seam(exact, most):
     torch.manual_seed(0)
-    network = candidates.ResUNet(4).eval()
-    nn.init.normal_(network.heat.weight)
-    volume = torch.rand(96, 16, 12, generator=generator())
+    network, boxes = candidates.ResUNet(4).eval(), candidates.RPN(4, 2).eval()
+    for head in (network.heat, boxes.objectness, boxes.boxes):
+        nn.init.normal_(head.weight, std=3.0)
+    volume = torch.rand(72, 56, 48, generator=generator())
     with torch.no_grad():
         whole = network(volume[None, None])[0].sigmoid()[0, 0]
+        objectness, codes = boxes(volume[None, None])
     assert whole.std() > 0.01
-    torch.testing.assert_close(candidates.heatmap(network, volume, tile=16), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(candidates.heatmap(network, volume, most), whole, atol=1e-5, rtol=0)
+    scores, best = objectness[0].sigmoid().topk(50)
+    expected = candidates.box_coder().decode_single(codes[0, best], candidates.anchors_of(volume[None, None], [2, 4])[best])
+    found, found_scores = candidates.best_boxes(boxes, volume, [2, 4], 50, most)
+    torch.testing.assert_close(found_scores, scores, atol=1e-5, rtol=0)
+    same = (found_scores[1:] - found_scores[:-1]).abs() > 1e-4  # where the order is certain
+    same = torch.cat([same, torch.ones(1, dtype=bool)]) & torch.cat([torch.ones(1, dtype=bool), same])
+    assert same.sum() > 10
+    torch.testing.assert_close(found[same], expected[same], atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("make", [candidates.ResUNet, lambda width: candidates.RPN(width, 2)])
@@ -263,7 +304,7 @@ def test_proposals_decode_known_codes_and_drop_overlaps():
         near = (centres - (box[:3] + box[3:]) / 2).norm(dim=1).topk(2, largest=False).indices
         objectness[0, near] = torch.tensor([score, score - 0.1])  # twice the same box
         codes[0, near] = candidates.box_coder().encode_single(box.expand(2, -1), anchors[near])
-    places, diameters, scores = candidates.proposals(lambda x: (objectness, codes), volume, sizes, 3)
+    places, diameters, scores = candidates.proposals(Fixed(objectness, codes), volume, sizes, 3)
     np.testing.assert_allclose(places, (truth[:, :3] + truth[:, 3:]) / 2, atol=1e-4)
     np.testing.assert_allclose(diameters, [5, 7, 3], atol=1e-4)
     np.testing.assert_allclose(scores, torch.tensor([3.0, 2.0, 1.0]).sigmoid(), atol=1e-6)
@@ -330,6 +371,7 @@ def test_raw_candidates_keep_both_sources_apart_and_a_box_its_size():
     ball = scan.to_world([[20.0, 25.0, 30.0]])
     raw = candidates.raw_candidates(fakes(), *chest(ball), SETTINGS)
     best = raw.sort_values("score", ascending=False).groupby("source").first()
+    assert best.index.tolist() == ["blob", "blob-all", "blob-ggo", "rpn"]
     assert (np.linalg.norm(best[PLACES].to_numpy() - ball, axis=1) < 4).all()
     assert raw[raw["source"] == "blob"]["diameter_mm"].isna().all()
     assert best.loc["rpn", "diameter_mm"] == 2 * 2.5  # its anchor: two voxels
@@ -532,6 +574,31 @@ def test_the_sensitivity_curve_rises_to_the_share_that_is_hit():
     assert curve["per_scan"].iloc[0] == 0.5 and curve["per_scan"].iloc[-1] == pytest.approx(100)
     assert curve["sensitivity"].is_monotonic_increasing
     assert curve["sensitivity"].iloc[0] == 0.25 and curve["sensitivity"].iloc[-1] == 0.75
+
+
+def test_sensitivities_have_intervals_over_scans_and_wilsons_where_all_or_none_are_found():
+    truth = nodules(*[(str(k), 0.0, 10.0) for k in range(40)], *[(str(k), 50.0, 10.0) for k in range(40)])
+    table = pd.concat([marks([(0, 0.9), (50, 0.9), (500, 0.8)] if k < 30 else [(500, 0.5)], uid=str(k)) for k in range(40)])
+    none, most, found = candidates.sensitivities(truth, table, 40, [0.01, 1.5, 100]).itertuples()
+    assert (none.sensitivity, none.lower) == (0, 0)
+    assert none.upper == pytest.approx(stats.binomtest(0, 40).proportion_ci(method="wilson").high)
+    assert most.sensitivity == found.sensitivity == 0.75 and most.nodules == 80
+    # both nodules of a scan are found or neither: 40 draws, not 80
+    assert (found.lower, found.upper) == pytest.approx(stats.binom.ppf([0.025, 0.975], 40, 0.75) / 40, abs=0.03)
+    everything = candidates.sensitivities(truth[truth["seriesuid"].astype(int) < 30], table, 40, [100]).iloc[0]
+    assert (everything["sensitivity"], everything["upper"]) == (1, 1) and 0.85 < everything["lower"] < 0.95
+
+
+def test_the_sensitivity_table_splits_by_type_and_diameter():
+    truth = nodules(("1", 0.0, 6.0), ("1", 50.0, 12.0), ("2", 0.0, 8.0), ("2", 50.0, 20.0))
+    truth["type"] = ["solid", "solid", "ground_glass", ""]
+    table = candidates.sensitivity_table(truth, pd.concat([marks([(0, 0.9), (51, 0.8)]), marks([(3.9, 0.7)], uid="2")]), 2)
+    assert table["group"].unique().tolist() == ["all", "ground_glass", "solid", *candidates.DIAMETERS]
+    counts = {"all": 4, "ground_glass": 1, "solid": 2} | dict.fromkeys(candidates.DIAMETERS, 1)
+    assert table.groupby("group")["nodules"].first().to_dict() == counts
+    at = table[table["per_scan"] == 100].set_index("group")["sensitivity"]
+    assert at.to_dict() == {"all": 0.75, "ground_glass": 1, "solid": 1, "6-8 mm": 1, "8-12 mm": 1, "12-20 mm": 1, "20+ mm": 0}
+    assert table[(table["group"] == "solid") & (table["per_scan"] == 1)]["sensitivity"].tolist() == [1]
 
 
 def test_an_attack_on_crops_hides_what_noise_of_its_size_does_not():

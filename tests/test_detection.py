@@ -1,5 +1,6 @@
 import json
 import os
+import tomllib
 from pathlib import Path
 
 import matplotlib.image
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from lungadv import candidates, ct, detection, lungs, runs
 from lungadv.cli import app
 
-LOAD_NETWORKS = candidates.load_networks
+LOAD_NETWORKS, LUNG_MASK = candidates.load_networks, lungs.lung_mask
 REAL = Path(os.environ.get("LUNGADV_REAL_CT") or Path(__file__).resolve().parents[2] / "shared" / "real_ct")
 SLAB = REAL / "lidc_idri_0001" / "dicom"
 
@@ -36,9 +37,11 @@ def weights(tmp_path, monkeypatch):
     strategy = tmp_path / "fpr" / detection.STRATEGY
     strategy.mkdir(parents=True)
     (strategy / "weights.safetensors").touch()
-    (strategy / "provenance.json").write_text(json.dumps({"settings": vars(runs.load_settings("tiny"))}))
     (tmp_path / "candidates").mkdir()
     (tmp_path / "candidates" / "networks.json").touch()
+    made = {"profile": "quick", "seed": 3, "data": "phantom", "settings": vars(runs.load_settings("tiny"))}
+    for folder in (strategy, tmp_path / "candidates"):
+        (folder / "provenance.json").write_text(json.dumps(made))
     points = pd.DataFrame([[30.0, 0, 0, 0.9, "blob", np.nan], [0, 0, 0, 0.4, "rpn", 16.0]])
     points.columns = ["coordX", "coordY", "coordZ", "score", "source", "diameter_mm"]
     monkeypatch.setattr("lungadv.lungs.lung_mask", lambda scan: scan.hu < -500)
@@ -103,9 +106,73 @@ def test_broken_weights_are_named(weights, monkeypatch, network):
     assert result.stderr.count("\n") == 1 and result.stderr.startswith(f"error: the weights in {weights} cannot be loaded")
 
 
-def test_a_slab_is_called_a_slab():
-    assert "only 22 mm: a slab, not a chest" in detection.coverage_warning(scan_of(9))
-    assert detection.coverage_warning(scan_of(40)) is None
+def remade(folder, **changes):
+    """Change what the provenance in a folder says."""
+    path = folder / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "changes, said", [({"profile": "full"}, "profile full and quick"), ({"seed": 4}, "seed 4 and 3"), ({"settings": {}}, "other settings")]
+)
+def test_networks_of_two_runs_do_not_fit_together(weights, changes, said):
+    remade(weights / "candidates", **changes)
+    with pytest.raises(runs.InputError, match=f"mixes the networks of two runs .{said}.: give candidates/ and fpr/ of one run"):
+        detection.detect(scan_of(40), weights)
+
+
+def test_weights_of_the_tiny_profile_are_called_useless(weights):
+    for folder in (weights / "candidates", weights / "fpr" / detection.STRATEGY):
+        remade(folder, profile="tiny")
+    assert any("profile tiny" in sentence and "mean nothing" in sentence for sentence in detection.warnings(scan_of(40), weights))
+
+
+def test_a_slab_is_called_a_slab(weights):
+    (said,) = detection.warnings(scan_of(9), weights)
+    assert "only 22 mm: a slab, not a chest" in said
+    assert detection.warnings(scan_of(40), weights) == []
+
+
+def test_thick_padding_does_not_make_a_chest_of_a_slab(weights):
+    slab = scan_of(9)
+    hu = np.pad(slab.hu, ((40, 40), (20, 20), (20, 20)), constant_values=ct.AIR)
+    padded = ct.Scan(hu, slab.spacing, tuple(slab.to_world([[-40, -20, -20]])[0]), slab.direction, slab.uid)
+    assert detection.extent_mm(padded) == detection.extent_mm(slab) == pytest.approx(22.5)
+    assert "a slab" in detection.warnings(padded, weights)[0]
+
+
+def test_thick_slices_are_warned_of_and_searched(weights):
+    scan = scan_of(30, spacing=(2.0, 2.0, 5.0))
+    (said,) = detection.warnings(scan, weights)
+    assert "the slices are 5.0 mm apart: nodules smaller than 10 mm may be missed" in said
+    assert len(detection.detect(scan, weights)) == 2
+
+
+@pytest.mark.parametrize("hu", [-1000, 0])
+def test_an_empty_scan_is_called_empty(weights, hu):
+    scan = scan_of(40)
+    with pytest.raises(runs.InputError, match=f"scan '1.2.3' is empty: all its voxels are {hu} HU"):
+        detection.detect(ct.Scan(np.full_like(scan.hu, hu), scan.spacing, scan.origin, scan.direction, "1.2.3"), weights)
+
+
+def abdomen():
+    """A body of soft tissue in air, with gas in its bowel and no lung."""
+    z, y, x = np.indices((60, 80, 100)) * 4.0 - np.array([118, 158, 198])[:, None, None, None]
+    hu = np.full(z.shape, -1000.0)
+    hu[(x / 170) ** 2 + (y / 120) ** 2 < 1] = 40
+    for cx, cy, cz in ((60, -60, -40), (-70, -50, 0), (-20, -70, 60)):
+        hu[(x - cx) ** 2 + (y - cy) ** 2 + ((z - cz) / 2) ** 2 < 20**2] = -980
+    hu += np.random.default_rng(0).normal(0, 15, hu.shape)
+    return ct.Scan(hu.clip(-1024, 3000).astype(np.int16), (4.0, 4.0, 4.0), (0, 0, 0), np.eye(3), "abdomen")
+
+
+def test_a_scan_of_an_abdomen_has_no_lungs_and_no_findings(weights, monkeypatch, tmp_path):
+    monkeypatch.setattr("lungadv.lungs.lung_mask", LUNG_MASK)
+    ct.write_scan(abdomen(), tmp_path / "abdomen.mhd")
+    names = ["detect", str(tmp_path / "abdomen.mhd"), "--out", str(tmp_path / "findings.csv"), "--weights", str(weights)]
+    result = CliRunner().invoke(app, names)
+    assert result.exit_code == 1 and not (tmp_path / "findings.csv").exists()
+    assert result.stderr.splitlines()[-1] == "error: no lungs were found in scan 'abdomen': give a CT of the chest, in HU"
 
 
 def test_a_slab_is_one_from_foot_to_head_whatever_the_order_of_the_axes():
@@ -131,13 +198,107 @@ def test_weights_by_default_are_the_latest_quick_run_or_an_error_with_the_remedy
 
 
 def test_markups_hold_the_findings_in_lps_mm_and_say_so(tmp_path):
-    rows = [["1.2", 10.5, -20.0, -130.25, 0.93, 0.1, 8.0], ["1.2", 1.0, 2.0, 3.0, 0.2, 0.5, np.nan]]
+    rows = [["1.2", 10.5, -20.0, -130.25, 0.93, 0.1, 8.0], ["1.2", 1.0, 2.0, 3.0, 0.2, 0.5, 4.0]]
     detection.write_markups(pd.DataFrame(rows, columns=detection.COLUMNS), tmp_path / "findings.mrk.json")
     (markups,) = json.loads((tmp_path / "findings.mrk.json").read_text())["markups"]
     assert markups["coordinateSystem"] == "LPS" and markups["type"] == "Fiducial"
     assert [point["position"] for point in markups["controlPoints"]] == [[10.5, -20.0, -130.25], [1.0, 2.0, 3.0]]
     assert markups["controlPoints"][0]["label"] == "1: p 0.93" and "8.0 mm" in markups["controlPoints"][0]["description"]
-    assert "nan" not in markups["controlPoints"][1]["description"]
+
+
+def test_json_holds_the_findings_and_what_they_were_made_from(weights, tmp_path):
+    scan = scan_of(9)
+    findings, said = detection.detect(scan, weights), detection.warnings(scan, weights)
+    detection.write_json(scan, findings, weights, said, tmp_path / "findings.json")
+    content = json.loads((tmp_path / "findings.json").read_text())
+    assert content["seriesuid"] == "1.2.3" and content["coordinates"] == "LPS mm" and content["warnings"] == said and len(said) == 1
+    assert content["size"] == [60, 60, 9] and content["spacing_mm"] == [2.0, 2.0, 2.5]
+    assert content["weights"]["profile"] == "quick" and content["weights"]["seed"] == 3
+    pd.testing.assert_frame_equal(pd.DataFrame(content["findings"]), findings[detection.COLUMNS[1:]], atol=1e-5, check_dtype=False)
+
+
+# Diameters.
+
+
+def ball_at(place, diameter, spacing, wall=None, core=40.0, blur=0.5):
+    """A ball in lung, with soft edges, and a flat chest wall at x = `wall` mm."""
+    shape = np.round(70 / np.array(spacing[::-1])).astype(int)
+    scan = ct.Scan(np.zeros(shape, np.int16), spacing, (-35.0, -35.0, -35.0), np.eye(3), "ball")
+    points = scan.to_world(np.indices(shape).reshape(3, -1).T)
+    inside = 1 / (1 + np.exp((np.linalg.norm(points - place, axis=1) - diameter / 2) / blur))
+    if wall is not None:
+        inside = np.maximum(inside, points[:, 0] > wall)
+    hu = -860 + (core + 860) * inside + np.random.default_rng(0).normal(0, 20, len(points))
+    return ct.Scan(hu.reshape(shape).astype(np.int16), spacing, scan.origin, np.eye(3), "ball")
+
+
+@pytest.mark.parametrize("diameter", [5.0, 9.0, 16.0, 24.0])
+@pytest.mark.parametrize("spacing, tolerance", [((0.7, 0.7, 1.25), 0.6), ((0.7, 0.7, 2.5), 1.0)])
+def test_the_diameter_of_a_ball_is_its_own(diameter, spacing, tolerance):
+    scan = ball_at([1.0, -2.0, 0.5], diameter, spacing)
+    measured = detection.diameters(scan, np.array([[1.0, -2.0, 0.5], [2.5, -2.0, 0.5], [1.0, -3.0, 2.0]]))  # 1.5 and 1.8 mm off
+    assert np.abs(measured - diameter).max() < tolerance
+
+
+def test_the_diameter_of_a_ball_on_the_wall_or_of_ground_glass_is_its_own():
+    assert detection.diameters(ball_at([0, 0, 0], 12.0, (0.7, 0.7, 1.25), wall=5.0), [[0, 0, 0]])[0] == pytest.approx(12, abs=1)
+    assert detection.diameters(ball_at([0, 0, 0], 12.0, (0.7, 0.7, 1.25), core=-620.0), [[0, 0, 0]])[0] == pytest.approx(12, abs=1)
+
+
+def test_there_is_a_diameter_whatever_is_there():
+    scan = scan_of(40)
+    measured = detection.diameters(scan, [[30, 20, 10], [500, 0, 0], [0, 0, 0]])  # lung, outside the scan, the ball
+    assert np.isfinite(measured).all() and (measured >= 0).all() and measured[2] == pytest.approx(16, abs=1)
+    assert detection.diameters(scan, np.empty((0, 3))).shape == (0,)
+
+
+def test_a_finding_inside_a_more_probable_one_is_left_out():
+    table = pd.DataFrame({"coordX": [0.0, 4.0, 9.0, 30.0], "coordY": 0.0, "coordZ": 0.0, "diameter_mm": [10.0, 12.0, 6.0, 8.0]})
+    assert detection.distinct(table)["coordX"].tolist() == [0.0, 9.0, 30.0]  # what is left out hides nothing
+
+
+# The weights that come with the package.
+
+
+def test_the_package_holds_the_weights_folder_whatever_is_in_it():
+    patterns = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["lungadv"]
+    assert "weights/**" in patterns and detection.shipped_folder() == Path(detection.__file__).parent / "weights"
+
+
+def test_shipped_weights_find_what_the_run_finds_and_their_card_says_what_they_are(chain, tmp_path):
+    run = runs.Run("tiny", 0, "phantom", runs.load_settings("tiny"), chain[0] / "phantom-tiny-0")
+    target = detection.ship(run, tmp_path / "weights")
+    assert detection.is_weights(target) and sum(path.stat().st_size for path in target.rglob("*")) < 10 * 2**20
+    scans = pd.read_csv(run.path("datasets", "scans.csv"), dtype=str)
+    scan = ct.read_scan(run.path("datasets", scans[scans["dataset"] == "nlst"]["path"].iloc[0]))
+    pd.testing.assert_frame_equal(detection.detect(scan, target), detection.detect(scan, run.folder))
+    card = (target / "MODEL_CARD.md").read_text()
+    made = json.loads(run.path("fpr", detection.STRATEGY, "provenance.json").read_text())
+    training = scans[scans["dataset"] == "train"]
+    table = pd.read_csv(run.path("benchmarks", "table2.csv"))
+    cpm = table[table["strategy"] == runs.STRATEGIES[detection.STRATEGY]]["cpm"].iloc[0]
+    for text in ("Not for clinical use", "no scan of a patient", made["commit"], f"{len(training)} scans", f"{cpm:.3f} ("):
+        assert text in card
+    assert runs.sha256(target / "candidates" / "blob.safetensors") in card
+    assert detection.ship(run, target) == target  # again
+
+
+def test_large_weights_are_shipped_in_bfloat16(chain, tmp_path, monkeypatch):
+    run = runs.Run("tiny", 0, "phantom", runs.load_settings("tiny"), chain[0] / "phantom-tiny-0")
+    stages = run.path("candidates"), run.path("fpr", detection.STRATEGY)
+    whole = sum(path.stat().st_size for stage in stages for path in stage.glob("*.safetensors"))
+    monkeypatch.setattr(detection, "SHIPPED_MIB", 0.85 * whole / 2**20)
+    target = detection.ship(run, tmp_path / "weights")
+    assert "stored in bfloat16" in (target / "MODEL_CARD.md").read_text()
+    networks, network, _ = detection.load_networks(target)
+    assert next(network.parameters()).dtype == torch.float32
+    assert networks["calibration"]["blob"].tolist() == candidates.load_networks(run.path("candidates"))["calibration"]["blob"].tolist()
+
+
+def test_an_unfinished_run_is_not_shipped(run, tmp_path):
+    with pytest.raises(runs.InputError, match="candidates is missing: finish `make reproduce PROFILE=tiny SEED=0` first"):
+        detection.ship(run, tmp_path / "weights")
+    assert not (tmp_path / "weights").exists()
 
 
 # With trained weights.
