@@ -46,7 +46,8 @@ def cut_out(scan, labels, centers_mm, size, spacing, edge):
     masks = torch.zeros(len(centers_mm), 1, size, size, size)
     for k, center in enumerate(centers_mm):
         label = ct.Scan((labels == k + 1).astype(np.int16), scan.spacing, scan.origin, scan.direction, scan.uid)
-        inside = ct.extract_patches(label, [center], size, spacing)[0, 0].numpy() > 0.5
+        share = ct.extract_patches(label, [center], size, spacing)[0, 0].numpy()
+        inside = share > (0.5 if share.max() > 0.5 else share.max() / 2)  # the latter of a nodule thinner than a voxel
         if not inside.any():
             raise runs.InputError(f"scan {scan.uid}: nodule {k + 1} has no voxel in its segmentation; both must have the same rows")
         masks[k, 0] = torch.from_numpy(soft_mask(inside, spacing, edge))

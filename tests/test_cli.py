@@ -100,6 +100,7 @@ def test_detect_takes_one_of_several_series(tmp_path, monkeypatch):
         raise ValueError(f"read {scan.uid}")
 
     monkeypatch.setattr(detection, "detect", refuse)
+    monkeypatch.setattr(detection, "warnings", lambda scan, weights: [])
     common = ("detect", tmp_path / "study", "--out", tmp_path / "findings.csv", "--weights", tmp_path)
     assert_one_line(call(*common), "holds 2 series: 1.2.1", "--series")
     assert_one_line(call(*common, "--series", "1.2.3"), "no series 1.2.3")

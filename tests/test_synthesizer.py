@@ -214,3 +214,14 @@ def test_draw_latents_draws_small_nodules_again_and_no_others():
     assert torch.equal(z[large], plain[large]) and (z[~large] != plain[~large]).all()
     once = synthesizer.draw_latents(Cubes(), 100, 1.25, torch.Generator().manual_seed(0), attempts=1)
     assert (diameters(once) < 6).any()  # draws come to an end
+
+
+def test_a_nodule_thinner_than_a_voxel_still_has_a_mask():
+    labels = np.zeros((12, 12, 12), dtype=np.uint8)
+    labels[6, 5:8, 5:8] = 1  # between the voxels of the cube, none of them is half covered
+    scan = ct.Scan(np.full(labels.shape, -800, np.int16), (2.5, 2.5, 2.5), (0.0, 0.0, 0.0), np.eye(3), "a")
+    centre = scan.to_world([[6.0, 6.0, 6.0]])
+    _, masks = synthesizer.cut_out(scan, labels, centre, 8, 2.5, edge=3.0)
+    assert masks.max() == 1
+    with pytest.raises(runs.InputError, match="no voxel"):
+        synthesizer.cut_out(scan, np.zeros_like(labels), centre, 8, 2.5, edge=3.0)
