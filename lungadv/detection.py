@@ -18,6 +18,7 @@ from lungadv import ct, lungs, runs
 COLUMNS = ["seriesuid", "coordX", "coordY", "coordZ", "probability", "uncertainty", "diameter_mm"]
 STRATEGY = "baseline-beta-finetune"  # in the committed runs no augmented network was better on validation
 SLAB_MM = 100.0  # no adult chest is shorter from top to bottom
+SAME_MM = 8.0  # farther apart, two findings are never taken for one: what is marked on a wall may seem as large as the wall
 THICK_MM = 3.0  # farther apart, slices miss small nodules
 STEPS = ("finding the lungs", "searching candidates", "weighing candidates", "measuring findings")
 
@@ -119,8 +120,8 @@ def detect(scan, weights):
 
 
 def distinct(findings):
-    """The findings (most probable first) without those whose place lies inside the sphere of a more probable one."""
-    places, radius = findings[["coordX", "coordY", "coordZ"]].to_numpy(float), findings["diameter_mm"].to_numpy() / 2
+    """The findings (most probable first) without those whose place lies inside the sphere of a more probable one, SAME_MM from it at most."""
+    places, radius = findings[["coordX", "coordY", "coordZ"]].to_numpy(float), np.minimum(findings["diameter_mm"] / 2, SAME_MM).to_numpy()
     inside = np.linalg.norm(places[:, None] - places, axis=2) < radius  # row: whose place, column: in whose sphere
     kept = np.ones(len(findings), dtype=bool)
     for k in range(len(findings)):
@@ -133,14 +134,17 @@ def distinct(findings):
 CUBE, CUBE_MM = 64, 0.8  # voxels a side of the cube that is measured in, mm between them
 REACH_MM = 20.0  # of a ray: half the largest diameter that is measured
 DRIFT_MM = 5.0  # the farthest that a finding's centre is moved
+LEAST_MM = 2.0  # what is smaller cannot be told apart in a CT
 LUNG_HU, FULL_HU = -850, 100  # of air-filled lung where there is too little of it; what is brighter counts as this (calcium, contrast)
+LEAST_HU = 40  # a border lies so much above the lung at least
 
 
 def diameters(scan, centres_mm):
     """The diameters in mm, (N,), of what lies at world points (N, 3): of the sphere that fits its border best.
 
-    The border is where rays from the centre fall below half the way from the lung to the centre's HU. Rays that run on into the chest wall
-    or a vessel are left out; the sphere's centre becomes the next centre, four times. Of part-solid nodules this measures the solid part.
+    From LEAST_MM to 2 REACH_MM. The border is where rays from the centre fall below half the way from the lung to the centre's HU. Rays that
+    run on into the chest wall or a vessel are left out; the sphere's centre becomes the next centre, four times. Of part-solid nodules this
+    measures the solid part.
     """
     rays = _directions(200)
     return np.array([_diameter(_smooth(scan, centre), rays) for centre in np.asarray(centres_mm, float).reshape(-1, 3)])
@@ -165,15 +169,15 @@ def _diameter(cube, rays):
     middle = centre = np.full(3, (CUBE - 1) / 2)
     for _ in range(5):
         core = min(np.median(_sample(cube, centre, rays[::4], np.array([0.0, 1.0]))), FULL_HU)
-        reach = _reach(cube, centre, rays, (core + lung) / 2)
+        reach = _reach(cube, centre, rays, max((core + lung) / 2, lung + LEAST_HU))
         border = (reach <= 1.5 * np.quantile(reach, 0.4)) & (reach < REACH_MM)
         if border.sum() < 20:  # no border to see
-            return 2 * float(np.quantile(reach, 0.4))
+            return max(2 * float(np.quantile(reach, 0.4)), LEAST_MM)
         points = rays[border] * reach[border, None]
         (*shift, rest), *_ = np.linalg.lstsq(np.c_[2 * points, np.ones(len(points))], (points**2).sum(1), rcond=None)
         radius = np.sqrt(max(rest + np.dot(shift, shift), 0))
         centre = middle + _shortened(centre - middle + _shortened(np.array(shift), 2 / CUBE_MM), DRIFT_MM / CUBE_MM)
-    return float(2 * np.clip(radius, reach[border].min(), reach[border].max()))
+    return max(2 * float(np.clip(radius, reach[border].min(), reach[border].max())), LEAST_MM)
 
 
 def _sample(cube, centre, rays, distances):

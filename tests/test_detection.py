@@ -248,13 +248,14 @@ def test_the_diameter_of_a_ball_on_the_wall_or_of_ground_glass_is_its_own():
 def test_there_is_a_diameter_whatever_is_there():
     scan = scan_of(40)
     measured = detection.diameters(scan, [[30, 20, 10], [500, 0, 0], [0, 0, 0]])  # lung, outside the scan, the ball
-    assert np.isfinite(measured).all() and (measured >= 0).all() and measured[2] == pytest.approx(16, abs=1)
+    assert (measured[:2] == detection.LEAST_MM).all() and measured[2] == pytest.approx(16, abs=1)
     assert detection.diameters(scan, np.empty((0, 3))).shape == (0,)
 
 
 def test_a_finding_inside_a_more_probable_one_is_left_out():
-    table = pd.DataFrame({"coordX": [0.0, 4.0, 9.0, 30.0], "coordY": 0.0, "coordZ": 0.0, "diameter_mm": [10.0, 12.0, 6.0, 8.0]})
-    assert detection.distinct(table)["coordX"].tolist() == [0.0, 9.0, 30.0]  # what is left out hides nothing
+    table = pd.DataFrame({"coordX": [0.0, 4.0, 9.0, 30.0, 39.0], "coordY": 0.0, "coordZ": 0.0, "diameter_mm": [10.0, 12.0, 6.0, 36.0, 8.0]})
+    # what is left out hides nothing, and nothing hides what is more than SAME_MM away
+    assert detection.distinct(table)["coordX"].tolist() == [0.0, 9.0, 30.0, 39.0]
 
 
 # The weights that come with the package.
