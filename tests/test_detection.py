@@ -252,6 +252,13 @@ def test_there_is_a_diameter_whatever_is_there():
     assert detection.diameters(scan, np.empty((0, 3))).shape == (0,)
 
 
+def test_the_weight_of_a_patch_is_that_of_its_mirror_images(monkeypatch):
+    monkeypatch.setattr("lungadv.fpr.predict", lambda network, patches: (patches[:, 0, 0, 0, 0], patches[:, 0, 0, 0, 1]))
+    patches = torch.arange(2 * 8.0).reshape(2, 1, 2, 2, 2)
+    probability, uncertainty = detection.weigh(None, patches)  # a corner: each of the eight in turn
+    assert probability.tolist() == uncertainty.tolist() == [3.5, 11.5]
+
+
 def test_a_finding_inside_a_more_probable_one_is_left_out():
     table = pd.DataFrame({"coordX": [0.0, 4.0, 9.0, 30.0, 39.0], "coordY": 0.0, "coordZ": 0.0, "diameter_mm": [10.0, 12.0, 6.0, 36.0, 8.0]})
     # what is left out hides nothing, and nothing hides what is more than SAME_MM away
