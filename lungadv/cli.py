@@ -136,13 +136,12 @@ def detect(
         if not path.absolute().parent.is_dir():
             raise InputError(f"folder '{path.parent}' does not exist: make it first")
     weights = weights or detection.default_weights()
-    detection.load_networks(weights)  # what is wrong with them is said before a scan is read
     volume = ct.read_scan(scan, series)
     said = detection.warnings(volume, weights)
-    for sentence in said:
-        typer.echo(f"note: {sentence}", err=True)
     started = time.perf_counter()
     findings = detection.detect(volume, weights)
+    for sentence in said:
+        typer.echo(f"note: {sentence}", err=True)
     detection.write_findings(findings, out)
     if sheet:
         detection.contact_sheet(volume, findings, sheet)

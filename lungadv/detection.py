@@ -21,7 +21,7 @@ STRATEGY = "baseline-beta-finetune"  # in the committed runs no augmented networ
 SLAB_MM = 100.0  # no adult chest is shorter from top to bottom
 SAME_MM = 8.0  # farther apart, two findings are never taken for one: what is marked on a wall may seem as large as the wall
 THICK_MM = 3.0  # farther apart, slices miss small nodules
-STEPS = ("finding the lungs", "searching candidates", "weighing candidates", "measuring findings")
+STEPS = ("searching candidates", "weighing candidates", "measuring findings")
 
 
 def shipped_folder():
@@ -53,10 +53,12 @@ def is_weights(folder):
 
 
 def provenance(folder):
-    """The provenance of both stages of the weights in a folder: candidates, FPR. Raises InputError when they are not of one run.
+    """The provenance of both stages of the weights in a folder: candidates, FPR. Raises InputError when there are none, or of two runs.
 
     Candidates go on to the FPR network as the run's settings say, so networks of two profiles do not fit together.
     """
+    if not is_weights(folder):
+        raise runs.InputError(f"{folder} holds no weights: give a finished run's folder, or one with its candidates/ and fpr/{STRATEGY}/")
     files = [Path(folder) / "candidates" / "provenance.json", _weights_file(folder).parent / "provenance.json"]
     first, second = (json.loads(file.read_text(encoding="utf-8")) for file in files)
     for key in ("profile", "seed", "settings"):
@@ -76,8 +78,6 @@ def load_networks(folder):
     from lungadv import candidates, fpr
 
     folder = Path(folder)
-    if not is_weights(folder):
-        raise runs.InputError(f"{folder} holds no weights: give a finished run's folder, or one with its candidates/ and fpr/{STRATEGY}/")
     try:
         settings = SimpleNamespace(**provenance(folder)[1]["settings"])
         return candidates.load_networks(folder / "candidates"), fpr.load_weights(_weights_file(folder).parent), settings
@@ -98,6 +98,9 @@ def detect(scan, weights):
     networks, network, settings = load_networks(weights)
     if scan.hu.min() == scan.hu.max():
         raise runs.InputError(f"scan '{scan.uid}' is empty: all its voxels are {scan.hu.min()} HU; export it again")
+    mask = lungs.lung_mask(scan)
+    if not mask.any():
+        raise runs.InputError(f"no lungs were found in scan '{scan.uid}': give a CT of the chest, in HU")
     with tqdm(total=len(STEPS), leave=False, bar_format="{desc:<22}{bar:20}{n}/{total} {elapsed}") as bar:
 
         def step(function, *arguments):
@@ -106,9 +109,6 @@ def detect(scan, weights):
             bar.update()
             return result
 
-        mask = step(lungs.lung_mask, scan)
-        if not mask.any():
-            raise runs.InputError(f"no lungs were found in scan '{scan.uid}': give a CT of the chest, in HU")
         found = step(candidates.detect, networks, scan, mask, settings)
         if found.empty:
             raise runs.InputError(f"no candidate was found in scan '{scan.uid}': give a CT of the chest, in HU")

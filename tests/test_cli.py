@@ -1,11 +1,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lungadv import runs
+from lungadv import ct, runs
 from lungadv.cli import app
 
 MARKS = "seriesuid,coordX,coordY,coordZ,probability\nscan,1,0,0,0.9\nscan,90,0,0,0.2\n"
@@ -75,6 +76,12 @@ def test_detect_names_a_scan_that_is_not_there_and_writes_nothing(tmp_path):
     assert_one_line(call("detect", tmp_path / "none.mhd", "--out", out, "--weights", tmp_path), "none.mhd")
     assert_one_line(call("detect", tmp_path / "none.mhd", "--out", tmp_path / "missing" / "findings.csv"), "missing")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_detect_names_a_folder_without_weights(tmp_path):
+    scan = tmp_path / "scan.mhd"
+    ct.write_scan(ct.Scan(np.full((9, 9, 9), -900, np.int16), (2.0,) * 3, (0.0,) * 3, np.eye(3), "1"), scan)
+    assert_one_line(call("detect", scan, "--out", tmp_path / "findings.csv", "--weights", tmp_path), f"{tmp_path} holds no weights")
 
 
 def test_claims_before_a_run_says_what_to_run(tmp_path, monkeypatch):
