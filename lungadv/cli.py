@@ -144,10 +144,10 @@ def detect(
     weights = weights or detection.default_weights()
     volume = ct.read_scan(scan, series)
     said = detection.warnings(volume, weights)
-    for sentence in said:
-        typer.echo(f"note: {sentence}", err=True)
     started = time.perf_counter()
     findings = detection.detect(volume, weights)
+    for sentence in said:
+        typer.echo(f"note: {sentence}", err=True)
     detection.write_findings(findings, out)
     if sheet:
         detection.contact_sheet(volume, findings, sheet)

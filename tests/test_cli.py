@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lungadv import runs
+from lungadv import ct, runs
 from lungadv.cli import app
 
 MARKS = "seriesuid,coordX,coordY,coordZ,probability\nscan,1,0,0,0.9\nscan,90,0,0,0.2\n"
@@ -105,6 +105,12 @@ def test_detect_takes_one_of_several_series(tmp_path, monkeypatch):
     assert_one_line(call(*common), "holds 2 series: 1.2.1", "--series")
     assert_one_line(call(*common, "--series", "1.2.3"), "no series 1.2.3")
     assert "error: read 1.2.2" in call(*common, "--series", "1.2.2").stderr
+
+
+def test_detect_names_a_folder_without_weights(tmp_path):
+    scan = tmp_path / "scan.mhd"
+    ct.write_scan(ct.Scan(np.full((9, 9, 9), -900, np.int16), (2.0,) * 3, (0.0,) * 3, np.eye(3), "1"), scan)
+    assert_one_line(call("detect", scan, "--out", tmp_path / "findings.csv", "--weights", tmp_path), f"{tmp_path} holds no weights")
 
 
 def test_claims_before_a_run_says_what_to_run(tmp_path, monkeypatch):

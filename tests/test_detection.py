@@ -172,7 +172,7 @@ def test_a_scan_of_an_abdomen_has_no_lungs_and_no_findings(weights, monkeypatch,
     names = ["detect", str(tmp_path / "abdomen.mhd"), "--out", str(tmp_path / "findings.csv"), "--weights", str(weights)]
     result = CliRunner().invoke(app, names)
     assert result.exit_code == 1 and not (tmp_path / "findings.csv").exists()
-    assert result.stderr.splitlines()[-1] == "error: no lungs were found in scan 'abdomen': give a CT of the chest, in HU"
+    assert result.stderr == "error: no lungs were found in scan 'abdomen': give a CT of the chest, in HU\n"
 
 
 def test_a_slab_is_one_from_foot_to_head_whatever_the_order_of_the_axes():
@@ -248,13 +248,21 @@ def test_the_diameter_of_a_ball_on_the_wall_or_of_ground_glass_is_its_own():
 def test_there_is_a_diameter_whatever_is_there():
     scan = scan_of(40)
     measured = detection.diameters(scan, [[30, 20, 10], [500, 0, 0], [0, 0, 0]])  # lung, outside the scan, the ball
-    assert np.isfinite(measured).all() and (measured >= 0).all() and measured[2] == pytest.approx(16, abs=1)
+    assert (measured[:2] == detection.LEAST_MM).all() and measured[2] == pytest.approx(16, abs=1)
     assert detection.diameters(scan, np.empty((0, 3))).shape == (0,)
 
 
+def test_the_weight_of_a_patch_is_that_of_its_mirror_images(monkeypatch):
+    monkeypatch.setattr("lungadv.fpr.predict", lambda network, patches: (patches[:, 0, 0, 0, 0], patches[:, 0, 0, 0, 1]))
+    patches = torch.arange(2 * 8.0).reshape(2, 1, 2, 2, 2)
+    probability, uncertainty = detection.weigh(None, patches)  # a corner: each of the eight in turn
+    assert probability.tolist() == uncertainty.tolist() == [3.5, 11.5]
+
+
 def test_a_finding_inside_a_more_probable_one_is_left_out():
-    table = pd.DataFrame({"coordX": [0.0, 4.0, 9.0, 30.0], "coordY": 0.0, "coordZ": 0.0, "diameter_mm": [10.0, 12.0, 6.0, 8.0]})
-    assert detection.distinct(table)["coordX"].tolist() == [0.0, 9.0, 30.0]  # what is left out hides nothing
+    table = pd.DataFrame({"coordX": [0.0, 4.0, 9.0, 30.0, 39.0], "coordY": 0.0, "coordZ": 0.0, "diameter_mm": [10.0, 12.0, 6.0, 36.0, 8.0]})
+    # what is left out hides nothing, and nothing hides what is more than SAME_MM away
+    assert detection.distinct(table)["coordX"].tolist() == [0.0, 9.0, 30.0, 39.0]
 
 
 # The weights that come with the package.

@@ -222,6 +222,6 @@ def test_a_nodule_thinner_than_a_voxel_still_has_a_mask():
     scan = ct.Scan(np.full(labels.shape, -800, np.int16), (2.5, 2.5, 2.5), (0.0, 0.0, 0.0), np.eye(3), "a")
     centre = scan.to_world([[6.0, 6.0, 6.0]])
     _, masks = synthesizer.cut_out(scan, labels, centre, 8, 2.5, edge=3.0)
-    assert masks.max() == 1
+    assert masks.max() > 0.5
     with pytest.raises(runs.InputError, match="no voxel"):
         synthesizer.cut_out(scan, np.zeros_like(labels), centre, 8, 2.5, edge=3.0)
