@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lungadv import ct, viewer
+from lungadv import ct, store, viewer
 
 NODULES = pd.DataFrame([{"seriesuid": "a", "coordX": 12.0, "coordY": 9.0, "coordZ": 30.0, "diameter_mm": 10.0}])
 FINDINGS = NODULES.assign(coordZ=12.0, diameter_mm=np.nan, probability=0.7)
@@ -66,3 +66,8 @@ def test_the_widget_goes_to_a_finding_and_its_slider_ends_with_the_scan(scan, mo
 def test_rows_of_other_scans_are_left_out(scan):
     others = NODULES.assign(seriesuid="b")
     assert len(viewer.view(scan, others).axes[0].patches) == 0 and len(viewer.view(scan, NODULES).axes[0].patches) == 1
+
+
+def test_a_scan_in_a_store_is_drawn_like_any(scan, tmp_path):
+    store.write(scan, tmp_path / "a.h5")
+    assert (viewer.upright(store.open_scan(tmp_path / "a.h5")).hu == scan.hu).all()
