@@ -686,8 +686,11 @@ def _dicom_header(file):
         raise ScanError(f"file '{file.name}' is a CT slice whose header ends too early{CUT}")
     if "Rows" not in header:
         return None
-    if not _text(header, "SeriesInstanceUID"):
+    uid = _text(header, "SeriesInstanceUID")
+    if not uid:
         raise ScanError(f"file '{file.name}' has no SeriesInstanceUID: export the series again, or remove the file")
+    if not re.fullmatch(r"[0-9][0-9.]{0,63}", uid):  # files are named after it
+        raise ScanError(f"file '{file.name}' has the SeriesInstanceUID {uid[:70]!r}, which is not digits and dots: export the series again")
     return header
 
 

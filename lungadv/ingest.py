@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from .datasets import LUNA16, XYZ
 
 KINDS = ("luna16", "lidc", "dicom")
 NO_AIR = -500  # HU
-VERSION = 2  # of what is kept of a scan: a new one reads everything again
+VERSION = 3  # of what is kept of a scan: a new one reads everything again
 MASKS = re.compile(r"(seg-lungs|masks$)", re.IGNORECASE)  # folders of volumes that are no scans
 TABLE = [*LUNA16, "type", "attachment", "readers"]
 
@@ -167,7 +168,7 @@ def _series_of(job):
         return taken
     others = f", and {len(spoilt) - 1} more" if len(spoilt) > 1 else ""
     rest = "; what else lies there was read without it" if found else ""
-    return [*taken, _refused(job, "", f"'{path}': {next(iter(spoilt.values()))}{others}{rest}", spoilt)]
+    return [*taken, _refused(job, "", f"'{path}': {next(iter(spoilt.values()))}{others}{rest}")]
 
 
 def _header(series):
@@ -181,22 +182,27 @@ def _take(job, read, uid, files, header):
     try:
         scan = read()
         _check_air(job.root / job.path, scan)
-        _check_volumes(job.root, uid, scan)
+        volumes = _volumes(job.root, uid)
+        _check_volumes(job.root, volumes, scan)
         nodules, excluded, masks, note = _nodules(job, uid, scan)
     except (ct.ScanError, annotations.AnnotationError, OSError) as error:
-        return _refused(job, uid, error, files)
+        return _refused(job, uid, error)
     made = [f"store/{uid}.h5"]
     with _room(job.out):
         (job.out / "store").mkdir(exist_ok=True)
         store.write(scan, job.out / made[0])
-        if masks is not None and not (job.root / "masks" / f"{uid}.mhd").exists():
+        if masks is not None and f"masks/{uid}.mhd" not in volumes:
             (job.out / "masks").mkdir(exist_ok=True)
             made.append(f"masks/{uid}.mhd")
             ct.write_volume(masks, scan, job.out / made[1])
+        else:
+            for suffix in (".mhd", ".zraw"):  # of an earlier call
+                (job.out / "masks" / f"{uid}{suffix}").unlink(missing_ok=True)
     geometry = {"shape": scan.hu.shape, "spacing": scan.spacing, "origin": scan.origin, "direction": scan.direction.ravel().tolist()}
     return {
         "uid": uid,
         "files": [_fingerprint(file, job.root) for file in files],
+        "volumes": volumes,
         "header": header,
         "geometry": geometry,
         "nodules": nodules,
@@ -206,9 +212,8 @@ def _take(job, read, uid, files, header):
     }
 
 
-def _refused(job, uid, error, files=()):
-    reason = " ".join(str(error).split()).replace(f"{job.root}/", "")
-    return {"uid": uid, "refused": reason, "files": [_fingerprint(file, job.root) for file in files]}
+def _refused(job, uid, error):
+    return {"uid": uid, "refused": " ".join(str(error).split()).replace(f"{job.root}/", "")}
 
 
 def _fingerprint(file, root):
@@ -237,14 +242,18 @@ def _check_air(path, scan):
         raise ct.ScanError(f"'{path}' holds no air, its lowest value is {lowest}: is it a mask, or was the rescale intercept left out?")
 
 
-def _check_volumes(root, uid, scan):
-    """ct.ScanError when a mask of lungs or nodules that the data set has for a scan does not lie on its grid."""
+def _volumes(root, uid):
+    """The masks of lungs and nodules that the data set has for a scan, as paths relative to its folder."""
+    return [name for name in (f"seg-lungs-LUNA16/{uid}.mhd", f"masks/{uid}.mhd") if (root / name).exists()]
+
+
+def _check_volumes(root, volumes, scan):
+    """ct.ScanError when a mask does not lie on its scan's grid."""
     corners = [[0, 0, 0], scan.hu.shape]
-    for path in (root / folder / f"{uid}.mhd" for folder in ("seg-lungs-LUNA16", "masks")):
-        if path.exists():
-            header = ct.read_header(path)
-            if header.hu.shape != scan.hu.shape or not np.allclose(header.to_world(corners), scan.to_world(corners), atol=0.1):
-                raise ct.ScanError(f"'{path}' does not lie on the scan's grid {scan.hu.shape}: get it again")
+    for path in (root / name for name in volumes):
+        header = ct.read_header(path)
+        if header.hu.shape != scan.hu.shape or not np.allclose(header.to_world(corners), scan.to_world(corners), atol=0.1):
+            raise ct.ScanError(f"'{path}' does not lie on the scan's grid {scan.hu.shape}: get it again")
 
 # %% ../nbs/06b_ingest.ipynb #4fb2e206
 SERIES = re.compile(rb"<(?:\w+:)?(?:CT)?SeriesInstanceUID>\s*([0-9.]+)", re.IGNORECASE)
@@ -331,21 +340,22 @@ def _read(jobs, workers):
 
 
 def _old_record(job):
-    """The record of an earlier call, or None where there is none that holds. InputError when a scan that was taken has changed."""
+    """The record of an earlier call, or None where none holds: what was refused is read again. InputError for a changed scan."""
     try:
         record = json.loads(job.record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    for series in record["series"]:
+    taken = [series for series in record["series"] if "refused" not in series]
+    for series in taken:
         changed = next((file["path"] for file in series["files"] if not _same(file, job.root)), None)
-        if changed and "refused" in series:
-            return None
         if changed:
             what = "has changed" if (job.root / changed).exists() else "is gone"
             remedy = f"bring it back, or delete '{job.record}' to read it anew"
             raise runs.InputError(f"'{job.root / changed}' {what} since it was read: {remedy}")
-    made = [job.out / name for series in record["series"] for name in series.get("made", ())]
-    return record if record["key"] == job.key and all(path.exists() for path in made) else None
+    if len(taken) < len(record["series"]) or record["key"] != job.key:
+        return None
+    whole = all((job.out / name).exists() for series in taken for name in series["made"])
+    return record if whole and all(series["volumes"] == _volumes(job.root, series["uid"]) for series in taken) else None
 
 
 def _same(file, root):
@@ -399,6 +409,14 @@ def _grid(series):
     kept = series["geometry"]
     hu = np.broadcast_to(np.int16(ct.AIR), kept["shape"])
     return ct.Scan(hu, kept["spacing"], kept["origin"], np.reshape(kept["direction"], (3, 3)), series["uid"])
+
+
+def _forget_twins(records, items):
+    """Remove the records of series that lie in two places: both wrote the same store, so the one that is kept must be read again."""
+    count = Counter(series["uid"] for record in records for series in record["series"] if series["uid"])
+    for record in records:
+        if any(count[series["uid"]] > 1 for series in record["series"]):
+            (items / _record_name(record["path"])).unlink(missing_ok=True)
 
 
 def _sort_out(records, tables):
@@ -523,6 +541,7 @@ def ingest(src, kind, out, nodules=None, workers=2):
     with _locked(out), _room(out.parent):
         xml, useless = readings(root, found.xml if kind != "dicom" else ())
         records = read_all(_jobs(root, found, kind, tables, xml, out), workers)
+        _forget_twins(records, items)
         taken, lines = _sort_out(records, tables)
         doubt = _check_look(tables, taken, out.parent)
         _name_patients(taken, _patients(root, found))
@@ -585,9 +604,14 @@ def _jobs(root, found, kind, tables, xml, out):
         else:
             slices = sorted(os.listdir(root / path))
         key = json.dumps([VERSION, kind, rows, sorted(digests[uid] for uid in mine), slices])
-        record = out.with_suffix(".items") / f"{hashlib.sha256(path.encode()).hexdigest()[:16]}.json"
+        record = out.with_suffix(".items") / _record_name(path)
         jobs.append(Job(root, path, kind, out.parent, record, rows, mine, hashlib.sha256(key.encode()).hexdigest()))
     return jobs
+
+
+def _record_name(path):
+    """The name of the record of a scan file or folder."""
+    return f"{hashlib.sha256(path.encode()).hexdigest()[:16]}.json"
 
 
 def _file_uid(path):
@@ -679,6 +703,8 @@ def _write_tables(out, manifest, taken, tables):
             whole = {"readers": "Int64"} if "readers" in table else {}
             with runs.replacing(out.parent / name) as path:
                 table.astype(whole).to_csv(path, index=False)
+        else:
+            (out.parent / name).unlink(missing_ok=True)  # of an earlier call
     with runs.replacing(out) as path:
         manifest.to_csv(path, index=False)
 

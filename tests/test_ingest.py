@@ -329,6 +329,40 @@ def test_what_was_refused_is_read_again_once_mended(tmp_path, out):
     assert take(src, "luna16", out)["taken"] == 3 and set(report_of(out)["status"]) == {"taken"}
 
 
+def test_a_missing_data_file_or_mask_brought_back_is_taken(tmp_path, out):
+    src = luna16(tmp_path / "luna", 3)
+    data, mask = src / "subset1" / "1.2.1.zraw", src / "masks" / "1.2.2.mhd"
+    whole = data.read_bytes()
+    data.unlink()
+    mask.parent.mkdir()
+    ct.write_volume(np.ones((19, *SHAPE[1:]), np.uint8), ct.Scan(scan_of("").hu[:19], SPACING, ORIGIN, np.eye(3), ""), mask)
+    assert take(src, "luna16", out)["taken"] == 1
+    data.write_bytes(whole)
+    ct.write_volume(np.ones(SHAPE, np.uint8), scan_of(""), mask)
+    assert take(src, "luna16", out)["taken"] == 3
+
+
+def test_what_was_withdrawn_is_used_no_more(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    row = ",".join(map(str, scan_of("1.2.0").to_world([[9.5, 13, 10]])[0]))
+    (src / "annotations.csv").write_text(f"{HEADER}\n1.2.0,{row},10\n1.2.1,-10,-12,-280,8\n")
+    (src / "annotations_excluded.csv").write_text(f"{HEADER}\n1.2.1,-5,-5,-290,-1\n")
+    (src / "0.xml").write_text(reading("1.2.0"))
+    take(src, "luna16", out)
+    made = datasets.read_manifest(out)
+    assert made.scans["labels"].astype(bool).tolist() == [True, False] and len(made.excluded) == 1
+    (src / "masks").mkdir()
+    ct.write_volume(np.ones(SHAPE, np.uint8), scan_of(""), src / "masks" / "1.2.0.mhd")
+    take(src, "luna16", out)
+    assert (datasets.read_manifest(out).labels("1.2.0") == 1).all()  # the data set's own come first
+    shutil.rmtree(src / "masks")
+    for name in ("0.xml", "annotations_excluded.csv"):
+        (src / name).unlink()
+    take(src, "luna16", out)
+    data = datasets.read_manifest(out)
+    assert not data.scans["labels"].any() and data.excluded.empty
+
+
 def test_killed_anywhere_the_next_call_goes_on(tmp_path, out):
     src = luna16(tmp_path / "luna", 200)
     command = [sys.executable, "-m", "lungadv.cli", "ingest", str(src), "--kind", "luna16", "--out", str(out)]
@@ -499,6 +533,33 @@ def test_a_series_in_two_places_is_in_neither(tmp_path, out):
     found = take(src, "luna16", out)
     assert found["taken"] == 2 and found["refused"] == 2
     assert "the same series lies in 'subset2/1.2.0.mhd'" in report_of(out)["reason"][0]
+
+
+@pytest.mark.parametrize("kept", ["subset0", "subset2"])
+def test_of_a_series_in_two_places_the_one_that_stays_is_read(tmp_path, out, kept):
+    src = luna16(tmp_path / "luna", 3)
+    scans = {"subset0": scan_of("1.2.0", 0), "subset2": scan_of("1.2.0", 77)}
+    ct.write_scan(scans["subset2"], src / "subset2" / "1.2.0.mhd")
+    take(src, "luna16", out)
+    for path in (src / ({*scans} - {kept}).pop()).glob("1.2.0.*"):
+        path.unlink()
+    assert take(src, "luna16", out)["taken"] == 3
+    assert (datasets.read_manifest(out).scan("1.2.0").hu == scans[kept].hu).all()
+    row = pd.read_csv(out, dtype=str).set_index("seriesuid").loc["1.2.0"]
+    assert (np.asarray(store.open_scan(out.parent / row["store"]).hu) == scans[kept].hu).all()
+
+
+def test_a_uid_that_is_a_path_writes_nothing_elsewhere(tmp_path, out):
+    import pydicom
+
+    src = dicom(tmp_path / "tcia", [("P1", "1.2.1"), ("P2", "1.2.2")])
+    for path in (src / "P1" / "1.2.1").iterdir():
+        header = pydicom.dcmread(path)
+        header.SeriesInstanceUID = "../../x"
+        header.save_as(path)
+    assert take(src, "dicom", out)["taken"] == 1
+    assert "SeriesInstanceUID '../../x', which is not digits and dots" in report_of(out)["reason"][0]
+    assert not list(tmp_path.rglob("x.*"))
 
 
 def test_a_lung_mask_of_another_grid_refuses_its_scan(tmp_path, out):
