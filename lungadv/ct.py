@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HU_MIN', 'HU_MAX', 'AIR', 'LOWEST_HU', 'FILE_KINDS', 'MOST_BYTES', 'LONGEST_HEADER', 'MOST_PACKED', 'CUT', 'OTHER',
            'META_TYPES', 'NRRD_TYPES', 'NRRD_SPACES', 'NIFTI_TYPES', 'CT_IMAGE', 'DEFLATED', 'TAGS', 'ScanError',
-           'to_unit', 'to_hu', 'Scan', 'read_scan', 'read_header', 'Series', 'read_series_info', 'find_series',
-           'read_slices', 'write_scan', 'write_volume', 'write_series', 'extract_patches', 'resample']
+           'to_unit', 'to_hu', 'Scan', 'read_scan', 'read_header', 'files_of', 'Series', 'read_series_info',
+           'find_series', 'read_slices', 'write_scan', 'write_volume', 'write_series', 'extract_patches', 'resample']
 
 # %% ../nbs/03_ct.ipynb #f57bf842
 import math
@@ -134,6 +134,13 @@ def _read(path, series, voxels):
         scan = _placed(header.size, header.spacing, header.origin, header.direction, uid)
         _check_length(header)
         return _filled(scan, ((_scaled(plane, header.slope, header.intercept), None) for plane in _planes(header))) if voxels else scan
+
+
+def files_of(path):
+    """The files that a scan file consists of: itself, and the data files that its header names. Raises ScanError as `read_header`."""
+    with _named(path):
+        _, parse = _kind(path)
+        return list(dict.fromkeys([path, *parse(path).files]))
 
 
 @contextmanager

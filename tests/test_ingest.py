@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -185,6 +186,14 @@ def test_two_series_in_one_folder_are_two_scans(tmp_path, out):
     assert (data.scan("1.2.2").hu == scan_of("1.2.2", 1).hu).all()
 
 
+@pytest.mark.parametrize("named", ["1.3.12.2.1107.{}", "CT.1.2.840.{}", "{}.dicom", "{}"])
+def test_slices_are_found_whatever_their_names(tmp_path, out, named):
+    src = dicom(tmp_path / "tcia", [("P1", "1.2.1")])
+    for k, path in enumerate((src / "P1" / "1.2.1").iterdir()):
+        path.rename(path.with_name(named.format(k)))
+    assert take(src, "dicom", out)["taken"] == 1
+
+
 def test_a_stray_file_is_named_and_costs_no_series(tmp_path, out):
     src = dicom(tmp_path / "tcia", [("P1", "1.2.1"), ("P2", "1.2.2")])
     (src / "P1" / "1.2.1" / "notes.dcm").write_text("text renamed")
@@ -318,6 +327,48 @@ def test_a_scan_that_changed_since_is_an_error_that_names_it(tmp_path, out, chan
             datasets.read_manifest(out)
 
 
+def test_scans_that_vanish_are_an_error_that_names_one(tmp_path, out):
+    src = luna16(tmp_path / "luna", 3)
+    take(src, "luna16", out)
+    for k, named in ((1, "delete '.*json'"), (2, "and 1 more, is gone since it was read: .* delete '.*items'")):
+        (src / f"subset{k}").rename(tmp_path / f"away{k}")
+        with pytest.raises(runs.InputError, match=f"subset1/1.2.1.mhd'.* {named}"):
+            take(src, "luna16", out)
+    assert len(pd.read_csv(out)) == 3
+    shutil.rmtree(out.with_suffix(".items"))
+    assert take(src, "luna16", out)["taken"] == 1
+
+
+def test_a_link_to_nowhere_is_refused_and_costs_no_other(tmp_path, out):
+    src = luna16(tmp_path / "luna", 3)
+    (src / "subset1" / "1.2.1.mhd").rename(tmp_path / "1.2.1.mhd")
+    (src / "subset1" / "1.2.1.mhd").symlink_to(tmp_path / "absent.mhd")
+    assert take(src, "luna16", out)["taken"] == 2
+    assert "1.2.1.mhd' does not exist" in report_of(out)["reason"][1]
+    (tmp_path / "1.2.1.mhd").replace(src / "subset1" / "1.2.1.mhd")
+    assert take(src, "luna16", out)["taken"] == 3
+
+
+@pytest.mark.parametrize("names", [["sub/1.2.1.raw"], ["a.raw", "b.raw"]])
+def test_every_data_file_of_a_scan_is_watched(tmp_path, out, names):
+    src = luna16(tmp_path / "luna", 2)
+    folder, hu = src / "subset1", scan_of("1.2.1", 1).hu
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "sub").mkdir()
+    data = names[0] if len(names) == 1 else "LIST\n" + "\n".join(names)
+    header = "NDims = 3\nDimSize = 30 30 20\nElementSpacing = 1 1 2\nOffset = -20 -25 -300\nTransformMatrix = 1 0 0 0 1 0 0 0 1\n"
+    (folder / "1.2.1.mhd").write_text(f"{header}ElementType = MET_SHORT\nElementDataFile = {data}\n")
+    for name, part in zip(names, np.split(hu, len(names)), strict=True):
+        (folder / name).write_bytes(part.tobytes())
+    take(src, "luna16", out)
+    assert pd.read_csv(out)["bytes"][1] == hu.nbytes + (folder / "1.2.1.mhd").stat().st_size
+    last = folder / names[-1]
+    last.write_bytes(bytes(2) + last.read_bytes()[2:])
+    with pytest.raises(runs.InputError, match=f"{last.name}' has changed since it was read"):
+        take(src, "luna16", out)
+
+
 def test_what_was_refused_is_read_again_once_mended(tmp_path, out):
     src = luna16(tmp_path / "luna", 3)
     data = src / "subset1" / "1.2.1.zraw"
@@ -385,8 +436,12 @@ def test_what_a_killed_writer_left_is_removed(tmp_path, out):
     made = {path for path in out.parent.rglob("*") if path.is_file()}
     for name in ("store/.99999.1.2.0.h5", ".99999.manifest.csv", "manifest.items/.99999.0a.json"):
         (out.parent / name).write_bytes(b"half")
+    others = {out.parent / name for name in (".1password.cfg", ".1.notes.txt", "store/.1password.cfg")}
+    for path in others:
+        path.write_text("not ours")
+    (out.parent / ".2.manifest.csv").mkdir()
     take(src, "luna16", out)
-    assert {path for path in out.parent.rglob("*") if path.is_file()} == made
+    assert {path for path in out.parent.rglob("*") if path.is_file()} == made | others
 
 
 def test_a_full_disk_is_one_error_and_nothing_half_made(tmp_path, out, monkeypatch):
@@ -645,3 +700,10 @@ def test_real_dicom_is_taken_or_refused_with_a_reason(tmp_path, out):
     assert lines.loc["cip_ct64/ct-64Dicom", "status"] == lines.loc["lidc_idri_0001/dicom", "status"] == "taken"
     manifest = pd.read_csv(out, dtype=str).set_index("path")
     assert manifest.loc["lidc_idri_0001/dicom", ["kernel", "kvp", "thickness"]].tolist() == ["STANDARD", "120.0", "2.5"]
+
+
+def test_the_row_that_the_readme_adds_has_the_phantoms_columns():
+    notebook = json.loads((Path(__file__).parents[1] / "nbs" / "index.ipynb").read_text(encoding="utf-8"))
+    text = "".join("".join(cell["source"]) for cell in notebook["cells"])
+    added = re.search(r"luna16_tables/annotations.csv \| sed 's/\$/(.*?)/'", text)[1]
+    assert HEADER.count(",") + added.count(",") + 1 == len([*datasets.LUNA16, "type", "attachment"])
