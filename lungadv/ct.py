@@ -806,9 +806,8 @@ def _check_slice(file, header):
         raise ScanError(f"{name} has values of the type {_text(header, 'RescaleType')}, not HU: give the series in HU")
     stored = [_numbers_of(header, tag, 1)[0] for tag in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")]
     if stored[0] != 16 or not 1 <= stored[1] <= 16 or stored[2] != stored[1] - 1 or stored[3] not in (0, 1):
-        raise ScanError(f"{name} stores {stored[1]:g} of {stored[0]:g} bits up to bit {stored[2]:g}, as no CT slice does: export it")
-
-
+        bits = f"{stored[1]:g} of {stored[0]:g} bits up to bit {stored[2]:g}"
+        raise ScanError(f"{name} stores {bits}, as no CT slice does: export the series again")
     promised = 2 * math.prod(_shape(header))
     if file.stat().st_size * (MOST_PACKED if _compressed(file, header) else 1) < promised:
         raise ScanError(f"{name} is too short for the {promised} bytes of pixels of its header{CUT}")

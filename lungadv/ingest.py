@@ -41,7 +41,7 @@ TABLE = [*LUNA16, "type", "attachment", "readers"]
 # %% ../nbs/06b_ingest.ipynb #40ebe4c5
 @dataclass(frozen=True)
 class Found:
-    """What lies under a folder, as paths relative to it: scan files, folders of DICOM slices, LIDC's XML, zips, tables by name."""
+    """What lies under a folder, as paths relative to it: scan files, folders of DICOM slices, LIDC's XML, zips, tables' places by name."""
 
     scans: tuple
     folders: tuple
@@ -57,6 +57,13 @@ class Found:
         if self.folders:
             return "lidc" if self.xml else "dicom"
         return None
+
+    def table(self, name):
+        """The place of a table: the highest, or None. InputError when two lie equally high, since nothing says which is meant."""
+        places = sorted(self.tables.get(name, ()), key=lambda place: place.count("/"))
+        if len(places) > 1 and places[0].count("/") == places[1].count("/"):
+            raise runs.InputError(f"'{places[0]}' and '{places[1]}' are both there: keep one")
+        return places[0] if places else None
 
 
 def look(root, skip=None):
@@ -78,7 +85,7 @@ def look(root, skip=None):
             elif kind.endswith(".zip"):
                 zips.append(path.as_posix())
             elif kind.endswith(".csv"):
-                tables.setdefault(name, path.as_posix())  # the one highest up, since walking goes down
+                tables.setdefault(name, []).append(path.as_posix())
             slices = slices or _is_slice(here / name)
         folders += [here.relative_to(root).as_posix()] if slices else []
     if not any((scans, folders, xml, zips)):
@@ -118,7 +125,8 @@ def check_kind(found, kind, root):
         raise runs.InputError(f"'{root}' holds {what}")
     fits = {"luna16": found.scans, "lidc": found.folders and found.xml, "dicom": found.folders}
     if not fits[kind]:
-        lacks = {"luna16": "no .mhd scan", "lidc": "no DICOM folder with LIDC XML", "dicom": "no DICOM slice"}[kind]
+        kinds = ", ".join(ct.FILE_KINDS)
+        lacks = {"luna16": f"no scan file ({kinds})", "lidc": "no DICOM folder with LIDC XML", "dicom": "no DICOM slice"}[kind]
         raise runs.InputError(f"'{root}' holds {lacks}: it looks like --kind {found.kind}")
 
 # %% ../nbs/06b_ingest.ipynb #00584c35
@@ -404,7 +412,11 @@ def _tables(root, found, kind, nodules):
     if kind == "lidc" and nodules:
         raise runs.InputError(f"--nodules '{nodules}' does not go with --kind lidc, whose nodules are in its XML: use --kind dicom")
     names = {"annotations": "annotations.csv", "excluded": "annotations_excluded.csv", "mimics": "mimics.csv"}
-    paths = {key: root / found.tables[name] for key, name in names.items() if name in found.tables and kind != "lidc"}
+    if kind == "lidc":  # its nodules are in its XML
+        names = {}
+    elif nodules:
+        del names["annotations"]
+    paths = {key: root / place for key, name in names.items() if (place := found.table(name))}
     if nodules:
         paths["annotations"] = Path(nodules).resolve()
     if kind == "luna16" and "annotations" not in paths:
@@ -412,7 +424,8 @@ def _tables(root, found, kind, nodules):
     readers = {"annotations": annotations.read_nodules, "excluded": annotations.read_excluded, "mimics": _read_mimics}
     tables = {key: readers[key](path) for key, path in paths.items()}
     tables = {key: table.assign(line=table.index) for key, table in tables.items()}
-    return Tables({key: path.name for key, path in paths.items()}, *(tables.get(key) for key in names))
+    shown = {key: path.name if key == "annotations" and nodules else path.relative_to(root).as_posix() for key, path in paths.items()}
+    return Tables(shown, *(tables.get(key) for key in ("annotations", "excluded", "mimics")))
 
 
 def _read_mimics(path):
@@ -552,6 +565,13 @@ def ingest(src, kind, out, nodules=None, workers=2):
     DICOM data set has none. Raises InputError for what concerns the whole: an empty or wrong folder, a table that cannot be read, a
     scan that changed since it was read, one patient in two data sets, a full disk. What concerns one scan is a refusal in the report.
     """
+    try:
+        return _ingest(src, kind, out, nodules, workers)
+    except annotations.AnnotationError as error:
+        raise runs.InputError(str(error)) from None
+
+
+def _ingest(src, kind, out, nodules, workers):
     root, out = Path(src).resolve(), Path(out).resolve()
     _check_out(out, root, kind)
     found = look(root, skip=out.parent)
@@ -650,9 +670,10 @@ PATIENTS = ("metadata.csv", "Series UID", "Subject ID")  # TCIA's list of what w
 def _patients(root, found):
     """Patient ids by series uid, as TCIA's list says; none without one."""
     name, *columns = PATIENTS
+    place = found.table(name)
     try:
-        table = annotations.read_table(root / found.tables[name], columns, repeats=True)
-    except (KeyError, annotations.AnnotationError):  # there is none, or it is another table of this name
+        table = annotations.read_table(root / place, columns, repeats=True) if place else pd.DataFrame(columns=columns)
+    except annotations.AnnotationError:  # another table of this name
         return {}
     return dict(zip(*(table[column] for column in columns), strict=True))
 

@@ -146,10 +146,13 @@ def test_a_phantoms_folder_keeps_types_masks_and_mimics(phantoms, out):
 
 def test_a_flip_that_stays_inside_is_seen_in_the_voxels(phantoms, tmp_path, out):
     table = pd.read_csv(phantoms / "annotations.csv", dtype={"seriesuid": str})
-    negated = linked(tmp_path / "luna", phantoms, table.assign(coordX=-table["coordX"], coordY=-table["coordY"]))
+    table = table.assign(coordX=-table["coordX"], coordY=-table["coordY"])
     grids = {path.stem: ct.read_header(path) for path in phantoms.glob("*.mhd")}
+    rows = table[["seriesuid", *datasets.XYZ]].itertuples(index=False)
+    places = [grids[uid].to_voxel([xyz])[0] / grids[uid].hu.shape for uid, *xyz in rows]
+    negated = linked(tmp_path / "luna", phantoms, table[[0.02 < min(place) and max(place) < 0.98 for place in places]])
     annotations.check_positions(pd.read_csv(negated / "annotations.csv"), grids, "annotations.csv")  # every row is inside
-    with pytest.raises(annotations.AnnotationError, match="annotations.csv: . of . rows .* but . do as x and y negated .RAS"):
+    with pytest.raises(runs.InputError, match="annotations.csv: . of . rows .* but . do as x and y negated .RAS"):
         take(negated, "luna16", out)
     assert not out.exists()
 
@@ -520,7 +523,7 @@ def test_wrong_folders_and_kinds_are_named(tmp_path, out):
         ((tmp_path / "empty", "luna16", out), "holds no scan"),
         ((tmp_path / "zips", "luna16", out), "unpack 'subset0.zip', .*, 'subset9.zip' first"),
         ((luna, "dicom", out), "it looks like --kind luna16"),
-        ((slices, "luna16", out), "it looks like --kind dicom"),
+        ((slices, "luna16", out), "no scan file .*.mhd, .*nii.gz.: it looks like --kind dicom"),
         ((slices, "lidc", out), "it looks like --kind dicom"),
         ((luna, "nifti", out), "unknown kind 'nifti'"),
         ((bare, "luna16", out), "holds no annotations.csv"),
@@ -567,9 +570,25 @@ TABLES = {
 @pytest.mark.parametrize("case", TABLES)
 def test_a_wrong_table_is_named_with_its_line(tmp_path, out, case):
     table, reason = TABLES[case]
-    with pytest.raises((runs.InputError, annotations.AnnotationError), match=reason) as error:
+    with pytest.raises(runs.InputError, match=reason) as error:
         take(luna16(tmp_path / "luna", 2, table), "luna16", out)
     assert "\n" not in str(error.value) and not out.exists()
+
+
+def test_the_highest_table_is_used_and_two_as_high_are_refused(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    for folder in ("a/b", "z"):
+        (src / folder).mkdir(parents=True)
+    shutil.copy(src / "annotations.csv", src / "a" / "b")
+    (src / "annotations.csv").rename(src / "z" / "annotations.csv")
+    (src / "a" / "b" / "annotations.csv").write_text("another table")
+    (src / "z" / "annotations_excluded.csv").write_text(f"{HEADER}\n1.2.1,-5,-5,290,-1\n")
+    assert take(src, "luna16", out)["nodules"] == 2
+    assert report_of(out)["path"].iloc[-1] == "z/annotations_excluded.csv"
+    shutil.copy(src / "z" / "annotations.csv", src / "a")
+    with pytest.raises(runs.InputError, match="'a/annotations.csv' and 'z/annotations.csv' are both there: keep one"):
+        take(src, "luna16", out)
+    assert take(src, "luna16", out, src / "z" / "annotations.csv")["nodules"] == 2
 
 
 def test_a_nodule_outside_refuses_its_scan_and_unknown_scans_are_listed(tmp_path, out):
@@ -659,10 +678,19 @@ def test_paths_of_a_manifest_do_not_leave_the_ingested_folder(tmp_path, out):
 
 
 def test_a_change_of_root_makes_the_pipeline_read_the_data_again(tmp_path, out, monkeypatch):
-    take(luna16(tmp_path / "luna", 2), "luna16", out)
+    src = luna16(tmp_path / "luna", 20)
+    take(src, "luna16", out)
     monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path / "runs"))
-    files = pipeline.manifest_files(runs.open_run("tiny", 0, str(out)))
-    assert str(datasets.companion(out)) in files
+    run = runs.open_run("tiny", 0, str(out))
+    assert str(datasets.companion(out)) in pipeline.manifest_files(run)
+    datasets.build(run)
+    assert (datasets.load(run).scan("1.2.0").hu == scan_of("1.2.0", 0).hu).all()
+    shutil.copytree(src, tmp_path / "moved")
+    ct.write_scan(scan_of("1.2.0", 77), tmp_path / "moved" / "subset0" / "1.2.0.mhd")
+    shutil.rmtree(out.parent)
+    take(tmp_path / "moved", "luna16", out)
+    datasets.build(run)
+    assert (datasets.load(run).scan("1.2.0").hu == scan_of("1.2.0", 77).hu).all()
 
 
 # ---- real files ----
@@ -698,7 +726,9 @@ def test_real_dicom_is_taken_or_refused_with_a_reason(tmp_path, out):
     take(tmp_path / "real", "dicom", out)
     lines = report_of(out).set_index("path")
     assert lines.loc["cip_ct64/ct-64Dicom", "status"] == lines.loc["lidc_idri_0001/dicom", "status"] == "taken"
+    assert lines.loc["lung_pet_ct_dx_A0002/dicom", "status"] == "taken"
     manifest = pd.read_csv(out, dtype=str).set_index("path")
+    assert manifest.loc["lung_pet_ct_dx_A0002/dicom", "shape"] == "3 512 512"  # three slices of 8 mm
     assert manifest.loc["lidc_idri_0001/dicom", ["kernel", "kvp", "thickness"]].tolist() == ["STANDARD", "120.0", "2.5"]
 
 
