@@ -267,6 +267,7 @@ def test_lidc_readings_become_nodules_types_and_masks(tmp_path, out):
     found = take(src, "lidc", out)
     assert (found["taken"], found["refused"], found["by_type"]) == (2, 1, {"ground_glass": 1})
     lines = report_of(out).set_index("path")
+    assert found["radiographs"] == 1
     assert "no XML names this series" in lines.loc["P3/1.2.3", "reason"] and "radiograph" in lines.loc["radiograph.xml", "reason"]
     data = datasets.read_manifest(out)
     assert data.annotations["seriesuid"].tolist() == ["1.2.1"] and data.excluded["seriesuid"].tolist() == ["1.2.2"]
@@ -545,6 +546,49 @@ def test_a_zip_beside_scans_is_listed(tmp_path, out):
     (src / "subset7.zip").write_bytes(b"PK")
     assert take(src, "luna16", out)["left_out_rows"] == 1
     assert report_of(out).iloc[-1].tolist() == ["", "subset7.zip", "left out", "a zip file: unpack it first"]
+
+
+def test_scans_of_another_kind_are_listed(tmp_path, out):
+    src = dicom(luna16(tmp_path / "both", 1), [("P1", "1.2.1")])
+    take(src, "luna16", out)
+    assert report_of(out).iloc[-1].tolist() == ["", "P1/1.2.1", "left out", "is not read with --kind luna16"]
+    (src / "annotations.csv").write_text(f"{HEADER}\n1.2.1,-10,-12,-280,8\n")
+    take(src, "dicom", tmp_path / "b" / "m.csv")
+    last = report_of(tmp_path / "b" / "m.csv").iloc[-1]
+    assert last.tolist() == ["", "subset0/1.2.0.mhd", "left out", "is not read with --kind dicom"]
+
+
+def test_a_mask_that_belongs_to_another_table_refuses_its_scan(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    table = pd.read_csv(src / "annotations.csv", dtype={"seriesuid": str}).assign(label=1)
+    (src / "masks").mkdir()
+    for k, shift in ((0, 0), (1, 9)):
+        ball = datasets.balls(scan_of(f"1.2.{k}"), table[k : k + 1].assign(coordX=table["coordX"] + shift))
+        ct.write_volume(ball, scan_of(""), src / "masks" / f"1.2.{k}.mhd")
+    assert take(src, "luna16", out)["taken"] == 1
+    assert "label 1 of 'masks/1.2.1.mhd' lies 9.0 mm from nodule 1 of its scan, which is 8 mm wide" in report_of(out)["reason"][1]
+
+
+def test_a_damaged_report_is_named(tmp_path, out):
+    src = luna16(tmp_path / "luna", 1)
+    take(src, "luna16", out)
+    for damage in ("{", "[]", "{}"):
+        datasets.companion(out).write_text(damage)
+        with pytest.raises(runs.InputError, match="manifest.ingest.json' cannot be read: delete it"):
+            take(src, "luna16", out)
+    datasets.companion(out).unlink()
+    assert take(src, "luna16", out)["taken"] == 1
+
+
+def test_patients_that_are_known_later_split_anew_once_the_manifest_is_deleted(tmp_path, out):
+    src = luna16(tmp_path / "luna", 10)
+    take(src, "luna16", out)
+    (src / "metadata.csv").write_text("Series UID,Subject ID\n1.2.0,P0\n1.2.9,P0\n")
+    with pytest.raises(runs.InputError, match="patient 'P0' is in nlst and train: .* or delete '.*manifest.csv' to split anew"):
+        take(src, "luna16", out)
+    out.unlink()
+    take(src, "luna16", out)
+    assert pd.read_csv(out)["dataset"].tolist()[9] == "train"
 
 
 def test_tables_of_others_are_not_overwritten(tmp_path):
