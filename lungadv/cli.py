@@ -111,7 +111,7 @@ def ingest(
     out: Annotated[Path, typer.Option(help="the manifest, a CSV in a folder of its own")],
     nodules: Annotated[Path | None, typer.Option(help="CSV of nodules: LUNA16's columns, and type where known")] = None,
 ):
-    """Read a data set once, check it, and write a manifest for `reproduce --data`; called again, go on or compare checksums."""
+    """Read a data set once, check it, and write a manifest for `reproduce --data`; called again, go on, or name a changed scan."""
     from lungadv import ingest as reading
 
     report = reading.ingest(src, kind.value, out, nodules)

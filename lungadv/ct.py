@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HU_MIN', 'HU_MAX', 'AIR', 'LOWEST_HU', 'FILE_KINDS', 'MOST_BYTES', 'LONGEST_HEADER', 'MOST_PACKED', 'CUT', 'OTHER',
            'META_TYPES', 'NRRD_TYPES', 'NRRD_SPACES', 'NIFTI_TYPES', 'CT_IMAGE', 'DEFLATED', 'TAGS', 'ScanError',
-           'to_unit', 'to_hu', 'Scan', 'read_scan', 'read_header', 'Series', 'read_series_info', 'find_series',
-           'read_slices', 'write_scan', 'write_volume', 'write_series', 'extract_patches', 'resample']
+           'to_unit', 'to_hu', 'Scan', 'read_scan', 'read_header', 'files_of', 'Series', 'read_series_info',
+           'find_series', 'read_slices', 'write_scan', 'write_volume', 'write_series', 'extract_patches', 'resample']
 
 # %% ../nbs/03_ct.ipynb #f57bf842
 import math
@@ -134,6 +134,13 @@ def _read(path, series, voxels):
         scan = _placed(header.size, header.spacing, header.origin, header.direction, uid)
         _check_length(header)
         return _filled(scan, ((_scaled(plane, header.slope, header.intercept), None) for plane in _planes(header))) if voxels else scan
+
+
+def files_of(path):
+    """The files that a scan file consists of: itself, and the data files that its header names. Raises ScanError as `read_header`."""
+    with _named(path):
+        _, parse = _kind(path)
+        return list(dict.fromkeys([path, *parse(path).files]))
 
 
 @contextmanager
@@ -686,8 +693,11 @@ def _dicom_header(file):
         raise ScanError(f"file '{file.name}' is a CT slice whose header ends too early{CUT}")
     if "Rows" not in header:
         return None
-    if not _text(header, "SeriesInstanceUID"):
+    uid = _text(header, "SeriesInstanceUID")
+    if not uid:
         raise ScanError(f"file '{file.name}' has no SeriesInstanceUID: export the series again, or remove the file")
+    if not re.fullmatch(r"[0-9][0-9.]{0,63}", uid):  # files are named after it
+        raise ScanError(f"file '{file.name}' has the SeriesInstanceUID {uid[:70]!r}, which is not digits and dots: export the series again")
     return header
 
 
@@ -796,9 +806,8 @@ def _check_slice(file, header):
         raise ScanError(f"{name} has values of the type {_text(header, 'RescaleType')}, not HU: give the series in HU")
     stored = [_numbers_of(header, tag, 1)[0] for tag in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")]
     if stored[0] != 16 or not 1 <= stored[1] <= 16 or stored[2] != stored[1] - 1 or stored[3] not in (0, 1):
-        raise ScanError(f"{name} stores {stored[1]:g} of {stored[0]:g} bits up to bit {stored[2]:g}, as no CT slice does: export it")
-
-
+        bits = f"{stored[1]:g} of {stored[0]:g} bits up to bit {stored[2]:g}"
+        raise ScanError(f"{name} stores {bits}, as no CT slice does: export the series again")
     promised = 2 * math.prod(_shape(header))
     if file.stat().st_size * (MOST_PACKED if _compressed(file, header) else 1) < promised:
         raise ScanError(f"{name} is too short for the {promised} bytes of pixels of its header{CUT}")

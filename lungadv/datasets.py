@@ -11,7 +11,6 @@ __all__ = ['DATASETS', 'BENCHMARKS', 'SMALLEST_MM', 'NODULES', 'MIMICS', 'FILES'
 # %% ../nbs/06_datasets.ipynb #e632e194
 import json
 import os
-import re
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -315,14 +314,14 @@ def check_patients(manifest, scans):
 
 
 def scan_files(path):
-    """The files that a scan file consists of: itself and, of an .mhd or .nhdr, the data file that it names."""
+    """The files that a scan file consists of: itself and, of an .mhd or .nhdr, the data files that it names, where it can be read."""
     path = Path(path)
     if path.suffix.lower() not in (".mhd", ".nhdr"):
         return [path]
-    line = r"(?im)^(?:ElementDataFile\s*=|data ?file:)\s*(.+?)\s*$"
-    named = re.search(line, path.read_text(encoding="latin-1"))
-    data = path.parent / Path(named[1]).name if named else path
-    return [path, data] if data.is_file() and data != path else [path]
+    try:
+        return ct.files_of(path)
+    except ct.ScanError:
+        return [path]
 
 
 def _inside(manifest, folder, k, name):

@@ -114,6 +114,11 @@ def _(folder):
     series(folder, lambda slices: every(SeriesInstanceUID="1.2.9")(dict(list(slices.items())[::2])))
 
 
+@case("SeriesInstanceUID that is a path")
+def _(folder):
+    series(folder, every(SeriesInstanceUID="../../x"))
+
+
 @case("localizer")
 def _(folder):
     series(folder, lambda slices: every(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])(dict(list(slices.items())[:1])))

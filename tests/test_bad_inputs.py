@@ -15,6 +15,7 @@ SAYS = {
     "missing slice": ("series", "slices are missing"),
     "duplicate slice": ("copy.dcm", "remove the duplicate"),
     "two series mixed": ("series", "holds 2 series"),
+    "SeriesInstanceUID that is a path": ("0001.dcm", "not digits and dots"),
     "localizer": ("0001.dcm", "is a localizer"),
     "gantry tilt": ("series", "a tilted gantry"),
     "colour image": ("0001.dcm", "no grey CT image"),

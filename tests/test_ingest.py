@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -145,10 +146,13 @@ def test_a_phantoms_folder_keeps_types_masks_and_mimics(phantoms, out):
 
 def test_a_flip_that_stays_inside_is_seen_in_the_voxels(phantoms, tmp_path, out):
     table = pd.read_csv(phantoms / "annotations.csv", dtype={"seriesuid": str})
-    negated = linked(tmp_path / "luna", phantoms, table.assign(coordX=-table["coordX"], coordY=-table["coordY"]))
+    table = table.assign(coordX=-table["coordX"], coordY=-table["coordY"])
     grids = {path.stem: ct.read_header(path) for path in phantoms.glob("*.mhd")}
+    rows = table[["seriesuid", *datasets.XYZ]].itertuples(index=False)
+    places = [grids[uid].to_voxel([xyz])[0] / grids[uid].hu.shape for uid, *xyz in rows]
+    negated = linked(tmp_path / "luna", phantoms, table[[0.02 < min(place) and max(place) < 0.98 for place in places]])
     annotations.check_positions(pd.read_csv(negated / "annotations.csv"), grids, "annotations.csv")  # every row is inside
-    with pytest.raises(annotations.AnnotationError, match="annotations.csv: . of . rows .* but . do as x and y negated .RAS"):
+    with pytest.raises(runs.InputError, match="annotations.csv: . of . rows .* but . do as x and y negated .RAS"):
         take(negated, "luna16", out)
     assert not out.exists()
 
@@ -183,6 +187,14 @@ def test_two_series_in_one_folder_are_two_scans(tmp_path, out):
     assert take(tmp_path / "one", "dicom", out)["taken"] == 2
     data = datasets.read_manifest(out)
     assert (data.scan("1.2.2").hu == scan_of("1.2.2", 1).hu).all()
+
+
+@pytest.mark.parametrize("named", ["1.3.12.2.1107.{}", "CT.1.2.840.{}", "{}.dicom", "{}"])
+def test_slices_are_found_whatever_their_names(tmp_path, out, named):
+    src = dicom(tmp_path / "tcia", [("P1", "1.2.1")])
+    for k, path in enumerate((src / "P1" / "1.2.1").iterdir()):
+        path.rename(path.with_name(named.format(k)))
+    assert take(src, "dicom", out)["taken"] == 1
 
 
 def test_a_stray_file_is_named_and_costs_no_series(tmp_path, out):
@@ -255,6 +267,7 @@ def test_lidc_readings_become_nodules_types_and_masks(tmp_path, out):
     found = take(src, "lidc", out)
     assert (found["taken"], found["refused"], found["by_type"]) == (2, 1, {"ground_glass": 1})
     lines = report_of(out).set_index("path")
+    assert found["radiographs"] == 1
     assert "no XML names this series" in lines.loc["P3/1.2.3", "reason"] and "radiograph" in lines.loc["radiograph.xml", "reason"]
     data = datasets.read_manifest(out)
     assert data.annotations["seriesuid"].tolist() == ["1.2.1"] and data.excluded["seriesuid"].tolist() == ["1.2.2"]
@@ -318,6 +331,48 @@ def test_a_scan_that_changed_since_is_an_error_that_names_it(tmp_path, out, chan
             datasets.read_manifest(out)
 
 
+def test_scans_that_vanish_are_an_error_that_names_one(tmp_path, out):
+    src = luna16(tmp_path / "luna", 3)
+    take(src, "luna16", out)
+    for k, named in ((1, "delete '.*json'"), (2, "and 1 more, is gone since it was read: .* delete '.*items'")):
+        (src / f"subset{k}").rename(tmp_path / f"away{k}")
+        with pytest.raises(runs.InputError, match=f"subset1/1.2.1.mhd'.* {named}"):
+            take(src, "luna16", out)
+    assert len(pd.read_csv(out)) == 3
+    shutil.rmtree(out.with_suffix(".items"))
+    assert take(src, "luna16", out)["taken"] == 1
+
+
+def test_a_link_to_nowhere_is_refused_and_costs_no_other(tmp_path, out):
+    src = luna16(tmp_path / "luna", 3)
+    (src / "subset1" / "1.2.1.mhd").rename(tmp_path / "1.2.1.mhd")
+    (src / "subset1" / "1.2.1.mhd").symlink_to(tmp_path / "absent.mhd")
+    assert take(src, "luna16", out)["taken"] == 2
+    assert "1.2.1.mhd' does not exist" in report_of(out)["reason"][1]
+    (tmp_path / "1.2.1.mhd").replace(src / "subset1" / "1.2.1.mhd")
+    assert take(src, "luna16", out)["taken"] == 3
+
+
+@pytest.mark.parametrize("names", [["sub/1.2.1.raw"], ["a.raw", "b.raw"]])
+def test_every_data_file_of_a_scan_is_watched(tmp_path, out, names):
+    src = luna16(tmp_path / "luna", 2)
+    folder, hu = src / "subset1", scan_of("1.2.1", 1).hu
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "sub").mkdir()
+    data = names[0] if len(names) == 1 else "LIST\n" + "\n".join(names)
+    header = "NDims = 3\nDimSize = 30 30 20\nElementSpacing = 1 1 2\nOffset = -20 -25 -300\nTransformMatrix = 1 0 0 0 1 0 0 0 1\n"
+    (folder / "1.2.1.mhd").write_text(f"{header}ElementType = MET_SHORT\nElementDataFile = {data}\n")
+    for name, part in zip(names, np.split(hu, len(names)), strict=True):
+        (folder / name).write_bytes(part.tobytes())
+    take(src, "luna16", out)
+    assert pd.read_csv(out)["bytes"][1] == hu.nbytes + (folder / "1.2.1.mhd").stat().st_size
+    last = folder / names[-1]
+    last.write_bytes(bytes(2) + last.read_bytes()[2:])
+    with pytest.raises(runs.InputError, match=f"{last.name}' has changed since it was read"):
+        take(src, "luna16", out)
+
+
 def test_what_was_refused_is_read_again_once_mended(tmp_path, out):
     src = luna16(tmp_path / "luna", 3)
     data = src / "subset1" / "1.2.1.zraw"
@@ -327,6 +382,40 @@ def test_what_was_refused_is_read_again_once_mended(tmp_path, out):
     assert "1.2.1" in report_of(out)["reason"][1] and str(src) not in report_of(out)["reason"][1]
     data.write_bytes(whole)
     assert take(src, "luna16", out)["taken"] == 3 and set(report_of(out)["status"]) == {"taken"}
+
+
+def test_a_missing_data_file_or_mask_brought_back_is_taken(tmp_path, out):
+    src = luna16(tmp_path / "luna", 3)
+    data, mask = src / "subset1" / "1.2.1.zraw", src / "masks" / "1.2.2.mhd"
+    whole = data.read_bytes()
+    data.unlink()
+    mask.parent.mkdir()
+    ct.write_volume(np.ones((19, *SHAPE[1:]), np.uint8), ct.Scan(scan_of("").hu[:19], SPACING, ORIGIN, np.eye(3), ""), mask)
+    assert take(src, "luna16", out)["taken"] == 1
+    data.write_bytes(whole)
+    ct.write_volume(np.ones(SHAPE, np.uint8), scan_of(""), mask)
+    assert take(src, "luna16", out)["taken"] == 3
+
+
+def test_what_was_withdrawn_is_used_no_more(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    row = ",".join(map(str, scan_of("1.2.0").to_world([[9.5, 13, 10]])[0]))
+    (src / "annotations.csv").write_text(f"{HEADER}\n1.2.0,{row},10\n1.2.1,-10,-12,-280,8\n")
+    (src / "annotations_excluded.csv").write_text(f"{HEADER}\n1.2.1,-5,-5,-290,-1\n")
+    (src / "0.xml").write_text(reading("1.2.0"))
+    take(src, "luna16", out)
+    made = datasets.read_manifest(out)
+    assert made.scans["labels"].astype(bool).tolist() == [True, False] and len(made.excluded) == 1
+    (src / "masks").mkdir()
+    ct.write_volume(np.ones(SHAPE, np.uint8), scan_of(""), src / "masks" / "1.2.0.mhd")
+    take(src, "luna16", out)
+    assert (datasets.read_manifest(out).labels("1.2.0") == 1).all()  # the data set's own come first
+    shutil.rmtree(src / "masks")
+    for name in ("0.xml", "annotations_excluded.csv"):
+        (src / name).unlink()
+    take(src, "luna16", out)
+    data = datasets.read_manifest(out)
+    assert not data.scans["labels"].any() and data.excluded.empty
 
 
 def test_killed_anywhere_the_next_call_goes_on(tmp_path, out):
@@ -351,8 +440,12 @@ def test_what_a_killed_writer_left_is_removed(tmp_path, out):
     made = {path for path in out.parent.rglob("*") if path.is_file()}
     for name in ("store/.99999.1.2.0.h5", ".99999.manifest.csv", "manifest.items/.99999.0a.json"):
         (out.parent / name).write_bytes(b"half")
+    others = {out.parent / name for name in (".1password.cfg", ".1.notes.txt", "store/.1password.cfg")}
+    for path in others:
+        path.write_text("not ours")
+    (out.parent / ".2.manifest.csv").mkdir()
     take(src, "luna16", out)
-    assert {path for path in out.parent.rglob("*") if path.is_file()} == made
+    assert {path for path in out.parent.rglob("*") if path.is_file()} == made | others
 
 
 def test_a_full_disk_is_one_error_and_nothing_half_made(tmp_path, out, monkeypatch):
@@ -431,7 +524,7 @@ def test_wrong_folders_and_kinds_are_named(tmp_path, out):
         ((tmp_path / "empty", "luna16", out), "holds no scan"),
         ((tmp_path / "zips", "luna16", out), "unpack 'subset0.zip', .*, 'subset9.zip' first"),
         ((luna, "dicom", out), "it looks like --kind luna16"),
-        ((slices, "luna16", out), "it looks like --kind dicom"),
+        ((slices, "luna16", out), "no scan file .*.mhd, .*nii.gz.: it looks like --kind dicom"),
         ((slices, "lidc", out), "it looks like --kind dicom"),
         ((luna, "nifti", out), "unknown kind 'nifti'"),
         ((bare, "luna16", out), "holds no annotations.csv"),
@@ -453,6 +546,49 @@ def test_a_zip_beside_scans_is_listed(tmp_path, out):
     (src / "subset7.zip").write_bytes(b"PK")
     assert take(src, "luna16", out)["left_out_rows"] == 1
     assert report_of(out).iloc[-1].tolist() == ["", "subset7.zip", "left out", "a zip file: unpack it first"]
+
+
+def test_scans_of_another_kind_are_listed(tmp_path, out):
+    src = dicom(luna16(tmp_path / "both", 1), [("P1", "1.2.1")])
+    take(src, "luna16", out)
+    assert report_of(out).iloc[-1].tolist() == ["", "P1/1.2.1", "left out", "is not read with --kind luna16"]
+    (src / "annotations.csv").write_text(f"{HEADER}\n1.2.1,-10,-12,-280,8\n")
+    take(src, "dicom", tmp_path / "b" / "m.csv")
+    last = report_of(tmp_path / "b" / "m.csv").iloc[-1]
+    assert last.tolist() == ["", "subset0/1.2.0.mhd", "left out", "is not read with --kind dicom"]
+
+
+def test_a_mask_that_belongs_to_another_table_refuses_its_scan(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    table = pd.read_csv(src / "annotations.csv", dtype={"seriesuid": str}).assign(label=1)
+    (src / "masks").mkdir()
+    for k, shift in ((0, 0), (1, 9)):
+        ball = datasets.balls(scan_of(f"1.2.{k}"), table[k : k + 1].assign(coordX=table["coordX"] + shift))
+        ct.write_volume(ball, scan_of(""), src / "masks" / f"1.2.{k}.mhd")
+    assert take(src, "luna16", out)["taken"] == 1
+    assert "label 1 of 'masks/1.2.1.mhd' lies 9.0 mm from nodule 1 of its scan, which is 8 mm wide" in report_of(out)["reason"][1]
+
+
+def test_a_damaged_report_is_named(tmp_path, out):
+    src = luna16(tmp_path / "luna", 1)
+    take(src, "luna16", out)
+    for damage in ("{", "[]", "{}"):
+        datasets.companion(out).write_text(damage)
+        with pytest.raises(runs.InputError, match="manifest.ingest.json' cannot be read: delete it"):
+            take(src, "luna16", out)
+    datasets.companion(out).unlink()
+    assert take(src, "luna16", out)["taken"] == 1
+
+
+def test_patients_that_are_known_later_split_anew_once_the_manifest_is_deleted(tmp_path, out):
+    src = luna16(tmp_path / "luna", 10)
+    take(src, "luna16", out)
+    (src / "metadata.csv").write_text("Series UID,Subject ID\n1.2.0,P0\n1.2.9,P0\n")
+    with pytest.raises(runs.InputError, match="patient 'P0' is in nlst and train: .* or delete '.*manifest.csv' to split anew"):
+        take(src, "luna16", out)
+    out.unlink()
+    take(src, "luna16", out)
+    assert pd.read_csv(out)["dataset"].tolist()[9] == "train"
 
 
 def test_tables_of_others_are_not_overwritten(tmp_path):
@@ -478,9 +614,25 @@ TABLES = {
 @pytest.mark.parametrize("case", TABLES)
 def test_a_wrong_table_is_named_with_its_line(tmp_path, out, case):
     table, reason = TABLES[case]
-    with pytest.raises((runs.InputError, annotations.AnnotationError), match=reason) as error:
+    with pytest.raises(runs.InputError, match=reason) as error:
         take(luna16(tmp_path / "luna", 2, table), "luna16", out)
     assert "\n" not in str(error.value) and not out.exists()
+
+
+def test_the_highest_table_is_used_and_two_as_high_are_refused(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    for folder in ("a/b", "z"):
+        (src / folder).mkdir(parents=True)
+    shutil.copy(src / "annotations.csv", src / "a" / "b")
+    (src / "annotations.csv").rename(src / "z" / "annotations.csv")
+    (src / "a" / "b" / "annotations.csv").write_text("another table")
+    (src / "z" / "annotations_excluded.csv").write_text(f"{HEADER}\n1.2.1,-5,-5,290,-1\n")
+    assert take(src, "luna16", out)["nodules"] == 2
+    assert report_of(out)["path"].iloc[-1] == "z/annotations_excluded.csv"
+    shutil.copy(src / "z" / "annotations.csv", src / "a")
+    with pytest.raises(runs.InputError, match="'a/annotations.csv' and 'z/annotations.csv' are both there: keep one"):
+        take(src, "luna16", out)
+    assert take(src, "luna16", out, src / "z" / "annotations.csv")["nodules"] == 2
 
 
 def test_a_nodule_outside_refuses_its_scan_and_unknown_scans_are_listed(tmp_path, out):
@@ -499,6 +651,33 @@ def test_a_series_in_two_places_is_in_neither(tmp_path, out):
     found = take(src, "luna16", out)
     assert found["taken"] == 2 and found["refused"] == 2
     assert "the same series lies in 'subset2/1.2.0.mhd'" in report_of(out)["reason"][0]
+
+
+@pytest.mark.parametrize("kept", ["subset0", "subset2"])
+def test_of_a_series_in_two_places_the_one_that_stays_is_read(tmp_path, out, kept):
+    src = luna16(tmp_path / "luna", 3)
+    scans = {"subset0": scan_of("1.2.0", 0), "subset2": scan_of("1.2.0", 77)}
+    ct.write_scan(scans["subset2"], src / "subset2" / "1.2.0.mhd")
+    take(src, "luna16", out)
+    for path in (src / ({*scans} - {kept}).pop()).glob("1.2.0.*"):
+        path.unlink()
+    assert take(src, "luna16", out)["taken"] == 3
+    assert (datasets.read_manifest(out).scan("1.2.0").hu == scans[kept].hu).all()
+    row = pd.read_csv(out, dtype=str).set_index("seriesuid").loc["1.2.0"]
+    assert (np.asarray(store.open_scan(out.parent / row["store"]).hu) == scans[kept].hu).all()
+
+
+def test_a_uid_that_is_a_path_writes_nothing_elsewhere(tmp_path, out):
+    import pydicom
+
+    src = dicom(tmp_path / "tcia", [("P1", "1.2.1"), ("P2", "1.2.2")])
+    for path in (src / "P1" / "1.2.1").iterdir():
+        header = pydicom.dcmread(path)
+        header.SeriesInstanceUID = "../../x"
+        header.save_as(path)
+    assert take(src, "dicom", out)["taken"] == 1
+    assert "SeriesInstanceUID '../../x', which is not digits and dots" in report_of(out)["reason"][0]
+    assert not list(tmp_path.rglob("x.*"))
 
 
 def test_a_lung_mask_of_another_grid_refuses_its_scan(tmp_path, out):
@@ -543,10 +722,19 @@ def test_paths_of_a_manifest_do_not_leave_the_ingested_folder(tmp_path, out):
 
 
 def test_a_change_of_root_makes_the_pipeline_read_the_data_again(tmp_path, out, monkeypatch):
-    take(luna16(tmp_path / "luna", 2), "luna16", out)
+    src = luna16(tmp_path / "luna", 20)
+    take(src, "luna16", out)
     monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path / "runs"))
-    files = pipeline.manifest_files(runs.open_run("tiny", 0, str(out)))
-    assert str(datasets.companion(out)) in files
+    run = runs.open_run("tiny", 0, str(out))
+    assert str(datasets.companion(out)) in pipeline.manifest_files(run)
+    datasets.build(run)
+    assert (datasets.load(run).scan("1.2.0").hu == scan_of("1.2.0", 0).hu).all()
+    shutil.copytree(src, tmp_path / "moved")
+    ct.write_scan(scan_of("1.2.0", 77), tmp_path / "moved" / "subset0" / "1.2.0.mhd")
+    shutil.rmtree(out.parent)
+    take(tmp_path / "moved", "luna16", out)
+    datasets.build(run)
+    assert (datasets.load(run).scan("1.2.0").hu == scan_of("1.2.0", 77).hu).all()
 
 
 # ---- real files ----
@@ -582,5 +770,14 @@ def test_real_dicom_is_taken_or_refused_with_a_reason(tmp_path, out):
     take(tmp_path / "real", "dicom", out)
     lines = report_of(out).set_index("path")
     assert lines.loc["cip_ct64/ct-64Dicom", "status"] == lines.loc["lidc_idri_0001/dicom", "status"] == "taken"
+    assert lines.loc["lung_pet_ct_dx_A0002/dicom", "status"] == "taken"
     manifest = pd.read_csv(out, dtype=str).set_index("path")
+    assert manifest.loc["lung_pet_ct_dx_A0002/dicom", "shape"] == "3 512 512"  # three slices of 8 mm
     assert manifest.loc["lidc_idri_0001/dicom", ["kernel", "kvp", "thickness"]].tolist() == ["STANDARD", "120.0", "2.5"]
+
+
+def test_the_row_that_the_readme_adds_has_the_phantoms_columns():
+    notebook = json.loads((Path(__file__).parents[1] / "nbs" / "index.ipynb").read_text(encoding="utf-8"))
+    text = "".join("".join(cell["source"]) for cell in notebook["cells"])
+    added = re.search(r"luna16_tables/annotations.csv \| sed 's/\$/(.*?)/'", text)[1]
+    assert HEADER.count(",") + added.count(",") + 1 == len([*datasets.LUNA16, "type", "attachment"])
