@@ -731,6 +731,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'lungadv.realism.peak_frequency': ('realism.html#peak_frequency', 'lungadv/realism.py'),
                                  'lungadv.realism.radial_spectrum': ('realism.html#radial_spectrum', 'lungadv/realism.py'),
                                  'lungadv.realism.real_chest': ('realism.html#real_chest', 'lungadv/realism.py'),
+                                 'lungadv.realism.real_folder': ('realism.html#real_folder', 'lungadv/realism.py'),
                                  'lungadv.realism.simulate_like': ('realism.html#simulate_like', 'lungadv/realism.py'),
                                  'lungadv.realism.slope': ('realism.html#slope', 'lungadv/realism.py'),
                                  'lungadv.realism.telling_features': ('realism.html#telling_features', 'lungadv/realism.py'),

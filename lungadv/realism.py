@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['REAL', 'SPACING', 'SIZE', 'SEED', 'FIELD', 'PHOTONS', 'KERNEL', 'CONTRAST', 'VESSEL', 'QUIET', 'FIFTHS', 'DEPTHS',
-           'BAND', 'DOSES', 'COLUMNS', 'VIEW_ANGLES', 'SCALES', 'QUANTILES', 'TOLD', 'real_chest', 'simulate_like',
-           'Lung', 'lung_of', 'histogram', 'histogram_distance', 'radial_spectrum', 'slope', 'vesselness', 'grain',
-           'features', 'told_apart', 'telling_features', 'against_real', 'back_project', 'exact_noise',
-           'peak_frequency', 'against_exact', 'gates']
+           'BAND', 'DOSES', 'COLUMNS', 'VIEW_ANGLES', 'SCALES', 'QUANTILES', 'TOLD', 'real_folder', 'real_chest',
+           'simulate_like', 'Lung', 'lung_of', 'histogram', 'histogram_distance', 'radial_spectrum', 'slope',
+           'vesselness', 'grain', 'features', 'told_apart', 'telling_features', 'against_real', 'back_project',
+           'exact_noise', 'peak_frequency', 'against_exact', 'gates']
 
 # %% ../nbs/05b_realism.ipynb #cd46b17f
 import os
@@ -37,10 +37,14 @@ COLUMNS = ["measure", "value", "spread", "error", "inside", "gate", "holds"]
 VIEW_ANGLES = np.arange(scanner.VIEWS) * np.pi / scanner.VIEWS
 
 # %% ../nbs/05b_realism.ipynb #c6952a4c
+def real_folder():
+    """Where the real scans may lie: the folder LUNGADV_REAL_CT, else ../shared/real_ct of the clone."""
+    return Path(os.environ.get("LUNGADV_REAL_CT") or runs.repo_root().parent / "shared" / "real_ct")
+
+
 def real_chest():
-    """The real chest as a ct.Scan: REAL in the folder LUNGADV_REAL_CT (default ../shared/real_ct of the clone); None without it."""
-    folder = os.environ.get("LUNGADV_REAL_CT") or runs.repo_root().parent / "shared" / "real_ct"
-    path = Path(folder) / REAL
+    """The real chest as a ct.Scan: REAL in `real_folder`; None without it."""
+    path = real_folder() / REAL
     return ct.read_scan(path) if path.exists() else None
 
 
