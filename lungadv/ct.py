@@ -6,7 +6,8 @@
 __all__ = ['HU_MIN', 'HU_MAX', 'AIR', 'LOWEST_HU', 'FILE_KINDS', 'MOST_BYTES', 'LONGEST_HEADER', 'MOST_PACKED', 'CUT', 'OTHER',
            'META_TYPES', 'NRRD_TYPES', 'NRRD_SPACES', 'NIFTI_TYPES', 'CT_IMAGE', 'DEFLATED', 'TAGS', 'ScanError',
            'to_unit', 'to_hu', 'Scan', 'read_scan', 'read_header', 'files_of', 'Series', 'read_series_info',
-           'find_series', 'read_slices', 'write_scan', 'write_volume', 'write_series', 'extract_patches', 'resample']
+           'find_series', 'read_slices', 'write_scan', 'write_volume', 'write_series', 'extract_patches',
+           'upright_axes', 'resample']
 
 # %% ../nbs/03_ct.ipynb #f57bf842
 import math
@@ -20,6 +21,7 @@ import zipfile
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -638,7 +640,7 @@ def find_series(folder):
     No pixel is read. A file that cannot be used costs its own series at most: the others stay.
     """
     found, refused, series = {}, {}, []
-    for file in sorted(path for path in Path(folder).iterdir() if path.is_file()):
+    for file in sorted(path for path in Path(folder).iterdir() if path.is_file() or not path.exists()):  # a link to nothing is a slice lost
         try:
             header = _dicom_header(file)
         except (ScanError, OSError) as error:
@@ -1147,6 +1149,16 @@ def extract_patches(scan, centers_mm, size=64, spacing=0.625):
     for patch, start in zip(patches, starts, strict=True):
         fill(start, patch[0])
     return torch.from_numpy(patches)
+
+# %% ../nbs/03_ct.ipynb #ec825040
+def upright_axes(direction):
+    """The order and the flips of an array's axes (z, y, x) after which they run along the patient's, as nearly as may be.
+
+    direction (3, 3) as of a Scan. `array.transpose(order)[flips]` has z to the head, y to the back and x to the left (LPS).
+    """
+    along = direction[::-1, ::-1]  # rows: z, y, x of the patient; columns: z, y, x of the array
+    order = max(permutations(range(3)), key=lambda order: np.abs(along[range(3), order]).sum())
+    return order, tuple(slice(None, None, 1 if along[k, axis] > 0 else -1) for k, axis in enumerate(order))
 
 # %% ../nbs/03_ct.ipynb #49dc8a5d
 def resample(scan, spacing):

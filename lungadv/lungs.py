@@ -7,8 +7,6 @@ __all__ = ['BLOCK_MM', 'DARK', 'GAS', 'IN_SLICE', 'AIRWAY_LEVELS', 'AIRWAY_ISLAN
            'CORE_MM', 'CLOSING_MM', 'WALL_MM', 'LARGEST_HOLE', 'NODULE_HOLLOW', 'MARGIN_MM', 'lung_mask']
 
 # %% ../nbs/03b_lungs.ipynb #a3c10e03
-from itertools import permutations
-
 import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
@@ -21,13 +19,6 @@ GAS = -930  # HU: gas without tissue is darker, as in the room, in airways and b
 IN_SLICE = np.array([np.zeros((3, 3)), [[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.zeros((3, 3))], dtype=bool)  # neighbours within a slice
 
 # %% ../nbs/03b_lungs.ipynb #a3c10e05
-def _upright(direction):
-    """Permutation and flips of an array's axes after which z runs to the head, y to the back and x to the left, as nearly as may be."""
-    along = direction[::-1, ::-1]  # rows: z, y, x of the patient; columns: z, y, x of the array
-    order = max(permutations(range(3)), key=lambda order: np.abs(along[range(3), order]).sum())
-    return order, tuple(slice(None, None, 1 if along[k, axis] > 0 else -1) for k, axis in enumerate(order))
-
-
 def _block_mean(hu, block):
     """Means over blocks of (z, y, x) voxels, float32; the last block of an axis may be smaller."""
     for axis, count in enumerate(block):
@@ -223,7 +214,7 @@ def lung_mask(scan):
     All False when no lung is found: an abdomen, a head, air. A slab, a crop or one lung alone is enough.
     Tissue that fills a large part of a lung (an effusion, a tumour of 5 cm) is not in it.
     """
-    order, flips = _upright(scan.direction)
+    order, flips = ct.upright_axes(scan.direction)
     mask = np.zeros(scan.hu.shape, dtype=bool)
     mask.transpose(order)[flips] = _lungs(scan.hu.transpose(order)[flips], np.array(scan.spacing[::-1])[list(order)])
     return mask

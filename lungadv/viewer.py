@@ -9,10 +9,10 @@ __all__ = ['WINDOWS', 'PLANES', 'UNSIZED_MM', 'NODULE_COLOUR', 'FINDING_COLOUR',
 # %% ../nbs/14_viewer.ipynb #e1a70003
 import os
 from dataclasses import replace
-from itertools import permutations
 
 import numpy as np
 
+from . import ct
 from .annotations import XYZ
 
 WINDOWS = {"lung": (-600, 1500), "soft tissue": (40, 400), "bone": (400, 1800)}  # level and width in HU
@@ -23,18 +23,18 @@ NODULE_COLOUR, FINDING_COLOUR = "#56B4E9", "#E69F00"
 # %% ../nbs/14_viewer.ipynb #e1a70005
 def upright(scan):
     """The same scan with its array axes exchanged and flipped so that z, y, x run as nearly as possible along LPS z, y, x."""
-    along = max(permutations(range(3)), key=lambda axes: np.abs(scan.direction[range(3), axes]).sum())  # the array's axis for LPS x, y, z
-    flip = scan.direction[range(3), along] < 0
-    hu = np.asarray(scan.hu).transpose([2 - axis for axis in along[::-1]])
-    hu = hu[tuple(slice(None, None, -1 if turned else 1) for turned in flip[::-1])]
-    first = np.zeros(3)
-    first[list(along)] = np.where(flip, np.array(hu.shape[::-1]) - 1, 0)
+    order, flips = ct.upright_axes(scan.direction)
+    hu = np.asarray(scan.hu)
+    steps = np.array([flip.step for flip in flips])
+    first = np.zeros(3)  # the voxel of the given array that comes first
+    first[list(order)] = np.where(steps < 0, np.array(hu.shape)[list(order)] - 1, 0)
+    along = [2 - axis for axis in order[::-1]]  # the array's axis for LPS x, y, z
     return replace(
         scan,
-        hu=hu,
+        hu=hu.transpose(order)[flips],
         spacing=tuple(np.take(scan.spacing, along)),
-        origin=tuple(scan.to_world([first[::-1]])[0]),
-        direction=scan.direction[:, along] * np.where(flip, -1, 1),
+        origin=tuple(scan.to_world([first])[0]),
+        direction=scan.direction[:, along] * steps[::-1],
     )
 
 # %% ../nbs/14_viewer.ipynb #e1a70008

@@ -656,6 +656,8 @@ def test_series_are_found_and_read_whatever_lies_beside_them(tmp_path):
     assert (again.hu == scan.hu).all() and again.uid == scan.uid
     with pytest.raises(ct.ScanError, match="'(note|cut).dcm'"):
         ct.read_scan(tmp_path / "one")
+    (tmp_path / "one" / "0021.dcm").symlink_to(tmp_path / "gone.dcm")  # a slice that is no longer there
+    assert {path.name for path in ct.find_series(tmp_path / "one")[1]} == {"note.dcm", "cut.dcm", "0021.dcm"}
     ct.write_scan(scan, tmp_path / "a.mhd")
     with pytest.raises(ct.ScanError, match="a.mhd': is one scan, .* leave out the series 1.2"):
         ct.read_scan(tmp_path / "a.mhd", series="1.2")
