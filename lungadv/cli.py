@@ -80,7 +80,7 @@ def reproduce(
     table = pipeline.compare_expected(run)
     outside = table[~table.inside.astype(bool)]
     if table.empty:
-        typer.echo(f"no committed results to compare with: {pipeline.committed(run) / 'expected.json'} does not exist")
+        typer.echo("not compared: of this profile no results are committed")
         return
     for row in outside.itertuples():
         typer.echo(f"outside: {row.key} is {row.value:.4f}, expected {row.expected:.4f} +- {row.tolerance:.4f}")
@@ -123,6 +123,26 @@ def ingest(
         typer.echo(sentence)
 
 
+def check_outputs(outputs):
+    """Raise InputError when a file of {ending: path or None} has no folder, is another output too, or is there and has another ending.
+
+    So no scan, slice or archive is ever overwritten by what was found in it.
+    """
+    from lungadv.runs import InputError
+
+    seen = set()
+    for ending, path in outputs.items():
+        if path is None:
+            continue
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"folder '{path.parent}' does not exist: make it first")
+        if path.resolve() in seen:
+            raise InputError(f"'{path}' is named twice: give each output a name of its own")
+        if path.exists() and not path.name.lower().endswith(ending):
+            raise InputError(f"'{path}' is there and is no {ending} file: give the output a name that ends in {ending}")
+        seen.add(path.resolve())
+
+
 @app.command()
 @one_line_errors
 def detect(
@@ -136,11 +156,8 @@ def detect(
 ):
     """Find nodules in one scan. Not for clinical use."""
     from lungadv import ct, detection
-    from lungadv.runs import InputError
 
-    for path in filter(None, (out, sheet, markups, json_file)):
-        if not path.absolute().parent.is_dir():
-            raise InputError(f"folder '{path.parent}' does not exist: make it first")
+    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file})
     weights = weights or detection.default_weights()
     volume = ct.read_scan(scan, series)
     said = detection.warnings(volume, weights)

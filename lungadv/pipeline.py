@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -280,8 +281,7 @@ def reproduce(run, cores):
     with _locked(run) as lock:
         _sweep(run)
         started = time.perf_counter()
-        process = subprocess.Popen(_snakemake(run, cores), pass_fds=(lock.fileno(),))
-        peak = _watch(process, run)
+        peak, process = _watched(_snakemake(run, cores), run, lock)
         if process.returncode:
             raise InputError(f"the pipeline stopped at the step named above; the notebooks it ran so far: {run.folder}/notebooks")
         built = [stage for stage, made in _made(run).items() if before.get(stage) != made]
@@ -296,6 +296,29 @@ def reproduce(run, cores):
         if built != ["claims"] or not _timed(run):  # another seed only renews the ledger: the time of the run stays
             _write_json(run.folder / "run.json", record)
         return record
+
+
+def _watched(command, run, lock):
+    """Run a command in a process group of its own to its end: (peak memory in bytes, the ended process).
+
+    Ctrl-C, SIGTERM or SIGHUP end the whole group at once: stages are written aside and renamed, so nothing is lost, while processes
+    that are asked to stop answer with pages of tracebacks. Then raises InputError.
+    """
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    process = subprocess.Popen(command, pass_fds=(lock.fileno(),), process_group=0)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        return _watch(process, run), process
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise InputError("stopped; the same command goes on after the last finished step") from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _snakemake(run, cores):

@@ -89,6 +89,17 @@ def test_detect_names_a_scan_that_is_not_there_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_detect_overwrites_no_scan_and_none_of_its_outputs(tmp_path):
+    scan = tmp_path / "scan.zip"
+    scan.write_bytes(b"a scan")
+    table = tmp_path / "findings.csv"
+    assert_one_line(call("detect", scan, "--out", scan), "scan.zip' is there and is no .csv file")
+    assert_one_line(call("detect", scan, "--out", table, "--sheet", scan), "no .png file")
+    assert_one_line(call("detect", scan, "--out", table, "--markups", scan), "no .mrk.json file")
+    assert_one_line(call("detect", scan, "--out", table, "--json", tmp_path / "." / "findings.csv"), "named twice")
+    assert scan.read_bytes() == b"a scan" and list(tmp_path.iterdir()) == [scan]
+
+
 def test_detect_takes_one_of_several_series(tmp_path, monkeypatch):
     from lungadv import ct, detection
 

@@ -6,11 +6,14 @@ import os
 import re
 import shutil
 import signal
+import sys
+import threading
 import time
 
 import matplotlib.image
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from lungadv import pipeline, runs
@@ -51,6 +54,19 @@ def finish(seed, cpm, data="phantom"):
         (run.figures / name).write_bytes(b"picture")
     pd.DataFrame([{"benchmark": "nlst", "strategy": "beta+syn", "cpm": cpm}]).to_csv(run.figures / "table2.csv", index=False)
     return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_ends_what_it_started_and_says_that_it_goes_on(clone, number):
+    run, before = runs.open_run("tiny", 0), signal.getsignal(signal.SIGINT)
+    run.folder.mkdir(parents=True)
+    deep = "import subprocess; child = subprocess.Popen(['sleep', '60']); open('child', 'w').write(str(child.pid)); child.wait()"
+    threading.Timer(2, os.kill, (os.getpid(), number)).start()
+    with open(run.folder / ".lock", "w") as lock, pytest.raises(runs.InputError, match="stopped; the same command goes on"):
+        pipeline._watched([sys.executable, "-c", deep], run, lock)
+    assert signal.getsignal(signal.SIGINT) == before
+    child = int((clone / "child").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
 # Steps and notebooks.
