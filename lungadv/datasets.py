@@ -499,8 +499,12 @@ def write_phantom(out, scans, seed, photons=phantom.DOSES["standard"], file_form
     out = Path(out)
     if out.exists():
         raise runs.InputError(f"'{out}' exists already: give a new folder")
-    if scans < 1 or seed < 0 or file_format not in ("mhd", "dicom"):
-        raise runs.InputError(f"{scans} scans of seed {seed} as '{file_format}': give 1 or more scans, a seed from 0 up, and mhd or dicom")
+    if scans < 1:
+        raise runs.InputError(f"{scans} scans: give 1 or more")
+    if seed < 0:
+        raise runs.InputError(f"seed {seed}: give 0 or more")
+    if file_format not in ("mhd", "dicom"):
+        raise runs.InputError(f"format '{file_format}': give mhd or dicom")
     photons = _photons(photons)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     temporary.mkdir(parents=True)

@@ -675,7 +675,8 @@ def make_model(factory):
         make = getattr(importlib.import_module(name), function, None)
         model = make() if callable(make) else None
     except (Exception, SystemExit) as error:
-        raise ValueError(f"factory {factory!r} failed with {type(error).__name__}: {error}") from error
+        where = ": modules are looked for in the current folder and among the installed ones" if isinstance(error, ImportError) else ""
+        raise ValueError(f"factory {factory!r} failed with {type(error).__name__}: {error}{where}") from error
     finally:
         sys.path.remove(os.getcwd())
     if not callable(make):

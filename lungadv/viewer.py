@@ -55,7 +55,8 @@ def rings(scan, table, plane, index):
 def draw(axis, scan, plane="axial", index=0, window="lung", nodules=None, findings=None):
     """Draw slice `index` of an upright scan on a matplotlib axis, in a window of WINDOWS; scales in mm.
 
-    nodules, findings: tables of coordX, coordY, coordZ (LPS mm) and diameter_mm, findings with probability: solid and dashed rings.
+    nodules, findings: tables of coordX, coordY, coordZ (LPS mm) and diameter_mm, findings with probability: solid and dashed rings,
+    a finding of more than 0.5 with its probability.
     """
     from matplotlib.patches import Circle
 
@@ -72,7 +73,7 @@ def draw(axis, scan, plane="axial", index=0, window="lung", nodules=None, findin
     for table, colour, style in ((nodules, NODULE_COLOUR, "-"), (findings, FINDING_COLOUR, "--")):
         for ring in rings(scan, table, plane, index).itertuples() if table is not None else ():
             axis.add_patch(Circle((ring.column, ring.row), ring.radius + 1, fill=False, color=colour, linestyle=style, linewidth=1.2))
-            if "probability" in table:
+            if "probability" in table and ring.probability > 0.5:  # the numbers of all would cover the picture
                 axis.annotate(f"{ring.probability:.2f}", (ring.column + ring.radius + 2, ring.row), color=colour, fontsize=7, va="center")
     position = scan.to_world([np.where(np.arange(3) == across, index, 0)])[0][2 - across]
     axis.set_title(f"{plane}, {'zyx'[across]} = {position:.1f} mm\n{window} window", fontsize=9)

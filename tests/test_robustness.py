@@ -485,7 +485,7 @@ number = 3
     [
         ("no_colon", "not of the form package.module:function"),
         ("made_up:", "not of the form package.module:function"),
-        ("made_up_module:good", "failed with ModuleNotFoundError"),
+        ("made_up_module:good", "failed with ModuleNotFoundError.* current folder"),
         ("{}:absent", "has no function absent"),
         ("{}:number", "has no function number"),
         ("{}:none", "returned NoneType, not a model"),
