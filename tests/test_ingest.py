@@ -1,6 +1,7 @@
 """ingest: LUNA16, LIDC-IDRI and DICOM through one door, and nothing wrong past it."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lungadv import annotations, ct, datasets, ingest, pipeline, runs, store
+from lungadv import annotations, ct, datasets, ingest, lungs, pipeline, runs, store
 
 HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm"
 SHAPE, SPACING, ORIGIN = (20, 30, 30), (1.0, 1.0, 2.0), (-20.0, -25.0, -300.0)
@@ -37,11 +38,11 @@ def luna16(root, scans=10, table=None):
     return root
 
 
-def dicom(root, people):
-    """DICOM folders <patient>/<uid> of (patient, uid)."""
+def dicom(root, people, first=0):
+    """DICOM folders <patient>/<uid> of (patient, uid), whose voxels are numbered from `first`."""
     import pydicom
 
-    for k, (patient, uid) in enumerate(people):
+    for k, (patient, uid) in enumerate(people, start=first):
         folder = root / patient / uid
         folder.parent.mkdir(parents=True, exist_ok=True)
         ct.write_series(scan_of(uid, k), folder)
@@ -100,6 +101,7 @@ def test_the_store_holds_the_scan(tmp_path, out):
     row = pd.read_csv(out, dtype=str).iloc[1]
     kept, scan = store.open_scan(out.parent / row["store"]), scan_of("1.2.1", 1)
     assert (np.asarray(kept.hu) == scan.hu).all() and (kept.uid, kept.spacing, kept.origin) == (scan.uid, scan.spacing, scan.origin)
+    assert kept.hu.sha256 == hashlib.sha256(scan.hu.astype("<i2").tobytes()).hexdigest()
 
 
 def test_the_cards_counts_are_held_against_what_was_taken(tmp_path, out, monkeypatch):
@@ -134,7 +136,8 @@ def linked(root, folder, table):
 
 def test_a_phantoms_folder_keeps_types_masks_and_mimics(phantoms, out):
     found = take(phantoms, "luna16", out)
-    assert not any("look whether the positions are right" in sentence for sentence in found["left_out"])
+    assert not any("look whether the positions are right" in sentence or "whole chest" in sentence for sentence in found["left_out"])
+    assert set(report_of(out)["reason"]) == {""}
     data = datasets.read_manifest(out)
     wanted, mimics = (pd.read_csv(phantoms / name) for name in ("annotations.csv", "mimics.csv"))
     assert sorted(data.annotations["type"]) == sorted(wanted["type"]) and len(data.mimics) == len(mimics)
@@ -173,7 +176,7 @@ def test_dicom_with_a_table_splits_by_patient(tmp_path, out):
     data = datasets.read_manifest(out)
     assert (data.scan("1.2.2").hu == scan_of("1.2.2", 1).hu).all() and len(data.annotations) == 2
     before = manifest["dataset"].to_dict()
-    dicom(src, [("P3", "1.2.4")])
+    dicom(src, [("P3", "1.2.4")], first=3)
     take(src, "dicom", out, table)
     after = pd.read_csv(out, dtype=str).set_index("seriesuid")["dataset"].to_dict()
     assert len(after) == 4 and {uid: after[uid] for uid in before} == before
@@ -667,6 +670,62 @@ def test_of_a_series_in_two_places_the_one_that_stays_is_read(tmp_path, out, kep
     assert (np.asarray(store.open_scan(out.parent / row["store"]).hu) == scans[kept].hu).all()
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_same_voxels_under_two_names_are_one_scan(tmp_path, out, workers):
+    src, scan = luna16(tmp_path / "luna", 3), scan_of("", 1)
+    ct.write_scan(scan, src / "subset0" / "copy.mhd")  # of 1.2.1, which lies in another subset
+    ct.write_scan(ct.Scan(scan.hu, SPACING, (5, 6, 7), -np.eye(3), ""), src / "subset0" / "header.mhd")
+    shape = ct.Scan(scan.hu.reshape(10, 60, 30), SPACING, ORIGIN, np.eye(3), "")
+    ct.write_scan(shape, src / "subset0" / "shape.mhd")  # the same bytes, but another volume
+    for _ in range(2):
+        found = ingest.ingest(src, "luna16", out, workers=workers)
+        reasons = report_of(out).set_index("path")["reason"]
+        assert (found["taken"], found["refused"]) == (4, 2)
+        for name in ("copy", "header"):
+            assert reasons[f"subset0/{name}.mhd"] == "holds the same voxels as 'subset1/1.2.1.mhd': keep one of them"
+        assert pd.read_csv(out)["seriesuid"].tolist() == ["1.2.0", "shape", "1.2.1", "1.2.2"]
+
+
+@pytest.mark.parametrize("kept", ["1.2.1", "copy"])
+def test_of_two_scans_of_the_same_voxels_either_may_stay(tmp_path, out, kept, monkeypatch):
+    src = luna16(tmp_path / "luna", 2)
+    for suffix in (".mhd", ".zraw"):
+        shutil.copy(src / "subset1" / f"1.2.1{suffix}", src / "subset1" / f"copy{suffix}")
+    header = src / "subset1" / "copy.mhd"
+    header.write_text(header.read_text().replace("1.2.1.zraw", "copy.zraw"))
+    (src / "annotations.csv").write_text(f"{HEADER}\n1.2.0,-10,-12,-280,8\n")
+    take(src, "luna16", out)
+    for path in (src / "subset1").glob(f"{({'1.2.1', 'copy'} - {kept}).pop()}.*"):
+        path.unlink()
+    monkeypatch.setattr(ct, "read_scan", None)  # no voxel is read again
+    assert take(src, "luna16", out)["taken"] == 2 and pd.read_csv(out)["seriesuid"].tolist() == ["1.2.0", kept]
+    for path in (src / "subset1").iterdir():
+        path.unlink()
+    with pytest.raises(runs.InputError, match="is gone since it was read"):
+        take(src, "luna16", out)
+
+
+def test_what_is_no_whole_chest_is_taken_and_said(tmp_path, out):
+    found = take(luna16(tmp_path / "luna", 5), "luna16", out)
+    assert set(report_of(out)["reason"]) == {"covers only 40 mm: a slab, not a chest; no lungs found"}
+    said = next(sentence for sentence in found["left_out"] if "whole chest" in sentence)
+    first = "5 of 5 scans show no whole chest: 'subset0/1.2.0.mhd' (covers only 40 mm: a slab, not a chest; no lungs found), "
+    assert said.startswith(first) and said.endswith(", and 2 more that the report names.")
+
+
+def test_lungs_too_small_for_the_coarse_search_are_found_on_all_voxels(phantoms, monkeypatch):
+    scan, searched = ct.read_scan(next(phantoms.glob("*.mhd"))), []
+    mask = lungs.lung_mask
+    monkeypatch.setattr(lungs, "lung_mask", lambda each: searched.append(each) or mask(each))
+    assert ingest._has_lungs(scan) and len(searched) == 1
+    coarse = searched[0]
+    corners = [[0, 0, 0], np.array(coarse.hu.shape) - 1]
+    steps = np.array(coarse.spacing[::-1]) / scan.spacing[::-1]
+    assert np.allclose(coarse.to_world(corners), scan.to_world(corners * steps))  # the same body, with fewer voxels
+    monkeypatch.setattr(lungs, "lung_mask", lambda each: np.full(each.hu.shape, each is scan))
+    assert ingest._has_lungs(scan)
+
+
 def test_a_uid_that_is_a_path_writes_nothing_elsewhere(tmp_path, out):
     import pydicom
 
@@ -771,9 +830,24 @@ def test_real_dicom_is_taken_or_refused_with_a_reason(tmp_path, out):
     lines = report_of(out).set_index("path")
     assert lines.loc["cip_ct64/ct-64Dicom", "status"] == lines.loc["lidc_idri_0001/dicom", "status"] == "taken"
     assert lines.loc["lung_pet_ct_dx_A0002/dicom", "status"] == "taken"
+    assert lines.loc["lung_pet_ct_dx_A0002/dicom", "reason"] == "covers only 24 mm: a slab, not a chest"
+    assert lines.loc["lidc_idri_0001/dicom", "reason"] == "covers only 22 mm: a slab, not a chest"
+    assert lines.loc["cip_ct64/ct-64Dicom", "reason"] == ""
     manifest = pd.read_csv(out, dtype=str).set_index("path")
     assert manifest.loc["lung_pet_ct_dx_A0002/dicom", "shape"] == "3 512 512"  # three slices of 8 mm
     assert manifest.loc["lidc_idri_0001/dicom", ["kernel", "kvp", "thickness"]].tolist() == ["STANDARD", "120.0", "2.5"]
+
+
+@needs_real
+def test_a_real_scan_with_another_header_is_the_same_scan(tmp_path, out):
+    (tmp_path / "real").mkdir()
+    for path in ("cip_ct64/ct-64.nrrd", "cip_ct64/ct-64-transformed.nrrd", "totalsegmentator/abdomen_example_ct_sm.nii.gz"):
+        shutil.copy(REAL / path, tmp_path / "real")
+    (tmp_path / "real" / "annotations.csv").write_text(f"{HEADER}\n")
+    take(tmp_path / "real", "luna16", out)
+    reasons = report_of(out).set_index("seriesuid")["reason"]
+    assert reasons["ct-64"] == "" and reasons["ct-64-transformed"] == "holds the same voxels as 'ct-64.nrrd': keep one of them"
+    assert reasons["abdomen_example_ct_sm"] == "covers only 90 mm: a slab, not a chest"  # the lungs' bases are in it
 
 
 def test_the_row_that_the_readme_adds_has_the_phantoms_columns():
