@@ -15,6 +15,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'lungadv.annotations._check_ids': ('annotations.html#_check_ids', 'lungadv/annotations.py'),
                                      'lungadv.annotations._children': ('annotations.html#_children', 'lungadv/annotations.py'),
                                      'lungadv.annotations._contour': ('annotations.html#_contour', 'lungadv/annotations.py'),
+                                     'lungadv.annotations._ends': ('annotations.html#_ends', 'lungadv/annotations.py'),
                                      'lungadv.annotations._fields': ('annotations.html#_fields', 'lungadv/annotations.py'),
                                      'lungadv.annotations._index': ('annotations.html#_index', 'lungadv/annotations.py'),
                                      'lungadv.annotations._inside': ('annotations.html#_inside', 'lungadv/annotations.py'),

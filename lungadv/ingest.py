@@ -549,13 +549,22 @@ def _refuse_strange_masks(taken, lines):
 
 
 def _strange_label(series):
-    for k, *centre in series["labels"]:
-        for row in series["nodules"][k - 1 : k]:
-            apart = np.linalg.norm([at - row[axis] for at, axis in zip(centre, XYZ, strict=True)])
-            if apart > row["diameter_mm"]:
-                where = f"{apart:.1f} mm from nodule {k} of its scan, which is {row['diameter_mm']:g} mm wide"
-                return f"label {k} of 'masks/{series['uid']}.mhd' lies {where}: the mask is of another table; get it again, or remove it"
-    return None
+    """Why the labels of a scan's mask are not its nodules, or None."""
+    labels = [(k, centre, series["nodules"][k - 1]) for k, *centre in series["labels"] if k <= len(series["nodules"])]
+    if not labels:
+        return None
+    numbers, centres, rows = zip(*labels, strict=True)
+    xyz, sizes = np.array([[row[axis] for axis in XYZ] for row in rows]), np.array([row["diameter_mm"] for row in rows])
+    apart = np.linalg.norm(xyz - centres, axis=1)
+    if (apart <= sizes).all():
+        return None
+    first, grid = (apart > sizes).argmax(), _grid(series)
+    undone = {name: grid.to_world(to_voxel(grid, xyz)) for name, to_voxel in annotations.UNDONE.items()}
+    fitting = [name for name, places in undone.items() if (np.linalg.norm(places - centres, axis=1) <= sizes).all()]
+    flipped = f", or the positions are wrong: they fit as {', or '.join(fitting)}" if fitting else ""
+    where = f"{apart[first]:.1f} mm from nodule {numbers[first]} of its scan, which is {sizes[first]:g} mm wide"
+    mask = f"label {numbers[first]} of 'masks/{series['uid']}.mhd' lies {where}"
+    return f"{mask}: the mask is of another table; get it again, or remove it{flipped}"
 
 
 def _problem(series, tables):

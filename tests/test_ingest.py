@@ -569,7 +569,23 @@ def test_a_mask_that_belongs_to_another_table_refuses_its_scan(tmp_path, out):
         ball = datasets.balls(scan_of(f"1.2.{k}"), table[k : k + 1].assign(coordX=table["coordX"] + shift))
         ct.write_volume(ball, scan_of(""), src / "masks" / f"1.2.{k}.mhd")
     assert take(src, "luna16", out)["taken"] == 1
-    assert "label 1 of 'masks/1.2.1.mhd' lies 9.0 mm from nodule 1 of its scan, which is 8 mm wide" in report_of(out)["reason"][1]
+    reason = report_of(out)["reason"][1]
+    assert "label 1 of 'masks/1.2.1.mhd' lies 9.0 mm from nodule 1 of its scan, which is 8 mm wide" in reason
+    assert reason.endswith("the mask is of another table; get it again, or remove it")
+
+
+def test_positions_that_are_flipped_against_their_mask_are_named(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    table = pd.DataFrame([["1.2.0", 2.5, 8.0, -280.0, 8.0], ["1.2.0", -7.5, 2.0, -270.0, 6.0]], columns=datasets.LUNA16)
+    scan = ct.Scan(scan_of("1.2.0").hu, SPACING, (-15, -15, -300), np.eye(3), "1.2.0")  # which holds the flipped positions, too
+    ct.write_scan(scan, src / "subset0" / "1.2.0.mhd")
+    (src / "masks").mkdir()
+    ct.write_volume(datasets.balls(scan, table), scan, src / "masks" / "1.2.0.mhd")
+    table.assign(coordX=-table["coordX"], coordY=-table["coordY"]).to_csv(src / "annotations.csv", index=False)
+    take(src, "luna16", out)
+    reason = report_of(out)["reason"][0]
+    assert "the mask is of another table; get it again, or remove it, or the positions are wrong" in reason
+    assert reason.endswith(": they fit as x and y negated (RAS instead of LPS)")
 
 
 def test_a_damaged_report_is_named(tmp_path, out):
@@ -836,6 +852,15 @@ def test_real_dicom_is_taken_or_refused_with_a_reason(tmp_path, out):
     manifest = pd.read_csv(out, dtype=str).set_index("path")
     assert manifest.loc["lung_pet_ct_dx_A0002/dicom", "shape"] == "3 512 512"  # three slices of 8 mm
     assert manifest.loc["lidc_idri_0001/dicom", ["kernel", "kvp", "thickness"]].tolist() == ["STANDARD", "120.0", "2.5"]
+
+
+@needs_real
+def test_a_real_reading_says_which_slices_are_missing(tmp_path, out):
+    shutil.copytree(REAL / "lidc_idri_0001" / "dicom", tmp_path / "real" / "dicom")
+    shutil.copy(REAL / "lidc_idri_0001" / "069.xml", tmp_path / "real")
+    said = "9 slices are here, from z -125 to -105 mm; the reading needs z -242.5 to -150 mm too"
+    with pytest.raises(runs.InputError, match=f"slices are missing: {said}"):
+        take(tmp_path / "real", "lidc", out)
 
 
 @needs_real
