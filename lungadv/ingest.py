@@ -591,7 +591,7 @@ def _inside(series, tables, name):
     inside = ((voxels >= -0.5) & (voxels <= shape - 0.5)).all(axis=1)
     why = "lies outside its scan"
     lines = [
-        {"seriesuid": uid, "path": tables.names[name], "status": "left out", "reason": f"line {row['line']}: {why}"}
+        {"seriesuid": uid, "path": tables.names[name], "status": "left out", "reason": f"line {row['line']}: {why}", "rows": 1}
         for row, fits in zip(rows, inside, strict=True)
         if not fits
     ]
@@ -610,7 +610,7 @@ def _unknown(tables, taken, lines, root):
         for uid, rows in strange.groupby("seriesuid", sort=False):
             why = "its scan was refused" if uid in known else "its scan is not there"
             which = f"line {rows['line'].iloc[0]}" + (f" and {len(rows) - 1} more" if len(rows) > 1 else "")
-            found.append({"seriesuid": uid, "path": file, "status": "left out", "reason": f"{which}: {why}"})
+            found.append({"seriesuid": uid, "path": file, "status": "left out", "reason": f"{which}: {why}", "rows": len(rows)})
     return found
 
 # %% ../nbs/06b_ingest.ipynb #530e0408
@@ -633,7 +633,8 @@ CARDS = {"luna16": "luna16.json", "lidc": "lidc_idri.json"}
 
 
 def ingest(src, kind, out, nodules=None, workers=2):
-    """Read the data set under folder `src`, of one of KINDS; write the manifest `out` and what belongs to it. Returns the report, a dict.
+    """Read the data set under folder `src`, of one of KINDS; write the manifest `out` and what belongs to it. Returns the report, a dict,
+    in which `unchanged` says whether the manifest and the tables beside it are as an earlier call left them.
 
     nodules: a CSV of nodules with LUNA16's columns and `type` where known, in place of the data set's annotations.csv; without one a
     DICOM data set has none. Raises InputError for what concerns the whole: an empty or wrong folder, a table that cannot be read, a
@@ -654,6 +655,7 @@ def _ingest(src, kind, out, nodules, workers):
     items = out.with_suffix(".items")
     items.mkdir(parents=True, exist_ok=True)
     with _locked(out), _room(out.parent):
+        before = _written(out)
         xml, useless = readings(root, found.xml if kind != "dicom" else ())
         records = read_all(_jobs(root, found, kind, tables, xml, out), workers)
         _forget_twins(records, items)
@@ -668,14 +670,22 @@ def _ingest(src, kind, out, nodules, workers):
         with runs.replacing(out.with_suffix(".report.csv")) as path:
             pd.DataFrame(lines, columns=["seriesuid", "path", "status", "reason"]).to_csv(path, index=False)
         if not taken:
-            raise runs.InputError(f"none of {len(lines)} scans could be taken, the first because: {lines[0]['reason']}")
+            scans = runs.counted(_refusals(lines), "scan")
+            raise runs.InputError(f"none of {scans} could be taken, the first because: {lines[0]['reason']}")
         _write_tables(out, _manifest(taken, _kept_split(out)), taken, tables)
         report = {"root": str(root), "kind": kind, "lines": str(out.with_suffix(".report.csv")), **_counts(taken, lines)}
         report["expected"] = _compare(kind, taken)
         _write_json(datasets.companion(out), report)  # first without the sentences, so that the manifest can be read
         report["left_out"] = [*filter(None, [doubt]), *_remarks(taken), *datasets.left_out(datasets.read_manifest(out))]
         _write_json(datasets.companion(out), report)
-    return report
+        unchanged = _written(out) == before
+    return report | {"unchanged": unchanged}
+
+
+def _written(out):
+    """The bytes of a manifest and of what is written beside it, by name: of what there is."""
+    files = (out, datasets.companion(out), out.with_suffix(".report.csv"), *(out.parent / name for name in WRITTEN))
+    return {file.name: file.read_bytes() for file in files if file.exists()}
 
 
 @contextmanager
@@ -816,10 +826,8 @@ def _manifest(taken, split):
 
 def _write_tables(out, manifest, taken, tables):
     """The manifest and the tables beside it."""
-    try:
-        datasets.check_patients(out, manifest.set_axis(range(2, len(manifest) + 2)))
-    except runs.InputError as error:  # the split of an earlier call, which knew the patients less well, or one written by hand
-        raise runs.InputError(f"{error}; correct its column dataset, or delete '{out}' to split anew") from None
+    # the split may be that of an earlier call, which knew the patients less well, or one written by hand
+    datasets.check_patients(out, manifest.set_axis(range(2, len(manifest) + 2)))
     for name, (key, columns) in WRITTEN.items():
         rows = [{"seriesuid": uid} | row for uid, series in taken.items() for row in series[key]]
         if rows or key == "nodules":
@@ -835,15 +843,20 @@ def _write_tables(out, manifest, taken, tables):
 
 def _counts(taken, lines):
     nodules = [row for series in taken.values() for row in series["nodules"]]
-    status = pd.Series([line["status"] for line in lines]).value_counts()
     return {
         "taken": len(taken),
-        "refused": int(status.get("refused", 0)),
-        "left_out_rows": int(status.get("left out", 0)),
+        "refused": _refusals(lines),
+        "left_out_rows": sum(line.get("rows", 0) for line in lines),
+        "left_out_files": sum(line["status"] == "left out" and "rows" not in line for line in lines),
         "radiographs": sum(line["reason"] == RADIOGRAPH for line in lines),
         "nodules": len(nodules),
         "by_type": {str(name): int(count) for name, count in pd.Series([row["type"] for row in nodules], dtype=str).value_counts().items()},
     }
+
+
+def _refusals(lines):
+    """How many lines of the report refuse a scan."""
+    return sum(line["status"] == "refused" for line in lines)
 
 
 def _compare(kind, taken):
@@ -856,7 +869,7 @@ def _compare(kind, taken):
     differ = {name: pair for name, pair in counts.items() if pair[0] != pair[1]}
     if not differ:
         return [f"{CARDS[kind]}: all its counts are met ({', '.join(f'{found} {name}' for name, (found, _) in counts.items())})."]
-    found = ", ".join(f"{found} {name} instead of {expected}" for name, (found, expected) in differ.items())
+    found = ", ".join(f"{name} {found} instead of {expected}" for name, (found, expected) in differ.items())
     return [f"{CARDS[kind]}: {found}. It is a part of that data set, or another one."]
 
 
@@ -872,18 +885,19 @@ def _remarks(taken):
     sentences, subsets = [], {}
     if unnamed:
         sentences.append(
-            f"{unnamed} of {len(taken)} scans name no patient and count as one each, so two scans of one person may be on both sides of "
-            f"the split: TCIA's {PATIENTS[0]} of the collection, put under the folder, would say who is who."
+            f"Patient ids are missing for {unnamed} of {runs.counted(len(taken), 'scan')}: each counts as a patient, so two scans of one "
+            f"person may be on both sides of the split; TCIA's {PATIENTS[0]} of the collection, put under the folder, would say who is who."
         )
     partial = [f"'{series['path']}' ({'; '.join(series['partial'])})" for series in taken.values() if series["partial"]]
     if partial:
         more = f", and {len(partial) - 3} more that the report names" if len(partial) > 3 else ""
-        sentences.append(f"{len(partial)} of {len(taken)} scans show no whole chest: {', '.join(partial[:3])}{more}.")
+        sentences.append(f"No whole chest is in {len(partial)} of {runs.counted(len(taken), 'scan')}: {', '.join(partial[:3])}{more}.")
     for series in taken.values():
         subsets.setdefault(_patient(series), set()).add(subset_of(series["path"]))
     apart = sum(len(found) > 1 for found in subsets.values())
     if apart:
-        sentences.append(f"{apart} patients have scans in several subsets: all of a patient's are in the data set of the lowest.")
+        whose = runs.counted(apart, "patient")
+        sentences.append(f"Several subsets hold scans of {whose}: all of a patient's are in the data set of the lowest.")
     if len(patients) == 1 and not unnamed and len(taken) > 1:
         sentences.append(f"All {len(taken)} scans bear the patient id '{patients.pop()}': they are one patient, in one data set.")
     return sentences

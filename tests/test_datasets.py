@@ -193,6 +193,10 @@ BAD = {
     "nothing": ({"manifest": ""}, "cannot be read as CSV"),
     "dataset": ({"manifest": "seriesuid,path,dataset\n1.2,a/1.2.mhd,test\n"}, "line 2: unknown data set 'test'"),
     "file": ({"manifest": "seriesuid,path,dataset\n1.2,a/1.2.mhd,train\n1.9,a/1.9.mhd,train\n"}, "line 3: 'a/1.9.mhd' does not exist"),
+    "patient": (
+        {"manifest": "seriesuid,path,dataset,patient\n1.2,a/1.2.mhd,train,P1\n1.3,a/1.3.mhd,nlst,P1\n"},
+        "line 3: patient 'P1' is in nlst and train: a patient belongs to one data set; correct the column dataset of '/.*scans.csv'$",
+    ),
     "twice": ({"manifest": MANIFEST + "1.2,a/1.3.mhd,nlst\n"}, "line 4: uid '1.2' comes twice"),
     "same file": ({"manifest": MANIFEST + "1.4,a/../a/1.3.mhd,nlst\n"}, "line 4: .*1.3.mhd' is the scan of another row too"),
     "escape": ({"manifest": "seriesuid,path,dataset\n1.2,../1.2.mhd,train\n"}, "leaves the manifest's folder"),

@@ -92,7 +92,7 @@ def test_luna16_folds_are_data_sets_and_the_stage_runs_on_them(tmp_path, out, mo
     labels = data.labels("1.2.7")  # a ball of 8 mm
     assert labels.sum() * 2 == pytest.approx(np.pi / 6 * 8**3, rel=0.2)
     said = " ".join(datasets.left_out(data))
-    for part in ("20 of 20 nodules have no type", "20 of 20 scans with nodules have no outlines", "No mimics", "come without lungs"):
+    for part in ("for 20 of 20 nodules", "Outlines are missing for 20 of 20 scans", "No mimics", "Lungs are missing for 20"):
         assert part in said and any(part in sentence for sentence in found["left_out"])
 
 
@@ -106,7 +106,7 @@ def test_the_store_holds_the_scan(tmp_path, out):
 
 def test_the_cards_counts_are_held_against_what_was_taken(tmp_path, out, monkeypatch):
     src = luna16(tmp_path / "luna", 3)
-    assert take(src, "luna16", out)["expected"][0].startswith("luna16.json: 3 scans instead of 888, 3 nodules instead of 1186")
+    assert take(src, "luna16", out)["expected"][0].startswith("luna16.json: scans 3 instead of 888, nodules 3 instead of 1186")
     (tmp_path / "data_manifests").mkdir()
     card = {"expected": {"scans": 3, "nodules": 3, "scans_with_nodules": 3, "of_another_kind": 5}}
     (tmp_path / "data_manifests" / "luna16.json").write_text(json.dumps(card))
@@ -222,7 +222,7 @@ def test_a_stray_file_is_named_and_costs_no_series(tmp_path, out):
 
 def test_tcias_list_names_the_patients_that_luna16_does_not(tmp_path, out):
     src = luna16(tmp_path / "luna", 10)
-    assert any("10 of 10 scans name no patient" in sentence for sentence in take(src, "luna16", out)["left_out"])
+    assert any("Patient ids are missing for 10 of 10 scans" in sentence for sentence in take(src, "luna16", out)["left_out"])
     assert pd.read_csv(out, dtype=str)["dataset"].tolist()[9] == "nlst"
     shutil.rmtree(out.parent)
     people = {"1.2.0": "P0", "1.2.9": "P0", "1.2.3": "P3", "7.7": "P7"}
@@ -232,7 +232,7 @@ def test_tcias_list_names_the_patients_that_luna16_does_not(tmp_path, out):
     table = pd.read_csv(out, dtype=str).set_index("seriesuid")
     assert table.loc[["1.2.0", "1.2.9"], "patient"].tolist() == ["P0", "P0"] and table.loc["1.2.5", "patient"] == "1.2.5"
     assert table.loc["1.2.9", ["fold", "dataset"]].tolist() == ["0", "train"]
-    for part in ("7 of 10 scans name no patient", "1 patients have scans in several"):
+    for part in ("Patient ids are missing for 7 of 10 scans", "Several subsets hold scans of 1 patient:"):
         assert any(part in sentence for sentence in said)
 
 
@@ -278,7 +278,7 @@ def test_lidc_readings_become_nodules_types_and_masks(tmp_path, out):
     expected[8:12, 9:18, 6:15] = 1
     assert (data.labels("1.2.1") == expected).all()
     assert pd.read_csv(out.parent / "annotations.csv")["readers"].tolist() == [4]
-    assert found["expected"][0].startswith("lidc_idri.json: 2 patients instead of 1010")
+    assert found["expected"][0].startswith("lidc_idri.json: patients 2 instead of 1010")
 
 
 def test_luna16_takes_types_and_outlines_from_readings_beside_it(tmp_path, out):
@@ -296,7 +296,7 @@ def test_luna16_takes_types_and_outlines_from_readings_beside_it(tmp_path, out):
     assert (labels == 1).sum() == 4 * 9 * 9 and labels[8, 9, 6] == 1  # the readers' outline
     assert (labels == 2).sum() * 2 == pytest.approx(np.pi / 6 * 6**3, rel=0.3)  # a ball where no reader's nodule lies
     assert data.scans["labels"].astype(bool).tolist() == [True, True, False]
-    assert any("1 of 3 scans with nodules have no outlines" in sentence for sentence in found["left_out"])
+    assert any("Outlines are missing for 1 of 3 scans with nodules" in sentence for sentence in found["left_out"])
 
 
 def test_a_reading_that_does_not_fit_leaves_lunas_row_as_it_is(tmp_path, out):
@@ -315,8 +315,12 @@ def test_a_second_call_reads_nothing_and_gives_the_same(tmp_path, out, monkeypat
     made = {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()}
     os.utime(src / "subset0" / "1.2.0.zraw")  # another time, the same bytes
     monkeypatch.setattr(ct, "read_scan", None)
-    assert take(src, "luna16", out) == first
+    assert take(src, "luna16", out) == first | {"unchanged": True} and not first["unchanged"]
     assert {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()} == made
+    (src / "later.zip").write_bytes(b"PK")
+    assert not take(src, "luna16", out)["unchanged"] and take(src, "luna16", out)["unchanged"]
+    (src / "annotations.csv").write_text(f"{HEADER}\n1.2.0,-10,-12,-280,9\n")
+    assert not take(src, "luna16", out)["unchanged"]
 
 
 @pytest.mark.parametrize("change", ["changed", "gone"])
@@ -482,7 +486,10 @@ def test_the_command_says_what_it_took_and_ends_with_one_line_when_it_cannot(tmp
 
     done = call(luna16(tmp_path / "luna", 3), "--kind", "luna16", "--out", out)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("3 scans taken, 0 refused, 0 other entries left out") and "3 nodules: 3 unspecified" in done.stdout
+    assert done.stdout.startswith("3 scans taken, 0 refused; 0 rows of tables and 0 files left out; each with its reason: ")
+    assert "\n3 nodules: 3 unspecified\n" in done.stdout and "nothing changed" not in done.stdout
+    again = call(tmp_path / "luna", "--kind", "luna16", "--out", out)
+    assert again.stdout == f"{done.stdout}nothing changed: 3 scans compared with the manifest\n"
     (tmp_path / "empty").mkdir()
     failed = call(tmp_path / "empty", "--kind", "dicom", "--out", tmp_path / "b" / "m.csv")
     assert failed.returncode == 1 and failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
@@ -507,8 +514,14 @@ def test_a_patient_in_two_data_sets_is_an_error(tmp_path, out):
     table = pd.read_csv(out, dtype=str, keep_default_na=False)
     table.assign(dataset=["train", "nlst"]).to_csv(out, index=False)
     for call in (lambda: take(src, "dicom", out), lambda: datasets.read_manifest(out)):
-        with pytest.raises(runs.InputError, match="manifest.csv, line 3: patient 'P1' is in nlst and train"):
+        with pytest.raises(runs.InputError, match="manifest.csv, line 3: patient 'P1' is in nlst and train: .* `lungadv ingest` again"):
             call()
+
+
+def test_one_of_a_thing_is_not_many(tmp_path, out):
+    said = " ".join(take(luna16(tmp_path / "luna", 1), "luna16", out)["left_out"])
+    assert "No nodule of 6 mm or more is in 'validation', 'in-house', 'nlst': a run needs one in each" in said
+    assert "1 of 1 nodule:" in said and "1 of 1 scan with nodules:" in said and not re.search(r"\b1 (scans|nodules)", said)
 
 
 # ---- bad input ----
@@ -547,7 +560,8 @@ def test_wrong_folders_and_kinds_are_named(tmp_path, out):
 def test_a_zip_beside_scans_is_listed(tmp_path, out):
     src = luna16(tmp_path / "luna", 2)
     (src / "subset7.zip").write_bytes(b"PK")
-    assert take(src, "luna16", out)["left_out_rows"] == 1
+    found = take(src, "luna16", out)
+    assert (found["left_out_rows"], found["left_out_files"]) == (0, 1)
     assert report_of(out).iloc[-1].tolist() == ["", "subset7.zip", "left out", "a zip file: unpack it first"]
 
 
@@ -603,7 +617,7 @@ def test_patients_that_are_known_later_split_anew_once_the_manifest_is_deleted(t
     src = luna16(tmp_path / "luna", 10)
     take(src, "luna16", out)
     (src / "metadata.csv").write_text("Series UID,Subject ID\n1.2.0,P0\n1.2.9,P0\n")
-    with pytest.raises(runs.InputError, match="patient 'P0' is in nlst and train: .* or delete '.*manifest.csv' to split anew"):
+    with pytest.raises(runs.InputError, match="patient 'P0' is in nlst and train: .* column dataset of '.*manifest.csv', or delete it"):
         take(src, "luna16", out)
     out.unlink()
     take(src, "luna16", out)
@@ -659,6 +673,7 @@ def test_a_nodule_outside_refuses_its_scan_and_unknown_scans_are_listed(tmp_path
     found = take(luna16(tmp_path / "luna", 2, "\n".join([HEADER, *rows, ""])), "luna16", out)
     lines = report_of(out)
     assert (found["taken"], found["refused"], found["nodules"]) == (1, 1, 1)
+    assert (found["left_out_rows"], found["left_out_files"]) == (4, 0)
     assert "annotations.csv, line 4: [-10.0, -12.0, 280.0] mm lies outside scan '1.2.1'" in lines["reason"][1]
     assert lines["reason"][2:].tolist() == ["line 3 and 1 more: its scan was refused", "line 5 and 1 more: its scan is not there"]
 
@@ -725,7 +740,7 @@ def test_what_is_no_whole_chest_is_taken_and_said(tmp_path, out):
     found = take(luna16(tmp_path / "luna", 5), "luna16", out)
     assert set(report_of(out)["reason"]) == {"covers only 40 mm: a slab, not a chest; no lungs found"}
     said = next(sentence for sentence in found["left_out"] if "whole chest" in sentence)
-    first = "5 of 5 scans show no whole chest: 'subset0/1.2.0.mhd' (covers only 40 mm: a slab, not a chest; no lungs found), "
+    first = "No whole chest is in 5 of 5 scans: 'subset0/1.2.0.mhd' (covers only 40 mm: a slab, not a chest; no lungs found), "
     assert said.startswith(first) and said.endswith(", and 2 more that the report names.")
 
 
@@ -774,7 +789,9 @@ def test_a_volume_without_air_is_no_ct(tmp_path, out):
 def test_when_nothing_can_be_taken_the_first_reason_is_said(tmp_path, out):
     src = luna16(tmp_path / "luna", 1)
     (src / "subset0" / "1.2.0.zraw").write_bytes(b"x")
-    with pytest.raises(runs.InputError, match="none of .* could be taken, the first because: .*1.2.0"):
+    (src / "subset1.zip").write_bytes(b"PK")
+    (src / "annotations.csv").write_text(f"{HEADER}\n1.2.0,-10,-12,-280,8\n7.7,-10,-12,-280,8\n")
+    with pytest.raises(runs.InputError, match="none of 1 scan could be taken, the first because: .*1.2.0"):
         take(src, "luna16", out)
     assert report_of(out)["status"][0] == "refused" and not out.exists()
 
