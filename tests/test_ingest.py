@@ -748,13 +748,28 @@ def test_lungs_too_small_for_the_coarse_search_are_found_on_all_voxels(phantoms,
     scan, searched = ct.read_scan(next(phantoms.glob("*.mhd"))), []
     mask = lungs.lung_mask
     monkeypatch.setattr(lungs, "lung_mask", lambda each: searched.append(each) or mask(each))
-    assert ingest._has_lungs(scan) and len(searched) == 1
+    assert ingest._partial(scan) == [] and len(searched) == 1
     coarse = searched[0]
     corners = [[0, 0, 0], np.array(coarse.hu.shape) - 1]
     steps = np.array(coarse.spacing[::-1]) / scan.spacing[::-1]
     assert np.allclose(coarse.to_world(corners), scan.to_world(corners * steps))  # the same body, with fewer voxels
-    monkeypatch.setattr(lungs, "lung_mask", lambda each: np.full(each.hu.shape, each is scan))
-    assert ingest._has_lungs(scan)
+    small = np.zeros(scan.hu.shape, bool)
+    small[30, 40, 40] = True
+    monkeypatch.setattr(lungs, "lung_mask", lambda each: small if each is scan else np.zeros(each.hu.shape, bool))
+    assert ingest._partial(scan) == []
+
+
+@pytest.mark.parametrize("axis, end", [(0, 0), (1, -1), (2, 0), (2, -1)])
+def test_a_crop_says_how_much_lung_its_side_cuts(phantoms, monkeypatch, axis, end):
+    scan = ct.read_scan(next(phantoms.glob("*.mhd")))  # voxels of 2.5 mm
+    mask = np.zeros(scan.hu.shape, bool)
+    mask[20:41, 20:41, 20:41] = True
+    np.moveaxis(mask, axis, 0)[end][20:42, 20:41] = True
+    monkeypatch.setattr(lungs, "lung_mask", lambda each: mask)
+    monkeypatch.setattr(ingest, "COARSE_MM", 2.5)
+    assert ingest._partial(scan) == []  # 22 x 21 voxels of 2.5 mm: 29 cm2
+    np.moveaxis(mask, axis, 0)[end][20:42, 41:43] = True
+    assert ingest._partial(scan) == ["a side cuts through 32 cm2 of lung: a part of a chest"]
 
 
 def test_a_uid_that_is_a_path_writes_nothing_elsewhere(tmp_path, out):
@@ -847,6 +862,7 @@ def test_the_real_lidc_case_as_luna16_takes_its_type_and_outline(tmp_path, out):
     shutil.copy(REAL / "luna16_tables" / "annotations_excluded_LIDC-IDRI-0001_only.csv", src / "annotations_excluded.csv")
     found = take(src, "luna16", out)
     assert (found["taken"], found["nodules"], found["by_type"]) == (1, 1, {"solid": 1})
+    assert report_of(out)["reason"][0] == "" and found["left_out_rows"] == 1185  # of the other scans
     assert report_of(out)["reason"].str.contains("its scan is not there").sum() == 600  # of the 601 scans with nodules
     data = datasets.read_manifest(out)
     votes = ct.read_scan(REAL / "lidc_idri_0001" / f"{CASE}_nodule_votes.nii.gz").hu >= 2
@@ -883,13 +899,15 @@ def test_a_real_reading_says_which_slices_are_missing(tmp_path, out):
 @needs_real
 def test_a_real_scan_with_another_header_is_the_same_scan(tmp_path, out):
     (tmp_path / "real").mkdir()
-    for path in ("cip_ct64/ct-64.nrrd", "cip_ct64/ct-64-transformed.nrrd", "totalsegmentator/abdomen_example_ct_sm.nii.gz"):
+    cropped = [f"totalsegmentator/{name}.nii.gz" for name in ("abdomen_example_ct_sm", "thorax_ct_cropped")]
+    for path in ("cip_ct64/ct-64.nrrd", "cip_ct64/ct-64-transformed.nrrd", *cropped):
         shutil.copy(REAL / path, tmp_path / "real")
     (tmp_path / "real" / "annotations.csv").write_text(f"{HEADER}\n")
     take(tmp_path / "real", "luna16", out)
     reasons = report_of(out).set_index("seriesuid")["reason"]
     assert reasons["ct-64"] == "" and reasons["ct-64-transformed"] == "holds the same voxels as 'ct-64.nrrd': keep one of them"
     assert reasons["abdomen_example_ct_sm"] == "covers only 90 mm: a slab, not a chest"  # the lungs' bases are in it
+    assert reasons["thorax_ct_cropped"] == "a side cuts through 190 cm2 of lung: a part of a chest"
 
 
 def test_the_row_that_the_readme_adds_has_the_phantoms_columns():
