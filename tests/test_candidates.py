@@ -1,5 +1,6 @@
 """Candidate generation against oracles: closed-form blobs, known boxes, bright balls at known places, counts by hand."""
 
+import copy
 from itertools import repeat
 from types import SimpleNamespace
 
@@ -156,9 +157,15 @@ def grids():
     return out
 
 
-def test_crops_hold_their_nodules_where_their_rows_say():
+@pytest.fixture
+def quiet(monkeypatch):
+    """Crops without noise."""
+    monkeypatch.setattr(candidates, "NOISE", 0)
+
+
+def test_crops_hold_their_nodules_where_their_rows_say(quiet):
     batches = candidates.crops(grids(), 16, 6, np.random.default_rng(0))
-    seen, corners = 0, set()
+    seen, corners, values = 0, set(), []
     for _ in range(40):
         volumes, contents = next(batches)
         assert volumes.shape == (6, 1, 16, 16, 16) and all(len(inside) for inside in contents[::2])
@@ -166,17 +173,57 @@ def test_crops_hold_their_nodules_where_their_rows_say():
             places = inside[:, :3].astype(int)
             lit = volume.nonzero().numpy()
             assert sorted(map(tuple, lit)) == sorted(map(tuple, places))
-            assert ((volume[volume > 0] > 0.39) & (volume[volume > 0] < 1.11)).all()
+            values += volume[volume > 0].tolist()
             seen, corners = seen + len(lit), corners | {tuple(place > 8) for place in places}
     assert seen > 120 and len(corners) == 8
+    assert 0.8 * 0.19 <= min(values) and max(values) <= 1  # faded to a tenth above lung at most, then dimmed by a fifth
 
 
-def test_crops_around_some_types_count_the_others_as_well():
+def test_noise_leaves_crops_between_0_and_1_and_differs_from_crop_to_crop():
+    volumes, _ = next(candidates.crops(grids(), 16, 8, np.random.default_rng(0), faded=0))
+    assert volumes.min() == 0 and volumes.max() <= 1
+    spread = volumes.flatten(1).quantile(0.9, dim=1)
+    assert spread.max() <= 1.5 * candidates.NOISE and len(spread.unique()) == 8
+
+
+@pytest.mark.parametrize("faded", [0.0, 0.5, 1.0])
+def test_a_share_of_the_nodules_fades_but_those_of_rare_types_never_do(quiet, faded):
+    (volume, lungs, table), _ = grids()
+    for kind, share in (("solid", faded), ("ground_glass", 0.0)):
+        batches = candidates.crops([(volume, lungs, table.iloc[:1].assign(type=kind))], 16, 8, np.random.default_rng(0), faded=faded)
+        values = torch.cat([next(batches)[0][::2] for _ in range(50)]).flatten(1).amax(1)
+        assert (values < 0.61).float().mean() == pytest.approx(share, abs=0.12)  # at most half of the contrast, times 1.1
+
+
+def test_a_faded_nodule_keeps_its_share_of_contrast_and_what_is_farther_off_all():
+    volume = torch.rand(20, 20, 20, generator=generator())
+    nodules, left = np.array([[6.0, 6.5, 7.0, 2.0], [14.0, 13.0, 12.0, 3.0]]), np.array([0.2, 0.6])
+    before, faded = volume.clone(), candidates.fade(volume, nodules, left)
+    assert torch.equal(volume, before)
+    voxels = np.stack(np.indices(volume.shape), -1)
+    distance = np.linalg.norm(voxels[None] - nodules[:, None, None, None, :3], axis=-1) - nodules[:, 3, None, None, None]
+    bright = (volume > candidates.LUNG).numpy()
+    kept = ((faded - candidates.LUNG) / (volume - candidates.LUNG)).numpy()
+    for away, share in zip(distance, left, strict=True):
+        np.testing.assert_allclose(kept[bright & (away <= 0.5)], share, atol=1e-3)
+    assert torch.equal(faded[torch.from_numpy(~bright)], volume[torch.from_numpy(~bright)])
+    outside = torch.from_numpy((distance >= 1.5).all(axis=0))
+    torch.testing.assert_close(faded[outside], volume[outside])
+    rim = bright & (distance[0] > 0.5) & (distance[0] < 1.5)
+    assert ((kept[rim] > 0.2) & (kept[rim] < 1)).all() and rim.any()
+
+
+def test_crops_around_rare_types_count_the_others_as_well():
     (volume, lungs, table), _ = grids()
     mixed = table.assign(type=["solid", "ground_glass"], radius=[1.0, 2.0])
-    batches = candidates.crops([(volume, lungs, mixed)], 24, 4, np.random.default_rng(0), only=("ground_glass",))
+    batches = candidates.crops([(volume, lungs, mixed)], 24, 4, np.random.default_rng(0), rare=1.0)
     radii = [inside[:, 3].tolist() for _ in range(20) for inside in next(batches)[1]]
     assert all(2.0 in seen for seen in radii[::2]) and any(1.0 in seen for seen in radii[::2]) and [1.0] in radii[1::2]
+
+
+def test_without_a_rare_type_crops_are_around_the_others():
+    batches = candidates.crops(grids()[:1], 16, 4, np.random.default_rng(0), rare=1.0)
+    assert all(len(inside) for _ in range(10) for inside in next(batches)[1][::2])
 
 
 def test_crops_without_any_nodule_come_from_the_lungs():
@@ -601,27 +648,41 @@ def test_the_sensitivity_table_splits_by_type_and_diameter():
     assert table[(table["group"] == "solid") & (table["per_scan"] == 1)]["sensitivity"].tolist() == [1]
 
 
-def test_an_attack_on_crops_hides_what_noise_of_its_size_does_not():
-    class Sharp(nn.Module):
-        def forward(self, x):
-            return 100 * (x - 0.5), x
+class Sharp(nn.Module):
+    """Heatmap logits that grow with the voxel's own value, steeply; `gain` 0 answers nothing."""
 
+    def __init__(self, gain=100.0):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(gain))
+
+    def forward(self, x):
+        return self.gain * (x - 0.5), x
+
+
+def test_both_networks_are_fused_by_their_maximum():
+    volumes = torch.rand(2, 1, 4, 4, 4, generator=generator())
+    expected = np.where(volumes.numpy() > 0.5, 100 * (volumes.numpy() - 0.5), 0)
+    logits = candidates.fused({"blob": Sharp(), "blob-ggo": Sharp(0.0)})
+    np.testing.assert_allclose(logits(volumes).detach(), expected, rtol=1e-6)
+
+
+def test_an_attack_on_crops_hides_what_noise_of_its_size_does_not():
     volumes = torch.zeros(6, 1, 16, 16, 16)
     volumes[..., 7:10, 7:10, 7:10] = 0.6
-    nodule = np.array([[8.0, 8.0, 8.0, 1.0]])
+    nodules = [np.array([[8.0, 8.0, 8.0, 1.0]])] * 6
     volumes[:, :, 8, 8, 8] = 0.64
     # before: logit 14 at the centre; under attack 12; its neighbours reach 12 at most
     level = torch.tensor(12.01).sigmoid().double().item()
-    networks = {"blob": Sharp(), "blob-ggo": Sharp()}
-    found = candidates.attack_crops(networks, volumes, [nodule] * 6, SETTINGS, level, generator())
+    logits = candidates.fused({"blob": Sharp(), "blob-ggo": Sharp()})
+    made = candidates.attacked(logits, volumes, nodules, SETTINGS, generator())
+    assert list(made) == ["pgd", "random"]
+    for batch in made.values():
+        assert 0 <= batch.min() and batch.max() <= 1 and (batch - volumes).abs().max() <= SETTINGS.attack_eps + 1e-6
+    found = {name: candidates.shown(logits, batch, nodules, level) for name, batch in ({"clean": volumes} | made).items()}
     assert found["clean"].all() and not found["pgd"].any() and found["random"].any()
 
 
-def test_an_attack_on_crops_looks_around_the_nodule_wherever_it_lies():
-    class Sharp(nn.Module):
-        def forward(self, x):
-            return 100 * (x - 0.5), x
-
+def test_a_nodule_is_looked_for_in_its_sphere_wherever_it_lies():
     place = (11, 6, 9)
     around = {tuple(np.add(place, step)) for step in [(0, 0, 0), *np.eye(3, dtype=int), *-np.eye(3, dtype=int)]}
     seen = set()
@@ -629,10 +690,66 @@ def test_an_attack_on_crops_looks_around_the_nodule_wherever_it_lies():
         if max(abs(np.subtract(voxel, place))) <= 2:
             volume = torch.zeros(1, 1, 16, 16, 16)
             volume[0, 0][voxel] = 0.9
-            networks = {"blob": Sharp(), "blob-ggo": Sharp()}
-            found = candidates.attack_crops(networks, volume, [np.array([[*place, 1.2]])], SETTINGS, 0.9, generator())
-            seen |= {voxel} if found["clean"].all() else set()
+            seen |= {voxel} if candidates.shown(lambda x: Sharp()(x)[0], volume, [np.array([[*place, 1.2]])], 0.9)[0] else set()
     assert seen == around
+
+
+HARDEN = SimpleNamespace(**vars(SETTINGS), cg_crop=16, cg_batch=4, cg_rate=0.02, cg_harden_updates=3, cg_harden_steps=2)
+
+
+def test_the_first_half_of_a_batch_is_attacked_within_eps_and_the_network_left_as_it_was():
+    network, seen = Sharp(10.0), []
+
+    def watched(x):
+        seen.append((x.detach().clone(), torch.is_grad_enabled()))
+        return Sharp.forward(network, x)
+
+    network.forward = watched
+    network.train()
+    volumes = torch.rand(4, 1, 8, 8, 8, generator=generator())
+    loss = candidates.perturbed_loss(HARDEN, generator())(network, volumes, [np.array([[4.0, 4, 4, 1]])] * 4)
+    given, _ = seen[-1]
+    assert torch.equal(given[2:], volumes[2:])
+    change = (given[:2] - volumes[:2]).abs()
+    assert 0.9 * SETTINGS.attack_eps < change.max() <= SETTINGS.attack_eps + 1e-6 and network.training and network.gain.requires_grad
+    target = candidates.heatmaps((8, 8, 8), [np.array([[4.0, 4, 4, 1]])] * 4, SETTINGS.cg_sigma / SETTINGS.cg_spacing)
+    clean, attacked = (candidates.blob_loss(Sharp.forward(network, x)[0], target) for x in (volumes, given))
+    assert (attacked[:2] > clean[:2]).all() and loss.item() == pytest.approx(attacked.mean().item(), rel=1e-4)
+    loss.backward()
+    assert network.gain.grad is not None
+
+
+def test_hardening_trains_copies_and_leaves_the_plain_networks(exact, tmp_path):
+    run = runs.Run("tiny", 100, "phantom", HARDEN, tmp_path)
+    networks = {name: candidates.ResUNet(2).eval().requires_grad_(False) for name in ("blob", "blob-ggo")}
+    before = {name: copy.deepcopy(network.state_dict()) for name, network in networks.items()}
+    hardened, losses = candidates.harden(run, networks, grids())
+    assert list(hardened) == ["blob", "blob-ggo"] and losses.groupby("network").size().tolist() == [3, 3]
+    for name, network in hardened.items():
+        assert all(torch.equal(value, before[name][key]) for key, value in networks[name].state_dict().items())
+        assert any(not torch.equal(value, before[name][key]) for key, value in network.state_dict().items())
+        assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
+    again, _ = candidates.harden(run, networks, grids())
+    for name, network in hardened.items():
+        assert all(torch.equal(value, again[name].state_dict()[key]) for key, value in network.state_dict().items())
+
+
+def test_hardening_numbers_count_shown_nodules_and_clean_sensitivity():
+    conditions = np.repeat(candidates.CONDITIONS, 2)
+    table = pd.DataFrame({"seriesuid": "1", "item": ["1:0", "1:1"] * 4, "network": "plain", "condition": conditions})
+    table = pd.concat([table.assign(value=[1, 1, 1, 1, 0, 0, 0, 1]), table.assign(network="hardened", value=1)])
+    truth = nodules(("1", 0.0, 6.0), ("2", 0.0, 8.0))
+    both = {"plain": pd.concat([marks([(0, 0.9)]), marks([(0, 0.8)], uid="2")]), "hardened": marks([(0, 0.9)])}
+    rows = candidates.hardening_numbers(table, both, truth, 2, 100)
+    attacked = rows[rows["dataset"] == "benchmarks"].set_index(["network", "condition"])
+    assert attacked.loc["plain", "sensitivity"].to_dict() == {"clean": 1, "random": 1, "transfer": 0, "pgd": 0.5}
+    assert (attacked["nodules"] == 2).all() and (attacked.loc["hardened", "sensitivity"] == 1).all()
+    expected = stats.binomtest(1, 2).proportion_ci(method="wilson")
+    assert attacked.loc[("plain", "pgd"), ["lower", "upper"]].tolist() == pytest.approx([expected.low, expected.high])
+    clean = rows[rows["dataset"] == "validation"].set_index(["network", "per_scan"])["sensitivity"]
+    assert clean["plain", 100] == 1 and clean["hardened", 100] == 0.5
+    numbers = candidates.attack_numbers(table)
+    assert set(numbers["condition"]) == {"clean", "pgd", "random"} and numbers["value"].tolist() == [1, 1, 1, 1, 0, 1]
 
 
 def test_a_data_set_without_a_candidate_is_an_input_error(monkeypatch):
