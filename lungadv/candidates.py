@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'FUSED', 'RARE', 'DATASETS', 'LUNG', 'FADED', 'NOISE', 'HALO', 'TILE', 'TERMS', 'PER_SCAN', 'DIAMETERS',
-           'CONDITIONS', 'ResBlock', 'ResUNet', 'RPN', 'lung_grid', 'blobs', 'blob_loss', 'training_grids',
-           'nodules_on', 'crops', 'fade', 'train', 'heatmaps', 'heatmap_loss', 'anchors_of', 'box_coder', 'rpn_loss',
+           'CONDITIONS', 'ResBlock', 'ResUNet', 'RPN', 'lung_grid', 'blobs', 'blob_loss', 'training_grids', 'contrast',
+           'nodules_on', 'crops', 'train', 'heatmaps', 'heatmap_loss', 'anchors_of', 'box_coder', 'rpn_loss',
            'overlapping', 'nms', 'tiles', 'in_tiles', 'heatmap', 'peaks', 'subvoxel', 'best_boxes', 'proposals',
            'raw_candidates', 'blob_candidates', 'anchor_sizes', 'rarity', 'union', 'calibrate', 'detect',
            'save_networks', 'load_networks', 'train_networks', 'hit_scores', 'score_at', 'detected_at',
@@ -19,6 +19,7 @@ import functools
 import itertools
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -150,14 +151,46 @@ def blob_loss(logits, target):
     return -loss.flatten(1).sum(1) / peak.flatten(1).sum(1).clamp(min=1)
 
 # %% ../nbs/08_candidates.ipynb #df8d17e1
+LUNG = 0.1  # unit value of lung tissue, -860 HU
+
+
 def training_grids(run, data):
-    "Every scan of `data` as (unit volume float16 (D, H, W), lungs, nodules table with voxel centres z, y, x and radius in voxels)."
+    """Every scan of `data` as (unit volume float16 (2, D, H, W), lungs, nodules table with voxel centres z, y, x and radius in voxels).
+
+    The second channel is what nodules of other types than RARE add to the lung (`contrast`).
+    """
     grids = []
     for uid in tqdm(data.uids, desc="scans to the coarse grid"):
-        grid, mask = lung_grid(data.scan(uid), data.lungs(uid), run.settings.cg_spacing)
-        nodules = nodules_on(grid, data.annotations)
-        grids.append((_unit(grid).half(), np.argwhere(mask), nodules))
+        scan, labels = data.scan(uid), data.labels(uid)
+        grid, mask = lung_grid(scan, data.lungs(uid), run.settings.cg_spacing)
+        common = ~data.annotations.loc[data.annotations["seriesuid"] == uid, "type"].isin(RARE).to_numpy()
+        nodules, volume = nodules_on(grid, data.annotations), _unit(grid)
+        outlines = replace(scan, hu=1000 * np.isin(labels, 1 + np.flatnonzero(common)).astype(np.int16))
+        added = contrast(volume.numpy(), _share(outlines, grid), _spheres(nodules[~nodules["type"].isin(RARE)])[:, :3])
+        grids.append((torch.stack([volume, torch.from_numpy(added)]).half(), np.argwhere(mask), nodules))
     return grids
+
+
+def _share(outlines, grid):
+    "The share in [0, 1] of each voxel of a lung grid (D, H, W) that lies within outlines, a Scan of 0 and 1000."
+    whole = ct.resample(outlines, grid.spacing[0])
+    low = np.round(whole.to_voxel([grid.origin])[0]).astype(int)
+    part = whole.hu[tuple(slice(a, a + side) for a, side in zip(low, grid.hu.shape, strict=True))].clip(0, 1000) / np.float32(1000)
+    return np.pad(part, [(0, side - have) for side, have in zip(grid.hu.shape, part.shape, strict=True)])
+
+
+def contrast(volume, share, centres):
+    """What nodules add to the lung around them, float32 (D, H, W): their share of each voxel times how much brighter than LUNG they are.
+
+    volume, share: (D, H, W) in [0, 1]; centres: (n, 3), z, y, x in voxels. A nodule's brightness is that at its centre.
+    """
+    voxels, added = np.argwhere(share > 0), np.zeros(volume.shape, np.float32)
+    if len(centres):
+        middle = tuple(np.round(centres).astype(int).T)
+        brighter = (volume[middle] - LUNG).clip(0) / share[middle].clip(0.5)
+        at = tuple(voxels.T)
+        added[at] = share[at] * brighter[cKDTree(centres).query(voxels)[1]]
+    return added
 
 
 def nodules_on(grid, annotations):
@@ -172,7 +205,6 @@ def nodules_on(grid, annotations):
     return nodules[inside]
 
 
-LUNG = 0.1  # unit value of lung tissue, -860 HU
 FADED = (0.1, 0.5)  # what a faded nodule keeps of its contrast; that of ground glass is about 0.12 to 0.46 of a solid nodule's
 NOISE = 0.02  # of a crop at most, standard deviation in [0, 1]: training scans have a soft kernel, others need not
 
@@ -180,9 +212,9 @@ NOISE = 0.02  # of a crop at most, standard deviation in [0, 1]: training scans 
 def crops(grids, size, batch_size, rng, faded=0.5, rare=0.0):
     """Endless batches of crops (N, 1, size, size, size), half of them around a nodule, and the nodules of each: (n, 4), z, y, x, radius.
 
-    Crops are flipped, changed a little in contrast and made noisier. `faded` is the share of the nodules of other types than RARE that
-    are made as faint as ground glass, of which training has few; `rare` the share of the crops around a nodule that are around one
-    of RARE, where there is any.
+    Crops are flipped, changed a little in contrast and made noisier. `faded` is the share of the crops whose nodules of other types than
+    RARE are made as faint as ground glass, of which training has few; `rare` the share of the crops around a nodule that are around
+    one of RARE, where there is any.
     """
     everywhere = [lungs for _, lungs, _ in grids]
     nodules = [np.c_[_spheres(table), table["type"].isin(RARE)] for _, _, table in grids]
@@ -194,10 +226,9 @@ def crops(grids, size, batch_size, rng, faded=0.5, rare=0.0):
             places = next(places for places in (*wanted, everywhere) if any(map(len, places)))
             i = rng.choice([i for i, rows in enumerate(places) if len(rows)])
             centre = places[i][rng.integers(len(places[i])), :3] + rng.uniform(-size / 4, size / 4, 3)
-            crop, inside = _crop(grids[i][0], nodules[i], np.round(centre).astype(int) - size // 2, size)
-            fading = (inside[:, 4] == 0) & (rng.random(len(inside)) < faded)
-            inside = inside[:, :4]
-            crop = fade(crop.float(), inside[fading], rng.uniform(*FADED, fading.sum()))
+            (crop, added), inside = _crop(grids[i][0], nodules[i][:, :4], np.round(centre).astype(int) - size // 2, size)
+            lost = 1 - rng.uniform(*FADED) if rng.random() < faded else 0
+            crop = crop.float() - lost * added.float()
             flips = np.flatnonzero(rng.random(3) < 0.5)
             inside[:, flips] = size - 1 - inside[:, flips]
             noise = rng.uniform(0, NOISE) * rng.standard_normal(crop.shape, dtype=np.float32)
@@ -206,31 +237,18 @@ def crops(grids, size, batch_size, rng, faded=0.5, rare=0.0):
         yield torch.stack(volumes)[:, None], contents
 
 
-def fade(volume, nodules, left):
-    """A unit volume (D, H, W) in which nodules (n, 4), z, y, x, radius in voxels, keep the shares `left` (n,) of their contrast to lung.
-
-    All that is brighter than lung fades, up to half a voxel beyond a nodule's radius, and ever less up to a voxel farther out.
-    """
-    keep, axes = np.ones(volume.shape, np.float32), np.ogrid[tuple(map(slice, volume.shape))]
-    for (*centre, radius), share in zip(nodules, left, strict=True):
-        distance = np.sqrt(sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True)))
-        keep = np.minimum(keep, 1 - (1 - share) * np.clip(radius + 1.5 - distance, 0, 1))
-    return torch.where(volume > LUNG, LUNG + torch.from_numpy(keep).to(volume) * (volume - LUNG), volume)
-
-
 def _spheres(nodules):
     "A nodules table as (n, 4): z, y, x, radius in voxels."
     return nodules[["z", "y", "x", "radius"]].to_numpy(float)
 
 
 def _crop(volume, nodules, start, size):
-    "A cube of a volume, zero (air) beyond it, and those of the nodules (n, 4 or more) whose centre lies in it, in its coordinates."
-    low = np.clip(start, 0, volume.shape)
-    high = np.clip(start + size, 0, volume.shape)
-    inner = volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    "A cube of a volume (..., D, H, W), zero (air) beyond it, and those of the nodules (n, 4) whose centre lies in it, in its coordinates."
+    low = np.clip(start, 0, volume.shape[-3:])
+    high = np.clip(start + size, 0, volume.shape[-3:])
+    inner = volume[(..., *(slice(a, b) for a, b in zip(low, high, strict=True)))]
     pads = [p for a, b, s in zip(low[::-1], high[::-1], start[::-1], strict=True) for p in (a - s, s + size - b)]
-    moved = nodules.copy()
-    moved[:, :3] -= start
+    moved = nodules - [*start, 0]
     inside = ((moved[:, :3] >= 0) & (moved[:, :3] <= size - 1)).all(axis=1)
     return F.pad(inner, [int(p) for p in pads]), moved[inside]
 
@@ -535,7 +553,7 @@ def rarity(scores, reference, scans):
 
 
 def union(raw, calibration, settings):
-    """Candidates of one scan, of the FUSED sources, on the common score, down to the threshold; two within `cg_merge` mm become one.
+    """The best `cg_per_scan` candidates of one scan, of the FUSED sources, on the common score; two within `cg_merge` mm become one.
 
     It has the better score, the box's size, which a blob does not have, and the blob's place, which is the finer one, if the two
     are within half of `cg_merge`: farther off the blob may be of something else.
@@ -545,7 +563,7 @@ def union(raw, calibration, settings):
     for source in FUSED:
         mine = (raw["source"] == source).to_numpy()
         table.loc[mine, "score"] = rarity(raw.loc[mine, "score"].to_numpy(), calibration[source], scans)
-    table = table[table["score"] >= calibration["threshold"]].sort_values("score", ascending=False, kind="stable")
+    table = table.sort_values("score", ascending=False, kind="stable")
     points = table[["coordX", "coordY", "coordZ"]].to_numpy(float).reshape(-1, 3)
     kept, finer = np.ones(len(table), bool), np.arange(len(table))  # finer: the row that gives a candidate's place
     diameter, blob = table["diameter_mm"].to_numpy(copy=True), (table["source"] == "blob").to_numpy()
@@ -557,18 +575,14 @@ def union(raw, calibration, settings):
             if near and blob[second] and not blob[finer[first]]:
                 finer[first] = second
     table[["coordX", "coordY", "coordZ"]] = points[finer]
-    return table.assign(diameter_mm=diameter)[kept].reset_index(drop=True)
+    return table.assign(diameter_mm=diameter)[kept].head(settings.cg_per_scan).reset_index(drop=True)
 
 
-def calibrate(raw, scans, settings):
-    "The validation scores of both sources, and the threshold that leaves `cg_per_scan` candidates a scan on average."
-    calibration = {source: np.sort(raw.loc[raw["source"] == source, "score"].to_numpy()) for source in FUSED}
-    calibration |= {"scans": scans, "threshold": 0.0}
+def calibrate(raw, scans):
+    "What `union` exchanges scores by: the sorted scores of each source in `scans` validation scans."
     if raw.empty:
         raise runs.InputError("the candidate networks find nothing in the validation scans: are they chest CT in HU, with lungs?")
-    everything = pd.concat([union(table, calibration, settings) for _, table in raw.groupby("seriesuid")])
-    allowed = everything["score"].nlargest(settings.cg_per_scan * scans)
-    return calibration | {"threshold": float(allowed.min())}
+    return {source: np.sort(raw.loc[raw["source"] == source, "score"].to_numpy()) for source in FUSED} | {"scans": scans}
 
 
 def detect(networks, scan, lungs, settings):
@@ -587,7 +601,7 @@ def save_networks(networks, folder):
     save_file({source: torch.from_numpy(calibration[source]) for source in FUSED}, folder / "calibration.safetensors")
     width, anchors = networks["blob"].heat.in_channels, networks["rpn"].objectness.out_channels
     (folder / "networks.json").write_text(
-        json.dumps({"width": width, "anchors": anchors, "scans": calibration["scans"], "threshold": calibration["threshold"]})
+        json.dumps({"width": width, "anchors": anchors, "scans": calibration["scans"]})
     )
 
 
@@ -605,10 +619,10 @@ def load_networks(folder):
         network.load_state_dict(load_file(folder / f"{name}.safetensors"))
         network.to(memory_format=torch.channels_last_3d).eval().requires_grad_(False)
     scores = {name: value.numpy() for name, value in load_file(folder / "calibration.safetensors").items()}
-    return networks | {"calibration": scores | {"scans": facts["scans"], "threshold": facts["threshold"]}}
+    return networks | {"calibration": scores | {"scans": facts["scans"]}}
 
 # %% ../nbs/08_candidates.ipynb #85c46518
-TERMS = {"blob": {}, "blob-ggo": {"faded": 1.0, "rare": 0.5}}  # of the crops that a heatmap network learns from
+TERMS = {"blob": {}, "blob-ggo": {"faded": 0.75, "rare": 0.5}}  # of the crops that a heatmap network learns from
 
 
 def train_networks(run, grids):
@@ -879,7 +893,7 @@ def build(run):
         grids = training_grids(run, data.of("train"))
         networks, losses = train_networks(run, grids)
         raw = {name: _search(networks, data.of(name), run.settings, name) for name in DATASETS}
-        networks["calibration"] = calibrate(raw["validation"], len(data.of("validation").uids), run.settings)
+        networks["calibration"] = calibrate(raw["validation"], len(data.of("validation").uids))
         save_networks(networks, folder)
         hardened, more = harden(run, networks, grids)
         attacks, hardening = compare_hardened(run, networks, hardened, data, raw["validation"])

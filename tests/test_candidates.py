@@ -76,7 +76,7 @@ class Fixed(nn.Module):
 
 def fakes(**calibration):
     networks = {"blob": Bright(), "blob-ggo": Bright(), "rpn": Boxes()}
-    empty = {"blob": np.empty(0), "rpn": np.empty(0), "scans": 1, "threshold": 0.0}
+    empty = {"blob": np.empty(0), "rpn": np.empty(0), "scans": 1}
     return networks | {"calibration": empty | calibration}
 
 
@@ -153,7 +153,8 @@ def grids():
         for place in places:
             volume[place] = 1.0
         table = pd.DataFrame(places, columns=["z", "y", "x"]).astype(float).assign(radius=1.0, type=kind)
-        out.append((volume.half(), np.argwhere(np.ones((28, 30, 32))), table))
+        added = 0.9 * volume * (kind == "solid")  # what the nodule adds to lung of 0.1
+        out.append((torch.stack([volume, added]).half(), np.argwhere(np.ones((28, 30, 32))), table))
     return out
 
 
@@ -187,30 +188,42 @@ def test_noise_leaves_crops_between_0_and_1_and_differs_from_crop_to_crop():
 
 
 @pytest.mark.parametrize("faded", [0.0, 0.5, 1.0])
-def test_a_share_of_the_nodules_fades_but_those_of_rare_types_never_do(quiet, faded):
+def test_a_share_of_the_crops_fades_what_their_nodules_add_to_the_lung(quiet, faded):
     (volume, lungs, table), _ = grids()
-    for kind, share in (("solid", faded), ("ground_glass", 0.0)):
-        batches = candidates.crops([(volume, lungs, table.iloc[:1].assign(type=kind))], 16, 8, np.random.default_rng(0), faded=faded)
-        values = torch.cat([next(batches)[0][::2] for _ in range(50)]).flatten(1).amax(1)
-        assert (values < 0.61).float().mean() == pytest.approx(share, abs=0.12)  # at most half of the contrast, times 1.1
+    batches = candidates.crops([(volume, lungs, table.iloc[:1])], 16, 8, np.random.default_rng(0), faded=faded)
+    values = torch.cat([next(batches)[0][::2] for _ in range(50)]).flatten(1).amax(1)
+    low, high = 0.1 + 0.9 * np.array(candidates.FADED)
+    assert (values < 1.1 * high).float().mean() == pytest.approx(faded, abs=0.12) and values.min() > 0.8 * low
+    volume[1] = 0
+    batches = candidates.crops([(volume, lungs, table.iloc[:1])], 16, 8, np.random.default_rng(0), faded=faded)
+    assert min(next(batches)[0][::2].flatten(1).amax(1).min() for _ in range(20)) > 0.79
 
 
-def test_a_faded_nodule_keeps_its_share_of_contrast_and_what_is_farther_off_all():
-    volume = torch.rand(20, 20, 20, generator=generator())
-    nodules, left = np.array([[6.0, 6.5, 7.0, 2.0], [14.0, 13.0, 12.0, 3.0]]), np.array([0.2, 0.6])
-    before, faded = volume.clone(), candidates.fade(volume, nodules, left)
-    assert torch.equal(volume, before)
-    voxels = np.stack(np.indices(volume.shape), -1)
-    distance = np.linalg.norm(voxels[None] - nodules[:, None, None, None, :3], axis=-1) - nodules[:, 3, None, None, None]
-    bright = (volume > candidates.LUNG).numpy()
-    kept = ((faded - candidates.LUNG) / (volume - candidates.LUNG)).numpy()
-    for away, share in zip(distance, left, strict=True):
-        np.testing.assert_allclose(kept[bright & (away <= 0.5)], share, atol=1e-3)
-    assert torch.equal(faded[torch.from_numpy(~bright)], volume[torch.from_numpy(~bright)])
-    outside = torch.from_numpy((distance >= 1.5).all(axis=0))
-    torch.testing.assert_close(faded[outside], volume[outside])
-    rim = bright & (distance[0] > 0.5) & (distance[0] < 1.5)
-    assert ((kept[rim] > 0.2) & (kept[rim] < 1)).all() and rim.any()
+def test_contrast_is_what_a_nodule_adds_whatever_stands_beside_it():
+    share, lung = np.zeros((2, 20, 20, 20), np.float32), candidates.LUNG
+    share[0, 5:8, 5:8, 5:8], share[0, 4, 5:8, 5:8] = 1, 0.3
+    share[1, 13:16, 13:16, 13:16] = 1
+    wall = np.zeros((20, 20, 20), np.float32)
+    wall[:, :, 8:11] = 0.6  # touches the first
+    volume = lung + 0.65 * share[0] + 0.9 * share[1] + wall
+    added = candidates.contrast(volume, share.sum(0), np.array([[6.0, 6.2, 6.0], [14.0, 14.0, 14.0]]))
+    np.testing.assert_allclose(added, 0.65 * share[0] + 0.9 * share[1], atol=1e-5)
+    assert not candidates.contrast(volume, 0 * wall, np.empty((0, 3))).any()
+
+
+@pytest.mark.parametrize("direction", [STRAIGHT, TURNED])
+def test_the_share_of_an_outline_lies_where_the_ball_is(direction):
+    scan, lungs = chest(direction=direction)
+    balls = scan.to_world([[18.0, 26.0, 33.0]])
+    scan, _ = chest(balls, direction=direction)
+    grid, _ = candidates.lung_grid(scan, lungs, 2.5)
+    outlines = ct.Scan(np.where(scan.hu > -500, 1000, 0).astype(np.int16), scan.spacing, scan.origin, scan.direction, scan.uid)
+    share = candidates._share(outlines, grid)
+    assert share.shape == grid.hu.shape and 0 <= share.min() and share.max() <= 1
+    volume = share.sum() * 2.5**3
+    assert volume == pytest.approx((scan.hu > -500).sum() * np.prod(scan.spacing), rel=0.1)
+    centre = (np.argwhere(share > 0) * share[share > 0][:, None]).sum(0) / share.sum()
+    assert np.abs(grid.to_world([centre])[0] - balls[0]).max() < 1
 
 
 def test_crops_around_rare_types_count_the_others_as_well():
@@ -467,7 +480,7 @@ def test_rarity_counts_what_is_at_least_as_high():
 
 
 def test_union_keeps_the_better_score_of_two_the_place_of_the_blob_and_the_size_of_the_box():
-    reference = {"blob": np.linspace(0, 1, 101), "rpn": np.linspace(0, 1, 101) / 2, "scans": 2, "threshold": 0.0}
+    reference = {"blob": np.linspace(0, 1, 101), "rpn": np.linspace(0, 1, 101) / 2, "scans": 2}
     raw = pd.concat([marks([(0, 0.95), (51, 0.2), (104, 0.5)]), marks([(4, 0.1, 8.0), (53, 0.45, 11.0), (90, 0.3, 5.0)], source="rpn")])
     found = candidates.union(raw, reference, SETTINGS)
     assert found["coordX"].tolist() == [0, 51, 90, 104] and found["source"].tolist() == ["blob", "rpn", "rpn", "blob"]
@@ -477,21 +490,20 @@ def test_union_keeps_the_better_score_of_two_the_place_of_the_blob_and_the_size_
 
 @pytest.mark.parametrize("away, place", [(2.9, 2.9), (5.9, 0.0)])
 def test_union_moves_a_box_to_a_blob_only_where_they_all_but_coincide(away, place):
-    reference = {"blob": np.linspace(0, 1, 11), "rpn": np.linspace(0, 1, 11), "scans": 1, "threshold": 0.0}
+    reference = {"blob": np.linspace(0, 1, 11), "rpn": np.linspace(0, 1, 11), "scans": 1}
     found = candidates.union(pd.concat([marks([(0, 0.9, 6.0)], source="rpn"), marks([(away, 0.5)])]), reference, SETTINGS)
     assert found["coordX"].tolist() == [place] and found["diameter_mm"].tolist() == [6.0]
 
 
 def test_union_of_a_chain_keeps_both_ends():
-    reference = {"blob": np.linspace(0, 1, 11), "rpn": np.empty(0), "scans": 1, "threshold": 0.0}
+    reference = {"blob": np.linspace(0, 1, 11), "rpn": np.empty(0), "scans": 1}
     raw = marks([(0, 0.9), (5, 0.5), (10, 0.1)])
     assert candidates.union(raw, reference, SETTINGS)["coordX"].tolist() == [0, 10]
 
 
 def test_union_of_nothing_is_nothing():
-    reference = {"blob": np.linspace(0, 1, 11), "rpn": np.empty(0), "scans": 1, "threshold": 0.5}
+    reference = {"blob": np.linspace(0, 1, 11), "rpn": np.empty(0), "scans": 1}
     assert candidates.union(marks([]), reference, SETTINGS).empty
-    assert candidates.union(marks([(0, 0.1)]), reference, SETTINGS).empty
 
 
 def random_raw(scans, count, seed=0):
@@ -505,24 +517,24 @@ def random_raw(scans, count, seed=0):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_threshold_leaves_the_wanted_candidates_a_scan(seed):
+def test_a_scan_keeps_the_best_of_its_candidates_none_nearer_than_allowed(seed):
     raw = random_raw(4, 40, seed)
-    calibration = candidates.calibrate(raw, 4, SETTINGS)
-    found = pd.concat([candidates.union(table, calibration, SETTINGS) for _, table in raw.groupby("seriesuid")])
-    ties = (found["score"] == calibration["threshold"]).sum() - 1  # a blob and a box may be equally rare
-    assert len(found) == 5 * 4 + ties * (len(found) > 20) and 0 <= ties <= 1
-    pairs = found.merge(found, on="seriesuid")
-    pairs = pairs[(pairs["coordX_x"] != pairs["coordX_y"])]
-    apart = np.linalg.norm(pairs[[f"{c}_x" for c in PLACES]].to_numpy() - pairs[[f"{c}_y" for c in PLACES]].to_numpy(), axis=1)
-    assert apart.min() > SETTINGS.cg_merge
-
-
-def test_fewer_candidates_than_allowed_are_all_kept():
-    raw = random_raw(2, 2)
-    calibration = candidates.calibrate(raw, 2, SETTINGS)
-    free = calibration | {"threshold": 0.0}
+    calibration = candidates.calibrate(raw, 4)
+    free = SimpleNamespace(**vars(SETTINGS) | {"cg_per_scan": 1000})
     for _, table in raw.groupby("seriesuid"):
-        assert len(candidates.union(table, calibration, SETTINGS)) == len(candidates.union(table, free, SETTINGS))
+        found, everything = (candidates.union(table, calibration, settings) for settings in (SETTINGS, free))
+        assert len(found) == SETTINGS.cg_per_scan < len(everything)
+        pd.testing.assert_frame_equal(found, everything.head(SETTINGS.cg_per_scan))
+        apart = np.linalg.norm(everything[PLACES].to_numpy()[:, None] - everything[PLACES].to_numpy(), axis=2)
+        assert everything["score"].is_monotonic_decreasing and apart[~np.eye(len(apart), dtype=bool)].min() > SETTINGS.cg_merge
+
+
+def test_calibration_is_the_sorted_scores_of_each_source():
+    raw = pd.concat([marks([(0, 0.9), (9, 0.1)]), marks([(0, 0.3)], source="rpn"), marks([(0, 0.2)], source="blob-all")])
+    calibration = candidates.calibrate(raw, 2)
+    assert calibration["blob"].tolist() == [0.1, 0.9] and calibration["rpn"].tolist() == [0.3] and calibration["scans"] == 2
+    with pytest.raises(runs.InputError, match="nothing in the validation scans"):
+        candidates.calibrate(raw.iloc[:0], 2)
 
 
 # Storage ----------------------------------------------------------------------------------------------------------------------
@@ -533,7 +545,7 @@ def test_stored_networks_answer_as_before(tmp_path):
     networks = {"blob": candidates.ResUNet(2), "blob-ggo": candidates.ResUNet(2), "rpn": candidates.RPN(2, 2)}
     for network in networks.values():
         network.to(memory_format=torch.channels_last_3d).eval()
-    networks["calibration"] = candidates.calibrate(random_raw(3, 10), 3, SETTINGS)
+    networks["calibration"] = candidates.calibrate(random_raw(3, 10), 3)
     candidates.save_networks(networks, tmp_path)
     again = candidates.load_networks(tmp_path)
     volume = torch.rand(16, 12, 12, generator=generator())
@@ -543,7 +555,7 @@ def test_stored_networks_answer_as_before(tmp_path):
         for new, old in zip(again["rpn"](volume[None, None]), networks["rpn"](volume[None, None]), strict=True):
             assert torch.equal(new, old)
     assert not any(parameter.requires_grad for name in candidates.NETWORKS for parameter in again[name].parameters())
-    assert again["calibration"]["threshold"] == networks["calibration"]["threshold"] and again["calibration"]["scans"] == 3
+    assert again["calibration"]["scans"] == 3
     assert all(np.array_equal(again["calibration"][source], networks["calibration"][source]) for source in ("blob", "rpn"))
     raw = random_raw(1, 10, seed=1)
     pd.testing.assert_frame_equal(*(candidates.union(raw, x["calibration"], SETTINGS) for x in (again, networks)))
