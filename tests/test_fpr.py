@@ -490,6 +490,18 @@ def test_batches_are_moved_against_the_network_of_that_moment(output):
             model.w.neg_()
 
 
+def test_a_search_raises_the_loss_and_leaves_the_network_as_it_was():
+    model, x, target = network("evidence").train(), patches(6), torch.arange(6) % 2
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rows, settings = torch.arange(6) >= 2, SimpleNamespace(attack_eps=0.05, online_steps=5)
+    moved, _ = next(fpr.against(model, iter([(x.clone(), target)]), rows, settings, generator()))
+    assert model.training and all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    model.eval()
+    with torch.no_grad():
+        clean, attacked = (fpr.sample_losses(model, batch, target) for batch in (x, moved))
+    assert (attacked[rows] > clean[rows]).all() and torch.equal(moved[~rows], x[~rows])
+
+
 def test_noise_is_uniform_and_never_the_same():
     pool = fpr.Noise(8)
     drawn = torch.cat([fpr.draw(pool, 20, 8, generator(seed)) for seed in (0, 1)])
