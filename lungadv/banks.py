@@ -20,7 +20,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from . import ct, datasets, evidence, fpr, pgd, recipes, runs, synthesizer
@@ -31,18 +30,8 @@ BATCH = 64  # searches at a time
 
 # %% ../nbs/10_banks.ipynb #82954ace
 def attack_loss(network, label):
-    """The function patches (N, 1, P, P, P) -> loss (N,) of a network's answer when the truth is `label`, 0 or 1.
-
-    network.output "evidence": the published Beta loss; "logits": cross-entropy.
-    """
-
-    def loss(patches):
-        target = torch.full((len(patches),), label, device=patches.device)
-        if network.output == "logits":
-            return F.cross_entropy(network(patches), target, reduction="none")
-        return evidence.beta_loss(network(patches), target)
-
-    return loss
+    """The function patches (N, 1, P, P, P) -> `fpr.sample_losses` (N,) of a network's answer when the truth is `label`, 0 or 1."""
+    return lambda patches: fpr.sample_losses(network, patches, torch.full((len(patches),), label, device=patches.device))
 
 
 def search_latent(network, generator_net, backgrounds, z, settings, generator):
