@@ -311,3 +311,12 @@ def test_scan_files_on_links_are_read(tmp_path):
     shutil.copy(tmp_path / "disk" / "annotations.csv", tmp_path / "here")
     (tmp_path / "here" / "a").symlink_to(tmp_path / "disk" / "a")
     assert datasets.read_manifest(tmp_path / "here" / "scans.csv").uids == ["1.2", "1.3"]
+
+
+def test_spiculated_is_false_where_the_table_does_not_say(tmp_path):
+    assert datasets.read_manifest(write_manifest(tmp_path)).annotations["spiculated"].tolist() == [False, False]
+    lines = zip(NODULES.splitlines(), ("spiculated", "True", "False", ""), strict=True)
+    (tmp_path / "annotations.csv").write_text("\n".join(f"{line},{word}" for line, word in lines) + "\n")
+    data = datasets.read_manifest(tmp_path / "scans.csv")
+    assert data.annotations["spiculated"].tolist() == [True, False] and data.excluded["spiculated"].tolist() == [False]
+    assert data.annotations["spiculated"].dtype == bool
