@@ -11,6 +11,7 @@ __all__ = ['PARTS', 'ASKED_MM', 'CONDITIONS', 'soft_mask', 'diameter_mm', 'cut_o
 
 # %% ../nbs/07_synthesizer.ipynb #c3f137f5
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -450,7 +451,9 @@ def build(run):
         (nodules, masks, table), (*real, _) = cutouts(run), cutouts(run, "validation")
         *networks, losses = train(nodules, masks, settings, run.generator("synthesizer", "training"))
         wanted = condition(table.assign(diameter_mm=diameter_mm(masks, settings.patch_spacing)))  # as it will be measured
-        _, conditioned, _, more = train(nodules, masks, settings, run.generator("synthesizer", "conditioned"), wanted)
+        terms = {"syn_kl": settings.syn_conditioned_kl, "syn_critic": settings.syn_conditioned_critic}
+        terms = SimpleNamespace(**vars(settings) | terms)
+        _, conditioned, _, more = train(nodules, masks, terms, run.generator("synthesizer", "conditioned"), wanted)
         for name, network in zip((*PARTS, "conditioned"), (*networks, conditioned), strict=True):
             save_file({key: value.cpu().contiguous() for key, value in network.state_dict().items()}, folder / f"{name}.safetensors")
         save_file({"nodules": nodules.half(), "masks": masks.half()}, folder / "cutouts.safetensors")
