@@ -9,7 +9,7 @@ __all__ = ['XYZ', 'LUNA16', 'NUMBERS', 'TYPES', 'UNSPECIFIED', 'MISTAKES', 'UNDO
            'check_scans', 'read_uids', 'read_nodules', 'check_types', 'read_excluded', 'read_candidates', 'read_folds',
            'Luna16', 'read_luna16', 'check_positions', 'looks_like_nodule', 'check_look', 'Contour', 'Finding',
            'Session', 'Reading', 'Radiograph', 'read_lidc', 'read_lidc_folder', 'enclosed', 'region', 'slice_index',
-           'slice_positions', 'lidc_nodules', 'diameter', 'clusters', 'nodule_type']
+           'slice_positions', 'lidc_nodules', 'diameter', 'clusters', 'nodule_type', 'spiculated']
 
 # %% ../nbs/03d_annotations.ipynb #a0c1d2e2
 import csv
@@ -147,22 +147,25 @@ def read_uids(path):
 
 # %% ../nbs/03d_annotations.ipynb #a0c1d2ea
 def read_nodules(path, uid=None):
-    """A CSV of nodules: LUNA16's columns (mm), type, attachment. uid: that of the only scan, of rows without an id.
+    """A CSV of nodules: LUNA16's columns (mm), type, attachment, spiculated ("True", "False" or ""). uid: that of the only scan, of rows
+    without an id.
 
-    Raises AnnotationError as `read_table`, and for a diameter that is not above 0 or an unknown type.
+    Raises AnnotationError as `read_table`, and for a diameter that is not above 0, an unknown type, or another word in spiculated.
     """
     table = read_table(path, LUNA16[1:])
     if "seriesuid" not in table and uid is None:
         raise AnnotationError(f"'{path}' has no column seriesuid: only with a single scan it may be left out; add it")
     if "seriesuid" not in table:
         table["seriesuid"] = uid
-    for name, unknown in (("type", UNSPECIFIED), ("attachment", "")):
+    for name, unknown in (("type", UNSPECIFIED), ("attachment", ""), ("spiculated", "")):
         if name not in table:
             table[name] = unknown
     for line, diameter in table["diameter_mm"][table["diameter_mm"] <= 0].items():
         raise AnnotationError(f"{at_line(path, line)}: diameter_mm {diameter:g} is not above 0: correct it, or move it to the excluded")
     check_types(table, path)
-    return table[[*LUNA16, "type", "attachment"]]
+    for line, word in table["spiculated"][~table["spiculated"].isin(["True", "False", ""])].items():
+        raise AnnotationError(f"{at_line(path, line)}: spiculated {_shown(word)}: write True or False, or leave it empty")
+    return table[[*LUNA16, "type", "attachment", "spiculated"]]
 
 
 def check_types(table, path):
@@ -550,7 +553,7 @@ def slice_positions(folder):
 # %% ../nbs/03d_annotations.ipynb #a0c1d2f6
 NEEDED = 3  # readers, to be part of the reference standard, as in LUNA16
 SMALLEST_MM = 3.0  # smaller ones were marked by a point
-FINDINGS = [*LUNA16, "type", "attachment", "label", "readers", "kind"]
+FINDINGS = [*LUNA16, "type", "attachment", "spiculated", "label", "readers", "kind"]
 
 
 def lidc_nodules(reading, scan, slices=None):
@@ -576,8 +579,9 @@ def lidc_nodules(reading, scan, slices=None):
         kind = "disputed" if len(members) < NEEDED else "small" if size < SMALLEST_MM else "nodule"
         masks += [shared] if kind == "nodule" else []
         label = len(masks) if kind == "nodule" else 0
-        rows.append([scan.uid, *centre, size, nodule_type([outlines[k][1] for k in members]), "", label, len(members), kind])
-    rows += [[scan.uid, *centre, -1.0, UNSPECIFIED, "", 0, 1, kind] for centre, kind in points]
+        seen = [outlines[k][1] for k in members]
+        rows.append([scan.uid, *centre, size, nodule_type(seen), "", spiculated(seen), label, len(members), kind])
+    rows += [[scan.uid, *centre, -1.0, UNSPECIFIED, "", False, 0, 1, kind] for centre, kind in points]
     mask = np.zeros(scan.hu.shape, dtype=np.uint8)
     for label, voxels in enumerate(masks, start=1):
         mask.flat[voxels] = label
@@ -648,6 +652,12 @@ def nodule_type(nodules):
         return UNSPECIFIED
     texture = np.median(ratings["texture"])
     return "solid" if texture >= 4 else "ground_glass" if texture <= 2 else "part_solid"
+
+
+def spiculated(nodules):
+    """Whether the median of the readers' ratings of spiculation, 1 (none) to 5 (marked), is 4 or more; not where nobody rated."""
+    ratings = [nodule.ratings["spiculation"] for nodule in nodules if "spiculation" in nodule.ratings]
+    return bool(ratings) and bool(np.median(ratings) >= 4)
 
 # %% ../nbs/03d_annotations.ipynb #a0c1d2f8
 ON_SLICE = 0.1  # how far a contour may lie from a slice, in slices

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BASELINE', 'SHARD', 'BATCH', 'attack_loss', 'search_latent', 'perturb', 'Work', 'prepare', 'answers',
-           'search_synthetic', 'search_image', 'real_positives', 'shard_folder', 'make_shard', 'claimed', 'fill',
-           'summarise', 'build']
+           'search_synthetic', 'image_change', 'latent_curve', 'search_image', 'real_positives', 'shard_folder',
+           'make_shard', 'claimed', 'fill', 'summarise', 'build']
 
 # %% ../nbs/10_banks.ipynb #fd307f0b
 import fcntl
@@ -15,12 +15,13 @@ import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from . import ct, datasets, evidence, fpr, pgd, recipes, runs, synthesizer
@@ -31,18 +32,8 @@ BATCH = 64  # searches at a time
 
 # %% ../nbs/10_banks.ipynb #82954ace
 def attack_loss(network, label):
-    """The function patches (N, 1, P, P, P) -> loss (N,) of a network's answer when the truth is `label`, 0 or 1.
-
-    network.output "evidence": the published Beta loss; "logits": cross-entropy.
-    """
-
-    def loss(patches):
-        target = torch.full((len(patches),), label, device=patches.device)
-        if network.output == "logits":
-            return F.cross_entropy(network(patches), target, reduction="none")
-        return evidence.beta_loss(network(patches), target)
-
-    return loss
+    """The function patches (N, 1, P, P, P) -> `fpr.sample_losses` (N,) of a network's answer when the truth is `label`, 0 or 1."""
+    return lambda patches: fpr.sample_losses(network, patches, torch.full((len(patches),), label, device=patches.device))
 
 
 def search_latent(network, generator_net, backgrounds, z, settings, generator):
@@ -155,6 +146,53 @@ def search_synthetic(work, items, generator):
         if tables[-1].empty:
             raise runs.InputError(f"no synthetic nodule reaches {datasets.SMALLEST_MM:g} mm: train the synthesizer longer (syn_steps)")
     return pd.concat(tables, ignore_index=True)
+
+# %% ../nbs/10_banks.ipynb #1e29ac35
+def image_change(before, after, inside):
+    """HU (root mean square) and structural similarity, each (N,), of patches (N, 1, P, P, P) in [0, 1] where `inside`, bool, is true."""
+    from skimage.metrics import structural_similarity
+
+    weight = inside.flatten(1) / inside.flatten(1).sum(1, keepdim=True)
+    squares = (ct.to_hu(after) - ct.to_hu(before)).flatten(1) ** 2
+    pairs = zip(before[:, 0].numpy(), after[:, 0].numpy(), strict=True)
+    maps = np.stack([structural_similarity(a, b, data_range=1.0, full=True)[1] for a, b in pairs])
+    return (squares * weight).sum(1).sqrt(), (torch.from_numpy(maps).flatten(1) * weight).sum(1)
+
+
+def latent_curve(work, radii, count, generator):
+    """The latent search at each of `radii`, first 0, from the same `count` codes on training backgrounds: a row a radius and nodule.
+
+    eps, confidence, change_hu and ssim (`image_change` from the nodule as drawn), length (of the code over the root of its size),
+    diameter_mm. `generator` is a torch.Generator on the device of the networks.
+    """
+    settings, sites = work.run.settings, work.items["synthetic"]["place"].to_numpy()
+    places = torch.from_numpy(np.resize(np.unique(sites), count))
+    behind = recipes.centre(ct.to_unit(work.hu[places].float()), settings.patch_size).to(work.device)
+    z = synthesizer.draw_latents(work.generator, count, settings.patch_spacing, generator)
+    first, rows = None, []
+    for eps in radii:
+        terms = SimpleNamespace(**vars(settings) | {"latent_eps": eps})
+        searches = zip(behind.split(BATCH), z.split(BATCH), strict=True)
+        codes = torch.cat([search_latent(work.network, work.generator, *each, terms, generator).best for each in searches])
+        nodules, masks = synthesizer.drawn(work.generator, codes)
+        patches = synthesizer.fuse(behind, nodules, masks)
+        shown = patches.cpu(), (masks > 0.5).cpu()
+        first = shown if first is None else first
+        change, ssim = image_change(first[0], shown[0], first[1] | shown[1])
+        rows.append(
+            pd.DataFrame(
+                {
+                    "eps": eps,
+                    "confidence": answers(work.network, patches),
+                    "change_hu": change,
+                    "ssim": ssim,
+                    "length": (codes.norm(dim=1) / codes.shape[1] ** 0.5).cpu(),
+                    "diameter_mm": synthesizer.diameter_mm(masks, settings.patch_spacing).cpu(),
+                }
+            )
+        )
+    return pd.concat(rows, ignore_index=True)
+
 
 # %% ../nbs/10_banks.ipynb #592a1adb
 def search_image(work, kind, items, generator):

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['BENCHMARKS', 'SUBSOLID', 'PAIRS', 'FP_COLUMNS', 'MARKS', 'MEASURES', 'STUDIED', 'FP_PER_SCAN', 'MIMIC_MM', 'WALL_MM',
-           'VESSEL_MM', 'VESSEL_HU', 'WALL', 'VESSEL', 'LUNG', 'SIZES', 'printed_table2', 'score_candidates',
+           'VESSEL_MM', 'VESSEL_HU', 'WALL', 'VESSEL', 'LUNG', 'SIZES', 'BINS', 'printed_table2', 'score_candidates',
            'validation_marks', 'summary', 'differences', 'evaluate', 'table2', 'Outcome', 'outcome', 'outcomes', 'pool',
-           'in_balls', 'tissue', 'lies_on', 'misses', 'false_positives', 'difficulty', 'build', 'tables']
+           'in_balls', 'tissue', 'lies_on', 'misses', 'false_positives', 'difficulty', 'reliability',
+           'calibration_error', 'error_by_uncertainty', 'sureness', 'labels', 'build', 'tables']
 
 # %% ../nbs/11_benchmarks.ipynb #dd0c94cc
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from .froc import SIZES as ALL_SIZES
 
 BENCHMARKS = ("in-house", "nlst")
 SUBSOLID = ("ground_glass", "part_solid")  # under-represented in training
-PAIRS = (  # differences that the claims B1-B7 ask for
+PAIRS = (  # differences that the claims B1-B7 ask for, and, last, those of what is beyond the paper
     ("baseline-beta", "baseline-ce"),
     ("baseline-beta-finetune", "baseline-ce"),
     ("baseline-beta-finetune", "baseline-beta"),
@@ -30,8 +31,9 @@ PAIRS = (  # differences that the claims B1-B7 ask for
     ("baseline-beta-finetune", "control-beta"),
     ("beta+syn-random", "baseline-beta-finetune"),
     ("beta+syn-random", "control"),
-    *(("beta+syn", other) for other in runs.STRATEGIES if other not in ("beta+syn", "control-ce", "control-beta")),
+    *(("beta+syn", other) for other in runs.STRATEGIES if other not in ("beta+syn", "control-ce", "control-beta", *runs.BEYOND)),
     *((name, other) for name in ("beta+perturb", "beta+perturb+syn") for other in ("baseline-beta-finetune", "control", "beta+syn")),
+    *((name, other) for name in runs.BEYOND for other in ("baseline-beta-finetune", "control", "beta+perturb")),
 )
 
 # %% ../nbs/11_benchmarks.ipynb #f9d5e165
@@ -266,27 +268,89 @@ def difficulty(results):
 
     return {"misses": stacked(misses), "false_positives": stacked(false_positives)}
 
+# %% ../nbs/11_benchmarks.ipynb #3e4fddb4
+BINS = 10
+
+
+def reliability(confidence, positive):
+    """Confidence against truth in BINS bins of equal width: low, high, n, confidence (mean), positive (share); empty bins have no row.
+
+    confidence (N,) in [0, 1]; positive (N,) bool.
+    """
+    table = pd.DataFrame({"confidence": np.asarray(confidence, float), "positive": np.asarray(positive, float)})
+    table["bin"] = (table["confidence"] * BINS).astype(int).clip(upper=BINS - 1)
+    found = table.groupby("bin").agg(n=("positive", "size"), confidence=("confidence", "mean"), positive=("positive", "mean")).reset_index()
+    return found.assign(low=found["bin"] / BINS, high=(found["bin"] + 1) / BINS)[["low", "high", "n", "confidence", "positive"]]
+
+
+def calibration_error(bins):
+    """The expected calibration error of the table of `reliability`: the mean distance of its columns, weighted by n."""
+    return float(np.average((bins["confidence"] - bins["positive"]).abs(), weights=bins["n"]))
+
+
+def error_by_uncertainty(uncertainty, wrong):
+    """The share of wrong answers in BINS parts of equal size, from certain to uncertain: part, n, uncertainty (mean), wrong (share).
+
+    uncertainty (N,); wrong (N,) bool. Ties are split in the order given.
+    """
+    table = pd.DataFrame({"uncertainty": np.asarray(uncertainty, float), "wrong": np.asarray(wrong, float)})
+    table["part"] = table["uncertainty"].rank(method="first").sub(1).mul(BINS / len(table)).astype(int)
+    grouped = table.groupby("part").agg(n=("wrong", "size"), uncertainty=("uncertainty", "mean"), wrong=("wrong", "mean"))
+    return grouped.reset_index()
+
+
+def sureness(answers):
+    """The tables `reliability`, `uncertainty` (`error_by_uncertainty`) and `calibration` of {dataset: {strategy: labelled marks}}.
+
+    Labelled marks have probability, uncertainty and label (1 nodule, 0 none, -1 left out). calibration: dataset, strategy, n, nodules,
+    wrong (answers), ece, error_auroc (NaN where all answers are right, or wrong).
+    """
+    reliable, uncertain, rows = [], [], []
+    for dataset, by_name in answers.items():
+        for name, marks in by_name.items():
+            key, marks = {"dataset": dataset, "strategy": name}, marks[marks["label"] >= 0]
+            positive = marks["label"] == 1
+            wrong, bins = (marks["probability"] > 0.5) != positive, reliability(marks["probability"], positive)
+            counts = {"n": len(marks), "nodules": positive.sum(), "wrong": wrong.sum()}
+            quality = {"ece": calibration_error(bins), "error_auroc": fpr.auc(marks["uncertainty"], wrong)}
+            rows.append(key | counts | quality)
+            reliable.append(bins.assign(**key))
+            uncertain.append(error_by_uncertainty(marks["uncertainty"], wrong).assign(**key))
+    return {"reliability": pd.concat(reliable), "uncertainty": pd.concat(uncertain), "calibration": pd.DataFrame(rows)}
+
+
+def labels(run, dataset):
+    """The label of each candidate of a data set, in the order of their marks: 1 in a nodule, -1 in an excluded finding, else 0."""
+    table = pd.read_csv(runs.require(run, "patches") / f"{dataset}.csv", usecols=["kind", "label"])
+    return table.loc[table["kind"] == "candidate", "label"].to_numpy()
+
+
 # %% ../nbs/11_benchmarks.ipynb #7af4b2e5
 def build(run):
-    """Write benchmarks/: marks/<dataset>/<strategy>.csv, froc.csv, curves.csv, by_type.csv, differences.csv, table2.csv.
+    """Write benchmarks/: marks/<dataset>/<strategy>.csv, froc.csv, curves.csv, by_type.csv, differences.csv, table2.csv, and the tables of
+    `sureness` on the candidates of validation and of both benchmarks together.
 
     Of the STUDIED strategies on the benchmarks also misses.csv and false_positives.csv.
     """
     with runs.writing(run, "benchmarks") as folder:
         data = datasets.load(run)
-        scores, results = {}, {}
+        scores, results, answers = {}, {}, {}
         for dataset in ("validation", *BENCHMARKS):
             marks = score_candidates(run, dataset)
             (folder / "marks" / dataset).mkdir(parents=True)
             for name, table in marks.items():
                 table.to_csv(folder / "marks" / dataset / f"{name}.csv", index=False)
+            truth = labels(run, dataset)
+            answers[dataset] = {name: table.assign(label=truth) for name, table in marks.items()}
             part = data.of(dataset)
             seed = run.rng("benchmarks", dataset).integers(2**32)
             terms = run.settings.froc_bootstraps, seed
             scores[dataset] = evaluate(marks, part.annotations, part.excluded, part.uids, *terms, by_type=dataset in BENCHMARKS)
             if dataset in BENCHMARKS:
                 results[dataset] = outcomes({name: marks[name] for name in STUDIED}, part)
-        for name, table in (tables(scores, run.settings) | difficulty(results)).items():
+        both = {name: pd.concat([answers[dataset][name] for dataset in BENCHMARKS]) for name in runs.STRATEGIES}
+        sure = sureness({"validation": answers["validation"], "benchmarks": both})
+        for name, table in (tables(scores, run.settings) | difficulty(results) | sure).items():
             table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
 
 

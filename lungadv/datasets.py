@@ -29,7 +29,7 @@ from .annotations import LUNA16, UNSPECIFIED, XYZ, AnnotationError, at_line, che
 DATASETS = ("train", "validation", "in-house", "nlst")
 BENCHMARKS = ("in-house", "nlst")
 SMALLEST_MM = 6.0  # smaller nodules are left out of training and scoring, as in the paper
-NODULES = [*LUNA16, "type", "attachment", "dataset", "label"]
+NODULES = [*LUNA16, "type", "attachment", "spiculated", "dataset", "label"]
 MIMICS = [*LUNA16, "kind", "dataset"]
 FILES = ("path", "lungs", "labels", "store")  # columns of scans.csv
 GEOMETRY = ["shape", "spacing", "origin", "direction"]  # columns of an ingested manifest
@@ -418,6 +418,8 @@ def _marks(path, columns, needed, dataset, geometry):
 
 def _typed(table):
     numbers = dict.fromkeys([*XYZ, "diameter_mm"], float) | ({"label": int} if "label" in table else {})
+    if "type" in table:  # nodules; a table that does not say which are spiculated has none
+        table = table.assign(spiculated=table.get("spiculated", pd.Series("", table.index)).astype(str) == "True")
     return table.astype(numbers)
 
 # %% ../nbs/06_datasets.ipynb #91d653ba

@@ -36,9 +36,9 @@ KINDS = ("luna16", "lidc", "dicom")
 NO_AIR = -500  # HU
 COARSE_MM = 4.0  # between the voxels among which lungs are looked for first
 CUT_CM2 = 30  # of lung on one side of a scan; a whole chest has little or none
-VERSION = 4  # of what is kept of a scan: a new one reads everything again
+VERSION = 5  # of what is kept of a scan: a new one reads everything again
 MASKS = re.compile(r"(seg-lungs|masks$)", re.IGNORECASE)  # folders of volumes that are no scans
-TABLE = [*LUNA16, "type", "attachment", "readers"]
+TABLE = [*LUNA16, "type", "attachment", "spiculated", "readers"]
 
 # %% ../nbs/06b_ingest.ipynb #40ebe4c5
 @dataclass(frozen=True)
@@ -332,12 +332,11 @@ def _nodules(job, uid, scan):
     if job.kind == "luna16":
         return *join(job.rows, table, masks, scan), reading.remark
     counts = table["kind"] == "nodule"
-    columns = [*LUNA16, "type", "attachment", "readers"]
-    return table.loc[counts, columns].to_dict("records"), table.loc[~counts, LUNA16].to_dict("records"), masks, reading.remark
+    return table.loc[counts, TABLE].to_dict("records"), table.loc[~counts, LUNA16].to_dict("records"), masks, reading.remark
 
 
 def join(rows, table, masks, scan):
-    """LUNA16's rows of a scan and the readers' nodules in it -> (type and readers of each row, no excluded rows, masks by row).
+    """LUNA16's rows of a scan and the readers' nodules in it -> (type, spiculated and readers of each row; no excluded rows; masks).
 
     table, masks: as of annotations.lidc_nodules. A row and a nodule are one when their centres are closer than half the larger diameter.
     """
@@ -352,7 +351,7 @@ def join(rows, table, masks, scan):
     known = []
     for k in range(len(mine)):
         nodule = nodules.loc[pairs[k]] if k in pairs and near[k, pairs[k]] else None
-        known.append({} if nodule is None else {"type": nodule["type"], "readers": int(nodule["readers"])})
+        known.append({} if nodule is None else nodule[["type", "spiculated"]].to_dict() | {"readers": int(nodule["readers"])})
         if nodule is not None and nodule["label"]:
             joined[joined == k + 1] = 0
             joined[masks == nodule["label"]] = k + 1

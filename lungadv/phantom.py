@@ -1109,7 +1109,8 @@ def nodule_values(kind, diameter, rng):
 
 
 def draw_nodule(hu, labels, label, grid, person, placer, kind, diameter, rng, shift, parameter="nodules"):
-    """Place and paint one nodule and its label; returns its attachment and the centroid (voxels, z y x) of its mask.
+    """Place and paint one nodule and its label; returns its attachment, whether it has spicules, and the centroid (voxels, z y x)
+    of its mask.
 
     `parameter` is the key of the recipe that asks for it: "disputed" ones are fainter, fuzzy and irregular.
     """
@@ -1140,7 +1141,7 @@ def draw_nodule(hu, labels, label, grid, person, placer, kind, diameter, rng, sh
     mask = share > min(0.5, 0.99 * share.max())  # at least one voxel of a small nodule
     labels[where][mask] = label
     voxels = np.argwhere(mask) + [s.start for s in where]
-    return str(attachment), voxels.mean(0)
+    return str(attachment), spicules > 0, voxels.mean(0)
 
 
 def _in_lung(grid, person, centre, radius, lobes, width):
@@ -1301,8 +1302,8 @@ class Phantom:
     """One simulated person.
 
     `scan` is a `ct.Scan`; `lungs` uint8 (z, y, x) holds 3 in the left and 4 in the right lung; `labels` uint8 (z, y, x) holds k in the
-    mask of row k (from 1) of `nodules` (coordX, coordY, coordZ world mm, diameter_mm, type, attachment, readers: how many of four call
-    it a nodule); `mimics` has coordX, coordY, coordZ, diameter_mm, kind.
+    mask of row k (from 1) of `nodules` (coordX, coordY, coordZ world mm, diameter_mm, type, attachment, spiculated, readers: how many of
+    four call it a nodule); `mimics` has coordX, coordY, coordZ, diameter_mm, kind.
     """
 
     scan: ct.Scan
@@ -1346,8 +1347,9 @@ def simulate(recipe, seed, index):
     for k in sorted(range(len(wanted)), key=lambda k: -wanted[k][1]):  # the largest first, while there is room
         kind, diameter, parameter = wanted[k]
         own = stream(seed, index, f"nodule {k}")
-        attachment, centre = draw_nodule(hu, labels, k + 1, grid, person, placer, kind, diameter, own, recipe["shift"], parameter)
-        found[k] = (centre, diameter, kind, attachment, votes[k])
+        drawn = draw_nodule(hu, labels, k + 1, grid, person, placer, kind, diameter, own, recipe["shift"], parameter)
+        attachment, spiculated, centre = drawn
+        found[k] = (centre, diameter, kind, attachment, spiculated, votes[k])
     traps = []
     kinds = stream(seed, index, "mimics").choice(list(MIMICS), recipe["mimics"], p=list(MIMICS.values()))
     for k, kind in enumerate(kinds):
@@ -1357,7 +1359,7 @@ def simulate(recipe, seed, index):
     origin = tuple(np.round(grid.start[::-1] + (1.5, -20.5, -310.0), 3))
     plan = crc32(json.dumps(recipe, sort_keys=True, default=float).encode())  # a person may be scanned in several ways
     scan = ct.Scan(image, grid.spacing, origin, np.eye(3), f"{UID_ROOT}.{seed}.{index}.{plan}")
-    nodules = _table(scan, [found[k] for k in range(len(wanted))], ["type", "attachment", "readers"])
+    nodules = _table(scan, [found[k] for k in range(len(wanted))], ["type", "attachment", "spiculated", "readers"])
     return Phantom(scan, lungs, labels, nodules, _table(scan, traps, ["kind"]))
 
 

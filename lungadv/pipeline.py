@@ -66,7 +66,12 @@ NOTEBOOK_STEPS = (
     _step("08_candidates", "candidates", _pngs(3)),
     *(Step(f"09_fpr-{name}", "09_fpr", f"fpr/{name}", parameters={"strategy": name}) for name in runs.STRATEGIES),
     _step("10_banks", "banks", _pngs(2, 5, 6, 8)),
-    _step("11_benchmarks", "benchmarks", ("table2.csv", "froc.png", "difficulty.png"), reads=("lungadv/data/table2.csv",)),
+    _step(
+        "11_benchmarks",
+        "benchmarks",
+        ("table2.csv", "froc.png", "difficulty.png", "learning.png", "calibration.png", "uncertainty.png"),
+        reads=("lungadv/data/table2.csv",),
+    ),
     _step("12_stress_tests", "stress", _pngs(*range(9, 15))),
     _step("13_claims", "claims", ("claims.csv",), reads=("lungadv/data/*.csv",)),
 )
@@ -76,19 +81,19 @@ STEPS = (  # a stage that no notebook tells of is built by its module alone
 )
 BUDGET = {  # minutes of computing that the quick profile may take on 2 cores; one-thread steps in a row run two at a time
     ("06_datasets",): 1.6,
-    ("08_candidates",): 2.6,
-    ("patches", "outline"): 1.2,
-    ("07_synthesizer", *(f"09_fpr-{name}" for name in ("baseline-ce", "baseline-beta", "baseline-beta-finetune"))): 3.3,
-    ("09_fpr-control-ce", "09_fpr-control-beta", "09_fpr-control"): 1.1,
+    ("08_candidates",): 1.9,
+    ("patches", "outline"): 0.9,
+    ("07_synthesizer", *(f"09_fpr-{name}" for name in ("baseline-ce", "baseline-beta", "baseline-beta-finetune"))): 2.6,
+    ("09_fpr-control-ce", "09_fpr-control-beta", "09_fpr-control", "09_fpr-beta+online"): 1.4,
     ("00_two_moons", "04_phantom", "05_scanner"): 0.4,
-    ("10_banks",): 1.3,
+    ("10_banks",): 1.1,
     tuple(f"09_fpr-{name}" for name in ("beta+syn-random", "beta+syn", "beta+perturb", "beta+perturb+syn")): 1.4,
-    ("11_benchmarks",): 0.9,
-    ("12_stress_tests",): 2.5,
+    ("11_benchmarks",): 1.0,
+    ("12_stress_tests",): 3.7,
     ("13_claims",): 0.1,
 }
 STARTING = "starting notebooks, drawing, waiting"
-BUDGET_STARTING = 3.6  # minutes on top of the computing
+BUDGET_STARTING = 3.9  # minutes on top of the computing
 
 
 def present():

@@ -18,6 +18,7 @@ STRATEGY_COLOURS = {  # Okabe-Ito: told apart in print and by colour-blind reade
     "beta+syn": "#0072B2",
     "beta+perturb": "#D55E00",
     "beta+perturb+syn": "#009E73",
+    "beta+online": "#8C564B",  # Okabe-Ito has no more: brown
 }
 
 

@@ -93,7 +93,7 @@ def main():
     print("strategy             updates a second    recipes / tensors")
     print("                    tensors  recipes   time                     of CPU; at most 1.10 is asked for")
     for name, plan in fpr.STRATEGIES.items():
-        if plan.positives:
+        if plan.positives and not plan.online:
             compare(run, name, banks)
     sizes(run)
 

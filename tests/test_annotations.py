@@ -96,7 +96,8 @@ def test_nodules_of_any_csv(tmp_path):
     path = tmp_path / "nodules.csv"
     path.write_text("coordX,coordY,coordZ,diameter_mm,type,note\n1,2,3,6,ground_glass,seen\n")
     assert module.read_nodules(path, uid="1.2").to_dict("records") == [
-        {"seriesuid": "1.2", "coordX": 1, "coordY": 2, "coordZ": 3, "diameter_mm": 6, "type": "ground_glass", "attachment": ""}
+        {"seriesuid": "1.2", "coordX": 1, "coordY": 2, "coordZ": 3, "diameter_mm": 6, "type": "ground_glass"}
+        | {"attachment": "", "spiculated": ""}
     ]
     with pytest.raises(AnnotationError, match="no column seriesuid"):
         module.read_nodules(path)
@@ -105,6 +106,9 @@ def test_nodules_of_any_csv(tmp_path):
         module.read_nodules(path)
     path.write_text(HEAD.strip() + ",type\na,1,2,3,6,cyst\n")
     with pytest.raises(AnnotationError, match="line 2: unknown type 'cyst': write one of solid"):
+        module.read_nodules(path)
+    path.write_text(HEAD.strip() + ",spiculated\na,1,2,3,6,True\na,1,2,9,6,maybe\n")
+    with pytest.raises(AnnotationError, match="line 3: spiculated 'maybe': write True or False"):
         module.read_nodules(path)
 
 
@@ -462,6 +466,12 @@ def test_clusters_are_a_partition(seed):
 def test_types_from_median_ratings(texture, calcification, kind):
     ratings = [{"texture": value} for value in texture] + [{"calcification": value} for value in calcification]
     assert module.nodule_type([Finding("", (), each) for each in ratings]) == kind and kind in (*phantom.TYPES, datasets.UNSPECIFIED)
+
+
+@pytest.mark.parametrize("spiculation, expected", [((4, 5, 1), True), ((1, 5), False), ((3,), False), ((), False)])
+def test_spiculated_from_median_ratings(spiculation, expected):
+    ratings = [{"spiculation": value} for value in spiculation] + [{"texture": 5}]
+    assert module.spiculated([Finding("", (), each) for each in ratings]) is expected
 
 
 @pytest.mark.parametrize("direction", [(1, 1, 1), (-1, -1, 1), (1, 1, -1)])

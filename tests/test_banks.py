@@ -340,3 +340,27 @@ def test_backgrounds_of_the_banks_hold_no_voxel_of_a_nodule_however_they_are_shi
 def test_unknown_bank_is_an_input_error():
     with pytest.raises(runs.InputError, match="unknown bank 'negatives'"):
         fpr.load_bank(None, "negatives")
+
+
+def test_the_curve_over_the_radius_begins_unchanged_and_falls(toy):
+    curve = banks.latent_curve(toy, (0, 0.5, 1.5), 8, generator())
+    assert curve.groupby("eps").size().tolist() == [8, 8, 8]
+    first = curve[curve["eps"] == 0]
+    assert (first["change_hu"] == 0).all() and first["ssim"].to_numpy() == pytest.approx(np.ones(8))
+    means = curve.groupby("eps").mean()
+    assert means["confidence"].is_monotonic_decreasing and means["change_hu"].is_monotonic_increasing
+    assert means["ssim"].is_monotonic_decreasing and (curve["diameter_mm"] >= 6).all()
+    moved = curve[curve["eps"] == 1.5]["length"].to_numpy() - first["length"].to_numpy()
+    assert np.abs(moved).max() <= 1.5 / toy.generator.latent_size**0.5 + 1e-5  # the root of L scales a length of 1.5
+
+
+def test_image_change_is_measured_inside_alone():
+    before, inside = torch.rand(2, 1, 10, 10, 10), torch.zeros(2, 1, 10, 10, 10, dtype=torch.bool)
+    inside[..., :3] = True
+    after = before + torch.where(inside, 0.05, 0.0)
+    change, _ = banks.image_change(before, after, inside)
+    assert change.tolist() == pytest.approx([70, 70], rel=1e-4)
+    far = before.clone()
+    far[..., 9] += 0.3  # beyond the window of the similarity
+    change, ssim = banks.image_change(before, far, inside)
+    assert change.tolist() == [0, 0] and ssim.tolist() == pytest.approx([1, 1])

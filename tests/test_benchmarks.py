@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import roc_auc_score
 
 from lungadv import benchmarks, ct, runs
 from lungadv.froc import froc
@@ -66,6 +68,22 @@ def write_validation(run, name):
     (folder / "provenance.json").write_text("{}")
 
 
+def truth_of(table):
+    """The label of each candidate of `scene`: four nodules, an excluded finding, nothing elsewhere."""
+    return np.select([table["coordX"] < 400, table["coordX"] == 500], [1, -1], 0)
+
+
+def write_labels(run):
+    """The patch tables, other kinds than candidates among their rows."""
+    folder = run.path("patches")
+    folder.mkdir(parents=True)
+    (folder / "provenance.json").write_text("{}")
+    for dataset in DATASETS:
+        table = scene(dataset)[1]
+        table = table.assign(kind="candidate", label=truth_of(table))
+        pd.concat([table.head(2).assign(kind="nodule", label=1), table]).to_csv(folder / f"{dataset}.csv", index=False)
+
+
 def load_patches(run, dataset, kinds):
     """Patches that hold the number of their data set, for `predict` to know them by; those of validation were answered in training."""
     assert kinds == ("candidate",) and dataset != "validation"
@@ -91,6 +109,7 @@ def run(tmp_path_factory):
         run = runs.open_run("tiny", 0)
         for name in runs.STRATEGIES:
             write_validation(run, name)
+        write_labels(run)
         benchmarks.build(run)
         return run
 
@@ -147,6 +166,79 @@ def test_differences_are_those_of_the_scores(run):
     assert gain["lower"] > 0  # made so
 
 
+def test_no_claim_is_judged_on_what_is_beyond_the_paper():
+    pairs = benchmarks.PAIRS
+    assert {(a, b) for a, b in pairs if set(runs.BEYOND) & {a, b}} == {
+        ("beta+online", other) for other in ("baseline-beta-finetune", "control", "beta+perturb")
+    }
+    others = {b for a, b in pairs if a == "beta+syn"}  # B5: best of all
+    assert others == set(runs.STRATEGIES) - {"beta+syn", "control-ce", "control-beta", "beta+online"}
+
+
+def simulated(count=20_000, seed=0):
+    """Confidences, and for each a uniform draw: a nodule with probability q(p) is one whose draw is below q(p)."""
+    rng = np.random.default_rng(seed)
+    return rng.random(count), rng.random(count)
+
+
+def test_a_predictor_that_says_what_it_knows_has_no_calibration_error():
+    p, draw = simulated()
+    bins = benchmarks.reliability(p, draw < p)
+    assert benchmarks.calibration_error(bins) < 0.015 and bins["n"].sum() == len(p) and len(bins) == 10
+
+
+@pytest.mark.parametrize(
+    "truth, expected",
+    [
+        (lambda p: p**2, 1 / 6),  # the integral of p - p^2
+        (lambda p: p / 2, 1 / 4),
+        (lambda p: 0.5 + 0 * p, 1 / 4),  # knows nothing
+        (lambda p: 1 - p, 1 / 2),
+    ],
+)
+def test_the_calibration_error_of_a_known_bias_is_its_closed_form(truth, expected):
+    p, draw = simulated(200_000)
+    assert benchmarks.calibration_error(benchmarks.reliability(p, draw < truth(p))) == pytest.approx(expected, abs=0.005)
+
+
+def test_reliability_is_that_of_scikit_learn():
+    p, draw = simulated(500, 3)
+    p = np.clip(p * 1.5, 0, 1)  # many of exactly 1; none in between may be lost
+    positive, confidence = calibration_curve(draw < p, p, n_bins=10)
+    bins = benchmarks.reliability(p, draw < p)
+    np.testing.assert_allclose(bins[["positive", "confidence"]].to_numpy(), np.c_[positive, confidence])
+    assert (bins["confidence"].between(bins["low"], bins["high"])).all()
+    few = benchmarks.reliability([0.05, 0.95, 0.97], [False, True, False])
+    assert few["n"].tolist() == [1, 2] and few["positive"].tolist() == [0, 0.5]
+
+
+def test_errors_by_uncertainty_by_hand():
+    uncertainty = np.arange(40)[::-1] / 40
+    table = benchmarks.error_by_uncertainty(uncertainty, uncertainty >= 0.9)
+    assert table["n"].tolist() == [4] * 10 and table["wrong"].tolist() == [0] * 9 + [1]
+    assert table["uncertainty"].tolist() == pytest.approx(np.arange(1.5, 40, 4) / 40)
+    same = benchmarks.error_by_uncertainty(np.zeros(25), np.arange(25) < 5)  # all tied: still parts of like size
+    assert same["n"].between(2, 3).all() and same["wrong"] @ same["n"] == 5
+
+
+def test_sureness_leaves_out_where_there_is_no_truth(run):
+    table = read(run, "calibration").set_index(["dataset", "strategy"])
+    assert set(table.index) == {(name, strategy) for name in ("validation", "benchmarks") for strategy in runs.STRATEGIES}
+    for dataset, parts in (("validation", ["validation"]), ("benchmarks", benchmarks.BENCHMARKS)):
+        scenes = pd.concat([scene(name)[1].assign(of=name) for name in parts], ignore_index=True)
+        truth = truth_of(scenes)
+        for strategy in ("baseline-ce", "beta+online"):
+            confidence = np.concatenate([confidence_of(strategy, scene(name)[1]) for name in parts])[truth >= 0]
+            nodule = truth[truth >= 0] == 1
+            wrong, row = (confidence > 0.5) != nodule, table.loc[dataset, strategy]
+            assert row[["n", "nodules", "wrong"]].tolist() == [len(nodule), nodule.sum(), wrong.sum()]
+            assert row["error_auroc"] == pytest.approx(roc_auc_score(wrong, 1 - confidence), abs=1e-5)
+            bins = read(run, "reliability").query("dataset == @dataset and strategy == @strategy")
+            assert row["ece"] == pytest.approx((bins["n"] * (bins["confidence"] - bins["positive"]).abs()).sum() / len(nodule), abs=1e-4)
+            parts_of = read(run, "uncertainty").query("dataset == @dataset and strategy == @strategy")
+            assert (parts_of["n"] * parts_of["wrong"]).sum() == pytest.approx(wrong.sum(), abs=0.01)
+
+
 def test_low_minus_high_compares_the_ends_of_the_curve():
     gain = np.array([[0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1], [0.0] * 7])
     assert np.allclose(benchmarks.MEASURES["low-minus-high"](gain), [0.1, 0])
@@ -158,7 +250,8 @@ def test_table2_stands_beside_the_paper(run):
     assert len(table) == 2 * len(runs.STRATEGIES) and not table.index.has_duplicates
     row = table.loc["nlst", "beta+syn"]
     assert (row["paper_cpm"], row["paper_fp_0.25"], row["paper_fp_0.25_implied"]) == (0.8789, 0.7444, 0.8076)
-    assert table.loc["nlst", runs.STRATEGIES["control"]][["paper_cpm", "paper_fp_8"]].isna().all()
+    for name in ("control", *runs.BEYOND):
+        assert table.loc["nlst", runs.STRATEGIES[name]][["paper_cpm", "paper_fp_8"]].isna().all()
     cpm = read(run, "froc").query("excluded == 'dropped' and benchmark == 'nlst' and strategy == 'beta+syn'")["cpm"].item()
     assert row["cpm"] == pytest.approx(cpm, abs=1e-4)
 

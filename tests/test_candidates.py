@@ -1,5 +1,6 @@
 """Candidate generation against oracles: closed-form blobs, known boxes, bright balls at known places, counts by hand."""
 
+import copy
 from itertools import repeat
 from types import SimpleNamespace
 
@@ -75,7 +76,7 @@ class Fixed(nn.Module):
 
 def fakes(**calibration):
     networks = {"blob": Bright(), "blob-ggo": Bright(), "rpn": Boxes()}
-    empty = {"blob": np.empty(0), "rpn": np.empty(0), "scans": 1, "threshold": 0.0}
+    empty = {"blob": np.empty(0), "rpn": np.empty(0), "scans": 1}
     return networks | {"calibration": empty | calibration}
 
 
@@ -152,13 +153,20 @@ def grids():
         for place in places:
             volume[place] = 1.0
         table = pd.DataFrame(places, columns=["z", "y", "x"]).astype(float).assign(radius=1.0, type=kind)
-        out.append((volume.half(), np.argwhere(np.ones((28, 30, 32))), table))
+        added = 0.9 * volume * (kind == "solid")  # what the nodule adds to lung of 0.1
+        out.append((torch.stack([volume, added]).half(), np.argwhere(np.ones((28, 30, 32))), table))
     return out
 
 
-def test_crops_hold_their_nodules_where_their_rows_say():
+@pytest.fixture
+def quiet(monkeypatch):
+    """Crops without noise."""
+    monkeypatch.setattr(candidates, "NOISE", 0)
+
+
+def test_crops_hold_their_nodules_where_their_rows_say(quiet):
     batches = candidates.crops(grids(), 16, 6, np.random.default_rng(0))
-    seen, corners = 0, set()
+    seen, corners, values = 0, set(), []
     for _ in range(40):
         volumes, contents = next(batches)
         assert volumes.shape == (6, 1, 16, 16, 16) and all(len(inside) for inside in contents[::2])
@@ -166,17 +174,69 @@ def test_crops_hold_their_nodules_where_their_rows_say():
             places = inside[:, :3].astype(int)
             lit = volume.nonzero().numpy()
             assert sorted(map(tuple, lit)) == sorted(map(tuple, places))
-            assert ((volume[volume > 0] > 0.39) & (volume[volume > 0] < 1.11)).all()
+            values += volume[volume > 0].tolist()
             seen, corners = seen + len(lit), corners | {tuple(place > 8) for place in places}
     assert seen > 120 and len(corners) == 8
+    assert 0.8 * 0.19 <= min(values) and max(values) <= 1  # faded to a tenth above lung at most, then dimmed by a fifth
 
 
-def test_crops_around_some_types_count_the_others_as_well():
+def test_noise_leaves_crops_between_0_and_1_and_differs_from_crop_to_crop():
+    volumes, _ = next(candidates.crops(grids(), 16, 8, np.random.default_rng(0), faded=0))
+    assert volumes.min() == 0 and volumes.max() <= 1
+    spread = volumes.flatten(1).quantile(0.9, dim=1)
+    assert spread.max() <= 1.5 * candidates.NOISE and len(spread.unique()) == 8
+
+
+@pytest.mark.parametrize("faded", [0.0, 0.5, 1.0])
+def test_a_share_of_the_crops_fades_what_their_nodules_add_to_the_lung(quiet, faded):
+    (volume, lungs, table), _ = grids()
+    batches = candidates.crops([(volume, lungs, table.iloc[:1])], 16, 8, np.random.default_rng(0), faded=faded)
+    values = torch.cat([next(batches)[0][::2] for _ in range(50)]).flatten(1).amax(1)
+    low, high = 0.1 + 0.9 * np.array(candidates.FADED)
+    assert (values < 1.1 * high).float().mean() == pytest.approx(faded, abs=0.12) and values.min() > 0.8 * low
+    volume[1] = 0
+    batches = candidates.crops([(volume, lungs, table.iloc[:1])], 16, 8, np.random.default_rng(0), faded=faded)
+    assert min(next(batches)[0][::2].flatten(1).amax(1).min() for _ in range(20)) > 0.79
+
+
+def test_contrast_is_what_a_nodule_adds_whatever_stands_beside_it():
+    share, lung = np.zeros((2, 20, 20, 20), np.float32), candidates.LUNG
+    share[0, 5:8, 5:8, 5:8], share[0, 4, 5:8, 5:8] = 1, 0.3
+    share[1, 13:16, 13:16, 13:16] = 1
+    wall = np.zeros((20, 20, 20), np.float32)
+    wall[:, :, 8:11] = 0.6  # touches the first
+    volume = lung + 0.65 * share[0] + 0.9 * share[1] + wall
+    added = candidates.contrast(volume, share.sum(0), np.array([[6.0, 6.2, 6.0], [14.0, 14.0, 14.0]]))
+    np.testing.assert_allclose(added, 0.65 * share[0] + 0.9 * share[1], atol=1e-5)
+    assert not candidates.contrast(volume, 0 * wall, np.empty((0, 3))).any()
+
+
+@pytest.mark.parametrize("direction", [STRAIGHT, TURNED])
+def test_the_share_of_an_outline_lies_where_the_ball_is(direction):
+    scan, lungs = chest(direction=direction)
+    balls = scan.to_world([[18.0, 26.0, 33.0]])
+    scan, _ = chest(balls, direction=direction)
+    grid, _ = candidates.lung_grid(scan, lungs, 2.5)
+    outlines = ct.Scan(np.where(scan.hu > -500, 1000, 0).astype(np.int16), scan.spacing, scan.origin, scan.direction, scan.uid)
+    share = candidates._share(outlines, grid)
+    assert share.shape == grid.hu.shape and 0 <= share.min() and share.max() <= 1
+    volume = share.sum() * 2.5**3
+    assert volume == pytest.approx((scan.hu > -500).sum() * np.prod(scan.spacing), rel=0.1)
+    centre = (np.argwhere(share > 0) * share[share > 0][:, None]).sum(0) / share.sum()
+    assert np.abs(grid.to_world([centre])[0] - balls[0]).max() < 1
+
+
+def test_crops_around_rare_types_count_the_others_as_well():
     (volume, lungs, table), _ = grids()
     mixed = table.assign(type=["solid", "ground_glass"], radius=[1.0, 2.0])
-    batches = candidates.crops([(volume, lungs, mixed)], 24, 4, np.random.default_rng(0), only=("ground_glass",))
+    batches = candidates.crops([(volume, lungs, mixed)], 24, 4, np.random.default_rng(0), rare=1.0)
     radii = [inside[:, 3].tolist() for _ in range(20) for inside in next(batches)[1]]
     assert all(2.0 in seen for seen in radii[::2]) and any(1.0 in seen for seen in radii[::2]) and [1.0] in radii[1::2]
+
+
+def test_without_a_rare_type_crops_are_around_the_others():
+    batches = candidates.crops(grids()[:1], 16, 4, np.random.default_rng(0), rare=1.0)
+    assert all(len(inside) for _ in range(10) for inside in next(batches)[1][::2])
 
 
 def test_crops_without_any_nodule_come_from_the_lungs():
@@ -420,7 +480,7 @@ def test_rarity_counts_what_is_at_least_as_high():
 
 
 def test_union_keeps_the_better_score_of_two_the_place_of_the_blob_and_the_size_of_the_box():
-    reference = {"blob": np.linspace(0, 1, 101), "rpn": np.linspace(0, 1, 101) / 2, "scans": 2, "threshold": 0.0}
+    reference = {"blob": np.linspace(0, 1, 101), "rpn": np.linspace(0, 1, 101) / 2, "scans": 2}
     raw = pd.concat([marks([(0, 0.95), (51, 0.2), (104, 0.5)]), marks([(4, 0.1, 8.0), (53, 0.45, 11.0), (90, 0.3, 5.0)], source="rpn")])
     found = candidates.union(raw, reference, SETTINGS)
     assert found["coordX"].tolist() == [0, 51, 90, 104] and found["source"].tolist() == ["blob", "rpn", "rpn", "blob"]
@@ -430,21 +490,20 @@ def test_union_keeps_the_better_score_of_two_the_place_of_the_blob_and_the_size_
 
 @pytest.mark.parametrize("away, place", [(2.9, 2.9), (5.9, 0.0)])
 def test_union_moves_a_box_to_a_blob_only_where_they_all_but_coincide(away, place):
-    reference = {"blob": np.linspace(0, 1, 11), "rpn": np.linspace(0, 1, 11), "scans": 1, "threshold": 0.0}
+    reference = {"blob": np.linspace(0, 1, 11), "rpn": np.linspace(0, 1, 11), "scans": 1}
     found = candidates.union(pd.concat([marks([(0, 0.9, 6.0)], source="rpn"), marks([(away, 0.5)])]), reference, SETTINGS)
     assert found["coordX"].tolist() == [place] and found["diameter_mm"].tolist() == [6.0]
 
 
 def test_union_of_a_chain_keeps_both_ends():
-    reference = {"blob": np.linspace(0, 1, 11), "rpn": np.empty(0), "scans": 1, "threshold": 0.0}
+    reference = {"blob": np.linspace(0, 1, 11), "rpn": np.empty(0), "scans": 1}
     raw = marks([(0, 0.9), (5, 0.5), (10, 0.1)])
     assert candidates.union(raw, reference, SETTINGS)["coordX"].tolist() == [0, 10]
 
 
 def test_union_of_nothing_is_nothing():
-    reference = {"blob": np.linspace(0, 1, 11), "rpn": np.empty(0), "scans": 1, "threshold": 0.5}
+    reference = {"blob": np.linspace(0, 1, 11), "rpn": np.empty(0), "scans": 1}
     assert candidates.union(marks([]), reference, SETTINGS).empty
-    assert candidates.union(marks([(0, 0.1)]), reference, SETTINGS).empty
 
 
 def random_raw(scans, count, seed=0):
@@ -458,24 +517,24 @@ def random_raw(scans, count, seed=0):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_threshold_leaves_the_wanted_candidates_a_scan(seed):
+def test_a_scan_keeps_the_best_of_its_candidates_none_nearer_than_allowed(seed):
     raw = random_raw(4, 40, seed)
-    calibration = candidates.calibrate(raw, 4, SETTINGS)
-    found = pd.concat([candidates.union(table, calibration, SETTINGS) for _, table in raw.groupby("seriesuid")])
-    ties = (found["score"] == calibration["threshold"]).sum() - 1  # a blob and a box may be equally rare
-    assert len(found) == 5 * 4 + ties * (len(found) > 20) and 0 <= ties <= 1
-    pairs = found.merge(found, on="seriesuid")
-    pairs = pairs[(pairs["coordX_x"] != pairs["coordX_y"])]
-    apart = np.linalg.norm(pairs[[f"{c}_x" for c in PLACES]].to_numpy() - pairs[[f"{c}_y" for c in PLACES]].to_numpy(), axis=1)
-    assert apart.min() > SETTINGS.cg_merge
-
-
-def test_fewer_candidates_than_allowed_are_all_kept():
-    raw = random_raw(2, 2)
-    calibration = candidates.calibrate(raw, 2, SETTINGS)
-    free = calibration | {"threshold": 0.0}
+    calibration = candidates.calibrate(raw, 4)
+    free = SimpleNamespace(**vars(SETTINGS) | {"cg_per_scan": 1000})
     for _, table in raw.groupby("seriesuid"):
-        assert len(candidates.union(table, calibration, SETTINGS)) == len(candidates.union(table, free, SETTINGS))
+        found, everything = (candidates.union(table, calibration, settings) for settings in (SETTINGS, free))
+        assert len(found) == SETTINGS.cg_per_scan < len(everything)
+        pd.testing.assert_frame_equal(found, everything.head(SETTINGS.cg_per_scan))
+        apart = np.linalg.norm(everything[PLACES].to_numpy()[:, None] - everything[PLACES].to_numpy(), axis=2)
+        assert everything["score"].is_monotonic_decreasing and apart[~np.eye(len(apart), dtype=bool)].min() > SETTINGS.cg_merge
+
+
+def test_calibration_is_the_sorted_scores_of_each_source():
+    raw = pd.concat([marks([(0, 0.9), (9, 0.1)]), marks([(0, 0.3)], source="rpn"), marks([(0, 0.2)], source="blob-all")])
+    calibration = candidates.calibrate(raw, 2)
+    assert calibration["blob"].tolist() == [0.1, 0.9] and calibration["rpn"].tolist() == [0.3] and calibration["scans"] == 2
+    with pytest.raises(runs.InputError, match="nothing in the validation scans"):
+        candidates.calibrate(raw.iloc[:0], 2)
 
 
 # Storage ----------------------------------------------------------------------------------------------------------------------
@@ -486,7 +545,7 @@ def test_stored_networks_answer_as_before(tmp_path):
     networks = {"blob": candidates.ResUNet(2), "blob-ggo": candidates.ResUNet(2), "rpn": candidates.RPN(2, 2)}
     for network in networks.values():
         network.to(memory_format=torch.channels_last_3d).eval()
-    networks["calibration"] = candidates.calibrate(random_raw(3, 10), 3, SETTINGS)
+    networks["calibration"] = candidates.calibrate(random_raw(3, 10), 3)
     candidates.save_networks(networks, tmp_path)
     again = candidates.load_networks(tmp_path)
     volume = torch.rand(16, 12, 12, generator=generator())
@@ -496,7 +555,7 @@ def test_stored_networks_answer_as_before(tmp_path):
         for new, old in zip(again["rpn"](volume[None, None]), networks["rpn"](volume[None, None]), strict=True):
             assert torch.equal(new, old)
     assert not any(parameter.requires_grad for name in candidates.NETWORKS for parameter in again[name].parameters())
-    assert again["calibration"]["threshold"] == networks["calibration"]["threshold"] and again["calibration"]["scans"] == 3
+    assert again["calibration"]["scans"] == 3
     assert all(np.array_equal(again["calibration"][source], networks["calibration"][source]) for source in ("blob", "rpn"))
     raw = random_raw(1, 10, seed=1)
     pd.testing.assert_frame_equal(*(candidates.union(raw, x["calibration"], SETTINGS) for x in (again, networks)))
@@ -601,27 +660,41 @@ def test_the_sensitivity_table_splits_by_type_and_diameter():
     assert table[(table["group"] == "solid") & (table["per_scan"] == 1)]["sensitivity"].tolist() == [1]
 
 
-def test_an_attack_on_crops_hides_what_noise_of_its_size_does_not():
-    class Sharp(nn.Module):
-        def forward(self, x):
-            return 100 * (x - 0.5), x
+class Sharp(nn.Module):
+    """Heatmap logits that grow with the voxel's own value, steeply; `gain` 0 answers nothing."""
 
+    def __init__(self, gain=100.0):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(gain))
+
+    def forward(self, x):
+        return self.gain * (x - 0.5), x
+
+
+def test_both_networks_are_fused_by_their_maximum():
+    volumes = torch.rand(2, 1, 4, 4, 4, generator=generator())
+    expected = np.where(volumes.numpy() > 0.5, 100 * (volumes.numpy() - 0.5), 0)
+    logits = candidates.fused({"blob": Sharp(), "blob-ggo": Sharp(0.0)})
+    np.testing.assert_allclose(logits(volumes).detach(), expected, rtol=1e-6)
+
+
+def test_an_attack_on_crops_hides_what_noise_of_its_size_does_not():
     volumes = torch.zeros(6, 1, 16, 16, 16)
     volumes[..., 7:10, 7:10, 7:10] = 0.6
-    nodule = np.array([[8.0, 8.0, 8.0, 1.0]])
+    nodules = [np.array([[8.0, 8.0, 8.0, 1.0]])] * 6
     volumes[:, :, 8, 8, 8] = 0.64
     # before: logit 14 at the centre; under attack 12; its neighbours reach 12 at most
     level = torch.tensor(12.01).sigmoid().double().item()
-    networks = {"blob": Sharp(), "blob-ggo": Sharp()}
-    found = candidates.attack_crops(networks, volumes, [nodule] * 6, SETTINGS, level, generator())
+    logits = candidates.fused({"blob": Sharp(), "blob-ggo": Sharp()})
+    made = candidates.attacked(logits, volumes, nodules, SETTINGS, generator())
+    assert list(made) == ["pgd", "random"]
+    for batch in made.values():
+        assert 0 <= batch.min() and batch.max() <= 1 and (batch - volumes).abs().max() <= SETTINGS.attack_eps + 1e-6
+    found = {name: candidates.shown(logits, batch, nodules, level) for name, batch in ({"clean": volumes} | made).items()}
     assert found["clean"].all() and not found["pgd"].any() and found["random"].any()
 
 
-def test_an_attack_on_crops_looks_around_the_nodule_wherever_it_lies():
-    class Sharp(nn.Module):
-        def forward(self, x):
-            return 100 * (x - 0.5), x
-
+def test_a_nodule_is_looked_for_in_its_sphere_wherever_it_lies():
     place = (11, 6, 9)
     around = {tuple(np.add(place, step)) for step in [(0, 0, 0), *np.eye(3, dtype=int), *-np.eye(3, dtype=int)]}
     seen = set()
@@ -629,10 +702,66 @@ def test_an_attack_on_crops_looks_around_the_nodule_wherever_it_lies():
         if max(abs(np.subtract(voxel, place))) <= 2:
             volume = torch.zeros(1, 1, 16, 16, 16)
             volume[0, 0][voxel] = 0.9
-            networks = {"blob": Sharp(), "blob-ggo": Sharp()}
-            found = candidates.attack_crops(networks, volume, [np.array([[*place, 1.2]])], SETTINGS, 0.9, generator())
-            seen |= {voxel} if found["clean"].all() else set()
+            seen |= {voxel} if candidates.shown(lambda x: Sharp()(x)[0], volume, [np.array([[*place, 1.2]])], 0.9)[0] else set()
     assert seen == around
+
+
+HARDEN = SimpleNamespace(**vars(SETTINGS), cg_crop=16, cg_batch=4, cg_rate=0.02, cg_harden_updates=3, cg_harden_steps=2)
+
+
+def test_the_first_half_of_a_batch_is_attacked_within_eps_and_the_network_left_as_it_was():
+    network, seen = Sharp(10.0), []
+
+    def watched(x):
+        seen.append((x.detach().clone(), torch.is_grad_enabled()))
+        return Sharp.forward(network, x)
+
+    network.forward = watched
+    network.train()
+    volumes = torch.rand(4, 1, 8, 8, 8, generator=generator())
+    loss = candidates.perturbed_loss(HARDEN, generator())(network, volumes, [np.array([[4.0, 4, 4, 1]])] * 4)
+    given, _ = seen[-1]
+    assert torch.equal(given[2:], volumes[2:])
+    change = (given[:2] - volumes[:2]).abs()
+    assert 0.9 * SETTINGS.attack_eps < change.max() <= SETTINGS.attack_eps + 1e-6 and network.training and network.gain.requires_grad
+    target = candidates.heatmaps((8, 8, 8), [np.array([[4.0, 4, 4, 1]])] * 4, SETTINGS.cg_sigma / SETTINGS.cg_spacing)
+    clean, attacked = (candidates.blob_loss(Sharp.forward(network, x)[0], target) for x in (volumes, given))
+    assert (attacked[:2] > clean[:2]).all() and loss.item() == pytest.approx(attacked.mean().item(), rel=1e-4)
+    loss.backward()
+    assert network.gain.grad is not None
+
+
+def test_hardening_trains_copies_and_leaves_the_plain_networks(exact, tmp_path):
+    run = runs.Run("tiny", 100, "phantom", HARDEN, tmp_path)
+    networks = {name: candidates.ResUNet(2).eval().requires_grad_(False) for name in ("blob", "blob-ggo")}
+    before = {name: copy.deepcopy(network.state_dict()) for name, network in networks.items()}
+    hardened, losses = candidates.harden(run, networks, grids())
+    assert list(hardened) == ["blob", "blob-ggo"] and losses.groupby("network").size().tolist() == [3, 3]
+    for name, network in hardened.items():
+        assert all(torch.equal(value, before[name][key]) for key, value in networks[name].state_dict().items())
+        assert any(not torch.equal(value, before[name][key]) for key, value in network.state_dict().items())
+        assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
+    again, _ = candidates.harden(run, networks, grids())
+    for name, network in hardened.items():
+        assert all(torch.equal(value, again[name].state_dict()[key]) for key, value in network.state_dict().items())
+
+
+def test_hardening_numbers_count_shown_nodules_and_clean_sensitivity():
+    conditions = np.repeat(candidates.CONDITIONS, 2)
+    table = pd.DataFrame({"seriesuid": "1", "item": ["1:0", "1:1"] * 4, "network": "plain", "condition": conditions})
+    table = pd.concat([table.assign(value=[1, 1, 1, 1, 0, 0, 0, 1]), table.assign(network="hardened", value=1)])
+    truth = nodules(("1", 0.0, 6.0), ("2", 0.0, 8.0))
+    both = {"plain": pd.concat([marks([(0, 0.9)]), marks([(0, 0.8)], uid="2")]), "hardened": marks([(0, 0.9)])}
+    rows = candidates.hardening_numbers(table, both, truth, 2, 100)
+    attacked = rows[rows["dataset"] == "benchmarks"].set_index(["network", "condition"])
+    assert attacked.loc["plain", "sensitivity"].to_dict() == {"clean": 1, "random": 1, "transfer": 0, "pgd": 0.5}
+    assert (attacked["nodules"] == 2).all() and (attacked.loc["hardened", "sensitivity"] == 1).all()
+    expected = stats.binomtest(1, 2).proportion_ci(method="wilson")
+    assert attacked.loc[("plain", "pgd"), ["lower", "upper"]].tolist() == pytest.approx([expected.low, expected.high])
+    clean = rows[rows["dataset"] == "validation"].set_index(["network", "per_scan"])["sensitivity"]
+    assert clean["plain", 100] == 1 and clean["hardened", 100] == 0.5
+    numbers = candidates.attack_numbers(table)
+    assert set(numbers["condition"]) == {"clean", "pgd", "random"} and numbers["value"].tolist() == [1, 1, 1, 1, 0, 1]
 
 
 def test_a_data_set_without_a_candidate_is_an_input_error(monkeypatch):

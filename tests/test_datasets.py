@@ -287,7 +287,7 @@ def test_both_phantom_formats_hold_the_same(written, monkeypatch, tmp_path):
 def test_phantom_bad_arguments(tmp_path):
     for arguments, reason in (
         ((tmp_path, 1, 0), "exists already"),
-        ((tmp_path / "a", 0, 0), "1 or more scans"),
+        ((tmp_path / "a", 0, 0), "0 scans: give 1 or more"),
         ((tmp_path / "a", 1, 0, "bright"), "dose 'bright'"),
         ((tmp_path / "a", 1, 0, -3), "dose '-3'"),
         ((tmp_path / "a", 1, 0, "0.5"), "dose '0.5': .* from 1 to 1e"),
@@ -315,3 +315,12 @@ def test_scan_files_on_links_are_read(tmp_path):
     shutil.copy(tmp_path / "disk" / "annotations.csv", tmp_path / "here")
     (tmp_path / "here" / "a").symlink_to(tmp_path / "disk" / "a")
     assert datasets.read_manifest(tmp_path / "here" / "scans.csv").uids == ["1.2", "1.3"]
+
+
+def test_spiculated_is_false_where_the_table_does_not_say(tmp_path):
+    assert datasets.read_manifest(write_manifest(tmp_path)).annotations["spiculated"].tolist() == [False, False]
+    lines = zip(NODULES.splitlines(), ("spiculated", "True", "False", ""), strict=True)
+    (tmp_path / "annotations.csv").write_text("\n".join(f"{line},{word}" for line, word in lines) + "\n")
+    data = datasets.read_manifest(tmp_path / "scans.csv")
+    assert data.annotations["spiculated"].tolist() == [True, False] and data.excluded["spiculated"].tolist() == [False]
+    assert data.annotations["spiculated"].dtype == bool

@@ -11,6 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from scipy.stats import kstest
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from lungadv import ct, fpr, runs
@@ -250,7 +252,7 @@ def test_mixtures_are_those_of_the_paper(name, size):
         assert [pool for pool, _ in shares] == ["real", *banks] and [share for _, share in shares] == expected[len(banks)]
 
 
-def test_strategies_are_the_rows_of_the_paper():
+def test_strategies_are_the_rows_of_the_paper_and_one_beyond():
     assert list(fpr.STRATEGIES) == list(runs.STRATEGIES)
     used = {name: (set(plan.positives), set(plan.negatives)) for name, plan in fpr.STRATEGIES.items() if plan.positives or plan.negatives}
     assert used == {
@@ -258,7 +260,9 @@ def test_strategies_are_the_rows_of_the_paper():
         "beta+syn": ({"synthetic-pgd"}, set()),
         "beta+perturb": ({"perturbed"}, {"noise"}),
         "beta+perturb+syn": ({"synthetic-pgd", "perturbed"}, {"noise"}),
+        "beta+online": ({"perturbed"}, {"noise"}),
     }
+    assert {name for name, plan in fpr.STRATEGIES.items() if plan.online} == set(runs.BEYOND)
     assert [name for name, plan in fpr.STRATEGIES.items() if plan.output == "logits"] == ["baseline-ce", "control-ce"]
     settings = runs.load_settings("quick")
     equal = (("baseline-ce", "baseline-beta"), ("baseline-beta-finetune", "control-ce", "control-beta"), ("control", *used))
@@ -398,15 +402,17 @@ def workshop(run, monkeypatch):
         fpr.save_network(network(output, seed, run.settings.fpr_width), stage(name))
     given = {}
 
-    def train(model, loss, batches, updates, rate, desc):
-        given.update(batch=next(batches), updates=updates, start={k: v.clone() for k, v in model.state_dict().items()}, model=model.eval())
+    def train(model, loss, batches, updates, rate, desc, watch):
+        for update in range(updates + 1):
+            watch(update, model.eval())
+        given.update(batch=next(batches), updates=updates, start={k: v.clone() for k, v in model.state_dict().items()}, model=model)
         return [0.5] * updates
 
     monkeypatch.setattr(fpr, "train", train)
     return run, given
 
 
-@pytest.mark.parametrize("name", fpr.STRATEGIES)
+@pytest.mark.parametrize("name", [name for name, plan in fpr.STRATEGIES.items() if not plan.online])
 def test_a_strategy_trains_on_its_pools_from_its_start(name, workshop):
     run, given = workshop
     plan = fpr.STRATEGIES[name]
@@ -423,11 +429,110 @@ def test_a_strategy_trains_on_its_pools_from_its_start(name, workshop):
     assert all(torch.equal(given["start"][key], before.state_dict()[key]) for key in kept) and len(kept) > 20
     assert given["updates"] == (run.settings.fpr_updates if plan.start == "outline" else run.settings.fpr_finetune_updates)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "network.json", "provenance.json", "training.csv", "validation.csv", "weights.safetensors"
+        "learning.csv", "network.json", "provenance.json", "training.csv", "validation.csv", "weights.safetensors"
     ]  # fmt: skip
+    learning = pd.read_csv(folder / "learning.csv")
+    assert learning["update"].tolist() == np.linspace(0, given["updates"], run.settings.fpr_looks + 1).round().tolist()
+    assert learning[["auc", "brier"]].stack().between(0, 1).all()
     validation = pd.read_csv(folder / "validation.csv")
     assert len(validation) == 5 and validation["confidence"].between(0, 1).all() and validation["uncertainty"].between(0, 1).all()
     assert fpr.load_network(run, name).output == plan.output
+
+
+def test_online_patches_are_moved_in_the_ball_and_real_ones_stay(workshop, monkeypatch):
+    "The mixture is that of beta+perturb; what stands beside the real patches is real nodules and fresh noise, each moved by up to eps."
+    run, given = workshop
+    monkeypatch.setattr(fpr, "load_bank", None)  # no bank is read
+    fpr.build(run, "beta+online")
+    x, target = given["batch"]
+    quarter, eps, greys = len(x) // 4, run.settings.attack_eps, torch.tensor([GREYS["nodule"], GREYS["rest"]])
+    assert target.tolist() == [1] * 2 * quarter + [0] * 2 * quarter
+    nodules, perturbed, rest, noise = x.split(quarter)
+    near = {"atol": 1e-3, "rtol": 0}  # HU are whole numbers
+    torch.testing.assert_close(nodules, greys[0].expand_as(nodules), **near)
+    torch.testing.assert_close(rest, greys[1].expand_as(rest), **near)
+    offset = perturbed - greys[0]
+    assert 0.5 * eps < offset.abs().amax() <= eps + 1e-3 and offset.flatten(1).std(dim=1).min() > 0
+    assert noise.min() >= 0 and noise.max() <= 1 and noise.flatten(1).std(dim=1).sub(12**-0.5).abs().max() < 0.02
+    assert not torch.equal(noise[0], noise[1])
+
+
+@pytest.mark.parametrize("output", ["evidence", "logits"])
+def test_batches_are_moved_against_the_network_of_that_moment(output):
+    """A network whose answer hangs on <x - 0.5, w>: the worst patches are eps sign(w) away, uphill for a positive, downhill for a negative.
+
+    Turning w round between two batches turns the patches round.
+    """
+
+    class Template(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.output, self.w = output, nn.Parameter(torch.randn(4, 4, 4, generator=generator()))
+
+        def forward(self, x):
+            odds = 0.1 * ((x - 0.5) * self.w).sum(dim=(1, 2, 3, 4))
+            positive = torch.stack([odds, -odds], dim=1)
+            return F.softplus(positive) if output == "evidence" else positive.flip(1)
+
+    model, grey = Template().train(), torch.full((4, 1, 4, 4, 4), 0.5)
+    target, rows = torch.tensor([1, 1, 0, 0]), torch.tensor([False, True, False, True])
+    batches = ((grey.clone(), target) for _ in range(2))
+    settings = SimpleNamespace(attack_eps=0.02, online_steps=8)
+    moved = fpr.against(model, batches, rows, settings, generator())
+    for turn in (1, -1):
+        x, y = next(moved)
+        worst = 0.02 * model.w.detach().sign()
+        torch.testing.assert_close(x[1, 0] - 0.5, -worst, atol=1e-6, rtol=0)
+        torch.testing.assert_close(x[3, 0] - 0.5, worst, atol=1e-6, rtol=0)
+        assert torch.equal(x[[0, 2]], grey[[0, 2]]) and torch.equal(y, target)
+        assert model.training and model.w.requires_grad and model.w.grad is None, turn
+        with torch.no_grad():
+            model.w.neg_()
+
+
+def test_a_search_raises_the_loss_and_leaves_the_network_as_it_was():
+    model, x, target = network("evidence").train(), patches(6), torch.arange(6) % 2
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rows, settings = torch.arange(6) >= 2, SimpleNamespace(attack_eps=0.05, online_steps=5)
+    moved, _ = next(fpr.against(model, iter([(x.clone(), target)]), rows, settings, generator()))
+    assert model.training and all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    model.eval()
+    with torch.no_grad():
+        clean, attacked = (fpr.sample_losses(model, batch, target) for batch in (x, moved))
+    assert (attacked[rows] > clean[rows]).all() and torch.equal(moved[~rows], x[~rows])
+
+
+def test_noise_is_uniform_and_never_the_same():
+    pool = fpr.Noise(8)
+    drawn = torch.cat([fpr.draw(pool, 20, 8, generator(seed)) for seed in (0, 1)])
+    assert drawn.shape == (40, 1, 8, 8, 8) and len(torch.unique(drawn.flatten(1), dim=0)) == 40
+    assert kstest(drawn.flatten().numpy(), "uniform").pvalue > 0.01
+
+
+def test_the_area_under_the_curve_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 20, 300), rng.random(300) < 0.3  # with ties
+    assert fpr.auc(scores, positive) == pytest.approx(roc_auc_score(positive, scores))
+    assert np.isnan(fpr.auc(scores, positive | True))
+
+
+def test_the_watch_sees_the_moving_average_before_first_and_after_each_update():
+    model, decay, seen = Weight(), 0.7, []
+    batches = iter([(torch.tensor(1.0),)] * 3)
+    fpr.train(
+        model, lambda model, x: model.w * x, batches, 3, rate=0.1, decay=decay,
+        watch=lambda update, average: seen.append((update, average.w.item(), average.training)),
+    )  # fmt: skip
+    assert [update for update, *_ in seen] == [0, 1, 2, 3] and not any(training for *_, training in seen)
+    assert seen[0][1] == 1 and seen[-1][1] == pytest.approx(model.w.item())
+
+
+def test_every_strategy_is_watched_on_the_same_balanced_patches(run):
+    table, x = pd.DataFrame({"label": [0] * 50 + [-1] * 5 + [1] * 20}), patches(75)
+    first, second = (fpr.look_on(run, table, x, updates) for updates in (10, 40))
+    half = run.settings.fpr_watched // 2
+    assert torch.equal(first.patches, second.patches) and first.labels.tolist() == [0] * half + [1] * half
+    assert first.at == {0, 5, 10} and second.at == {0, 20, 40}
 
 
 def test_fine_tuning_starts_with_the_decisions_of_the_cross_entropy_network(workshop):

@@ -41,7 +41,7 @@ def test_it_is_a_scan_in_luna16_geometry(person):
 
 def test_masks_agree_with_the_table(person):
     table, scan = person.nodules, person.scan
-    assert list(table) == ["coordX", "coordY", "coordZ", "diameter_mm", "type", "attachment", "readers"]
+    assert list(table) == ["coordX", "coordY", "coordZ", "diameter_mm", "type", "attachment", "spiculated", "readers"]
     assert set(np.unique(person.labels)) == set(range(len(table) + 1))
     for k, (centre, diameter) in enumerate(zip(voxels(scan, table), table.diameter_mm, strict=True), start=1):
         mask = person.labels == k
@@ -469,6 +469,16 @@ def test_the_same_person_at_another_resolution():
     assert (same[0].attachment == same[1].attachment).mean() > 0.8
     small = fine.lungs.reshape(*(n for side in TINY["shape"] for n in (side, 2)))[:, 0, :, 0, :, 0] > 0
     assert 2 * (small & (coarse.lungs > 0)).sum() / (small.sum() + (coarse.lungs > 0).sum()) > 0.95
+
+
+def test_spiculated_is_said_of_those_that_have_spicules(people, placer, monkeypatch):
+    grid, persons = people
+    hu, labels, spicules, lobes = np.full(grid.shape, -850, np.float32), np.zeros(grid.shape, np.uint8), [], phantom.draw_lobes
+    monkeypatch.setattr(phantom, "draw_lobes", lambda *terms: spicules.append(terms[2]) or lobes(*terms))
+    drawn = [
+        phantom.draw_nodule(hu, labels, 1, grid, persons[0], placer, "solid", 9.0, np.random.default_rng(k), False)[1] for k in range(20)
+    ]
+    assert drawn == [count > 0 for count in spicules] and {True, False} == set(drawn)
 
 
 def test_the_core_of_a_part_solid_nodule_stays_in_the_lung(people, placer):

@@ -163,9 +163,10 @@ def chosen(numbers, **values):
 def test_build_writes_every_number_that_the_claims_read(run, results):
     numbers = pd.read_csv(run.path("stress", "numbers.csv"), dtype={"item": str}, keep_default_na=False)
     assert numbers.columns.tolist() == ["claim", "measure", "network", "condition", "item", "value"]
-    base, five = {stress.SOURCE}, set(stress.SHOWN)
+    base, shown = {stress.SOURCE}, set(stress.SHOWN)
+    assert "beta+online" in shown
     expected = {
-        ("all", "threshold"): (five, {""}),
+        ("all", "threshold"): (shown, {""}),
         ("M3", "confidence"): (base, {"before", "pgd", "random"}),
         ("M3", "ssim"): (base, {"pgd"}),
         ("M4", "confidence"): (base, {"clean", "pgd", "random"}),
@@ -176,15 +177,15 @@ def test_build_writes_every_number_that_the_claims_read(run, results):
         **{("S1", measure): ({""}, {"real", "random", "pgd"}) for measure in ("diameter_mm", "mean_hu", "non_solid", "part_solid")},
         ("S2", "confidence"): (base, {"random", "pgd"}),
         ("S3", "confidence"): ({"beta+syn", "control", stress.SOURCE}, {"pgd"}),
-        ("S5", "confidence"): (five, {"clean", "uniform-1", "uniform-2", "uniform-3", "uniform-4"}),
-        ("S6", "confidence"): (five, {"clean", "poisson-50", "poisson-1"}),
-        ("S7", "confidence"): (five, {"clean", "pgd", "white-box", "independent"}),
-        ("S8", "confidence"): (five, {"noise", "pgd", "white-box", "independent"}),
-        ("S9", "confidence"): (five, {"clean", "pgd", "white-box", "independent"}),
+        ("S5", "confidence"): (shown, {"clean", "uniform-1", "uniform-2", "uniform-3", "uniform-4"}),
+        ("S6", "confidence"): (shown, {"clean", "poisson-50", "poisson-1"}),
+        ("S7", "confidence"): (shown, {"clean", "pgd", "white-box", "independent"}),
+        ("S8", "confidence"): (shown, {"noise", "pgd", "white-box", "independent"}),
+        ("S9", "confidence"): (shown, {"clean", "pgd", "white-box", "independent"}),
         ("S10", "confidence"): (base, {"clean-positive", "clean-negative", "pgd-positive", "pgd-negative"}),
         ("S10", "uncertainty"): (base, {"clean-positive", "clean-negative", "pgd-positive", "pgd-negative"}),
-        ("S11", "eps"): (five, {"white-box"}),
-        ("S11", "ssim"): (five, {"white-box"}),
+        ("S11", "eps"): (shown, {"white-box"}),
+        ("S11", "ssim"): (shown, {"white-box"}),
     }
     for (claim, measure), (networks, conditions) in expected.items():
         rows = chosen(numbers, claim=claim, measure=measure)
@@ -274,6 +275,16 @@ def test_random_search_draws_no_nodule_that_is_too_small():
     shown = [masks for nodules, masks in seen if any(torch.equal(nodules, patches) for patches in judged)]
     assert len(judged) == 4 and all((synthesizer.diameter_mm(masks, 1.25) >= 6).all() for masks in shown)
     assert any((synthesizer.diameter_mm(masks, 1.25) < 6).any() for _, masks in seen)  # some were drawn and left
+
+
+def test_the_samples_of_s11_do_not_hang_on_a_network_beyond_the_paper():
+    rows = [(name, index, eps) for index, eps in enumerate((0.01, 0.0, 0.02)) for name in ("beta+syn", "control")]
+    rows += [("beta+online", index, eps) for index, eps in enumerate((0.01, 0.01, 0.0))]
+    falls = pd.DataFrame(rows, columns=["network", "index", "eps"]).assign(ssim=0.9)
+    found = stress.fall_numbers(falls, ["1.2:0", "1.2:1", "1.2:2"])
+    assert found.groupby("network")["item"].unique().map(list).to_dict() == dict.fromkeys(
+        ("beta+syn", "control", "beta+online"), ["1.2:0", "1.2:2"]
+    )
 
 
 def test_the_ledger_rejects_as_the_stage_does(results):

@@ -20,6 +20,8 @@ def pairs(count=24):
     return masks * torch.linspace(0.3, 1, count).reshape(-1, 1, 1, 1, 1), masks
 
 
+KINDS = ["solid", "ground_glass"]
+TABLE = pd.DataFrame({"seriesuid": "1.2", "diameter_mm": 10.0, "type": np.resize(KINDS, 24), "spiculated": False})
 SETTINGS = SimpleNamespace(
     syn_latent=4, syn_width=4, syn_steps=60, syn_batch=8, syn_rate=0.01, syn_kl=0.1, syn_critic=0.01, syn_penalty=10.0
 )  # fmt: skip
@@ -180,16 +182,25 @@ def test_a_built_synthesizer_loads_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path))
     run = runs.open_run("tiny", 100, syn_steps=5)
     monkeypatch.setattr(runs, "STAGES", runs.STAGES | {"synthesizer": runs.Stage("lungadv.synthesizer:build", 1)})
-    table = pd.DataFrame({"seriesuid": ["1.2"] * 24})
-    monkeypatch.setattr(synthesizer, "cutouts", lambda run: (*pairs(), table))
+    asked_for = []
+    monkeypatch.setattr(synthesizer, "cutouts", lambda run, dataset="train": asked_for.append(dataset) or (*pairs(), TABLE))
     synthesizer.build(run)
     generator, again = synthesizer.load(run), synthesizer.load(run)
     z = torch.randn(2, generator.latent_size)
     assert torch.equal(generator(z)[0], again(z)[0]) and generator(z)[1].shape == (2, 1, 16, 16, 16)
     nodules, masks, stored = synthesizer.load_cutouts(run)
     assert stored["seriesuid"].tolist() == ["1.2"] * 24 and torch.allclose(masks, pairs()[1], atol=1e-3)
-    assert pd.read_csv(run.path("synthesizer", "quality.csv"))["group"].tolist() == ["real", "rebuilt", "sampled"]
+    quality = pd.read_csv(run.path("synthesizer", "quality.csv")).set_index("group")
+    assert quality.index.tolist() == ["held-out", "training", "rebuilt", "sampled", "sampled, 6 mm and up"]
+    assert asked_for == ["train", "validation"] and quality.loc["training", "precision"] == quality.loc["training", "recall"] == 1
+    assert pd.read_csv(run.path("synthesizer", "spectrum.csv"))["waves"].tolist() == list(range(1, 9))
     assert len(pd.read_csv(run.path("synthesizer", "training.csv"))) == 5
+    assert "size" in pd.read_csv(run.path("synthesizer", "training_conditioned.csv"))
+    made = pd.read_csv(run.path("synthesizer", "conditioned.csv"))
+    assert len(made) == 5 * run.settings.syn_orders and made["spiculated"].sum() == run.settings.syn_orders
+    ordering = synthesizer.load_conditioned(run)
+    once, twice = (synthesizer.draw_conditioned(ordering, made, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(once[0], twice[0]) and once[1].shape == (len(made), 1, 16, 16, 16)
 
 
 class Cubes:
@@ -225,3 +236,103 @@ def test_a_nodule_thinner_than_a_voxel_still_has_a_mask():
     assert masks.max() > 0.5
     with pytest.raises(runs.InputError, match="no voxel"):
         synthesizer.cut_out(scan, np.zeros_like(labels), centre, 8, 2.5, edge=3.0)
+
+
+def test_an_even_field_is_drawn_even_without_a_grid():
+    generator = synthesizer.Generator(16, 4, 8)
+    channels = generator.seed_shape[0]
+    generator.seed_shape, generator.seed = (channels, 12, 12, 12), torch.nn.Linear(4, channels * 12**3)
+    torch.nn.init.zeros_(generator.seed.weight)
+    generator.seed.bias.data = torch.randn(channels, generator=torch.Generator().manual_seed(0)).repeat_interleave(12**3)
+    for cubes in generator(torch.zeros(1, 4)):
+        inner = cubes[..., 12:36, 12:36, 12:36]  # beyond the reach of the border
+        assert cubes.shape[2:] == (48, 48, 48) and inner.max() - inner.min() < 1e-6 and inner.max() > 0
+
+
+def test_a_condition_has_size_type_and_spicules():
+    table = pd.DataFrame({"diameter_mm": [10.0, 20.0], "type": ["part_solid", "unspecified"], "spiculated": [True, False]})
+    assert np.allclose(synthesizer.condition(table), [[0, 0, 0, 1, 0, 1], [np.log(2) / 0.4, 0, 0, 0, 0, 0]])
+
+
+def test_size_error_is_the_relative_error_of_balls():
+    masks = torch.from_numpy(np.stack([synthesizer.soft_mask(ball(d), 1.25, 3.0) for d in (8, 16)])).unsqueeze(1).requires_grad_()
+    measured = synthesizer.diameter_mm(masks, 1.25).numpy()
+    for factor in (1, 1.5):
+        asked = synthesizer.condition(pd.DataFrame({"diameter_mm": measured * factor, "type": "solid", "spiculated": False}))
+        assert synthesizer.size_error(masks, asked, 1.25).item() == pytest.approx(np.log(factor), abs=0.03)
+    synthesizer.size_error(masks, asked, 1.25).backward()
+    assert (masks.grad.flatten(1).sum(1) < 0).all()  # they were asked to be larger
+
+
+def test_resized_changes_the_diameter_alone():
+    conditions = synthesizer.condition(pd.DataFrame({"diameter_mm": [8.0] * 500, "type": "solid", "spiculated": True}))
+    other = synthesizer.resized(conditions, torch.Generator().manual_seed(0))
+    diameters = 10 * np.exp(0.4 * other[:, 0].numpy())
+    assert torch.equal(other[:, 1:], conditions[:, 1:]) and 6 <= diameters.min() < 6.2 and 19.5 < diameters.max() <= 20.001
+    assert np.median(diameters) == pytest.approx(np.sqrt(6 * 20), rel=0.1)
+
+
+def test_every_kind_is_drawn_as_often():
+    kinds = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1]])
+    assert torch.allclose(synthesizer.evenly(kinds), torch.tensor([1 / 3, 1 / 3, 1 / 3, 1]))
+
+
+def test_the_conditioned_generator_keeps_to_the_size():
+    nodules, masks = pairs()
+    table = TABLE.assign(diameter_mm=synthesizer.diameter_mm(masks, 2.5))
+    settings = SimpleNamespace(**vars(SETTINGS) | {"syn_size": 5.0, "patch_spacing": 2.5, "syn_steps": 120})
+    _, generator, _, losses = synthesizer.train(nodules, masks, settings, torch.Generator().manual_seed(0), synthesizer.condition(table))
+    asked = pd.DataFrame({"diameter_mm": np.geomspace(8, 16, 40), "type": np.resize(KINDS, 40), "spiculated": False})
+    drawn = synthesizer.draw_conditioned(generator, asked, torch.Generator().manual_seed(1))
+    measured = synthesizer.diameter_mm(drawn[1], 2.5).numpy()
+    assert np.corrcoef(measured, asked["diameter_mm"])[0, 1] > 0.9 and np.median(np.abs(np.log(measured / asked["diameter_mm"]))) < 0.15
+    assert losses["size"].tail(10).mean() < 0.3 * losses["size"].head(10).mean()
+
+
+@pytest.mark.parametrize("change", [{"diameter_mm": 5.0}, {"diameter_mm": 25.0}, {"type": "cyst"}])
+def test_what_cannot_be_drawn_is_an_input_error(change):
+    asked = TABLE.iloc[:2].assign(**change)
+    with pytest.raises(runs.InputError, match="can be drawn: ask for 6 to 20 mm and one of solid"):
+        synthesizer.draw_conditioned(synthesizer.Generator(16, 4, 8, synthesizer.CONDITIONS), asked, torch.Generator())
+
+
+def test_a_forest_and_neighbours_judge_two_sets():
+    rng = np.random.default_rng(0)
+    one, same, far = rng.normal(size=(100, 4)), rng.normal(size=(120, 4)), rng.normal(size=(120, 4)) + 8
+    narrow = 0.1 * rng.normal(size=(120, 4))
+    assert synthesizer.told_apart(one, same) == pytest.approx(0.5, abs=0.12) and synthesizer.told_apart(one, far) > 0.99
+    assert synthesizer.precision_recall(one, one) == (1, 1) and synthesizer.precision_recall(one, far) == (0, 0)
+    assert min(synthesizer.precision_recall(one, same)) > 0.6
+    precision, recall = synthesizer.precision_recall(one, narrow)
+    assert precision > 0.9 and recall < 0.3  # all of them likely, but few of the others covered
+    units = np.array([1, 1000, 1e-3, 1])
+    assert synthesizer.precision_recall(one * units, same * units) == pytest.approx(synthesizer.precision_recall(one, same))
+
+
+def test_radial_spectrum_of_a_wave_is_one_line():
+    wave = torch.cos(2 * torch.pi * 3 * torch.arange(16) / 16).expand(2, 1, 16, 16, 16)
+    power = synthesizer.radial_spectrum(wave)
+    assert power.shape == (2, 8) and power[:, 2].min() > 0 and power.sum(1).allclose(power[:, 2], rtol=1e-4)
+    shells = (np.rint(np.sqrt((np.stack(np.meshgrid(*[np.fft.fftfreq(16, 1 / 16)] * 3)) ** 2).sum(0))) == 3).sum()
+    assert power[0, 2].item() == pytest.approx(2 * 0.25 / shells, rel=1e-4)  # two lines of amplitude 1/2
+
+
+def test_features_of_balls_and_rods():
+    masks = torch.zeros(3, 1, 32, 32, 32)
+    masks[0, 0] = torch.from_numpy(ball(16.0).astype(np.float32))
+    masks[1, 0, 6:26, 14:18, 14:18] = 1  # 20 x 4 x 4 voxels
+    table = synthesizer.features(masks * 0.5, masks, 1.25)
+    assert table["mean_hu"].tolist() == pytest.approx([-300, -300, -1000]) and (table["diameter_mm"].iloc[2] == 0)
+    assert table["sd_hu"].tolist() == pytest.approx([0, 0, 0], abs=1e-3) == table["step_hu"].tolist()
+    for column in ("length", "breadth"):
+        assert table[column].tolist() == pytest.approx([1, 5, 1], rel=0.02)
+    assert table["area"].iloc[1] == pytest.approx((2 * 16 + 4 * 80) / 320 ** (2 / 3))
+    assert table["offset_mm"].tolist() == pytest.approx([0, 0, 0], abs=1e-4)
+
+
+def test_compare_measures_against_the_first_group():
+    nodules, masks = pairs()
+    table = synthesizer.compare({"a": (nodules, masks), "b": (nodules, masks), "c": (nodules * 0.5, masks)}, 2.5).set_index("group")
+    assert table.loc["b", ["diameter_w1", "hu_w1", "diameter_ks", "hu_ks"]].tolist() == [0, 0, 0, 0] and np.isnan(table.loc["a", "auc"])
+    means = synthesizer.describe(nodules, masks, 2.5)["mean_hu"] + 1000
+    assert table.loc["c", "hu_w1"] == pytest.approx(means.mean() / 2, rel=1e-4) and table.loc["c", "diameter_w1"] == 0
