@@ -683,9 +683,9 @@ def _check_grid(reading, scan, slices):
     size = np.array(scan.hu.shape[:0:-1])
     for (finding, contour), fits in zip(found, on, strict=True):
         if not fits:
-            first, last = (scan.to_world([[k, 0, 0]])[0, 2] for k in (0, len(scan.hu) - 1))
+            first, last = _ends(scan)
             grid = f"scan '{scan.uid}' ({first:g} to {last:g} mm every {scan.spacing[2]:g})"
-            hint = _z_mistake(np.array([contour.z for _, contour in found]), scan)
+            hint = _z_mistake(np.array([contour.z for _, contour in found]), on, scan)
             raise AnnotationError(f"'{reading.path}', {_shown(finding.name)}: z {contour.z:g} mm is on no slice of {grid}: {hint}")
         if (contour.points >= size).any():
             pixel, grid = tuple(contour.points.max(axis=0).tolist()), " x ".join(map(str, size))
@@ -693,12 +693,23 @@ def _check_grid(reading, scan, slices):
             raise AnnotationError(f"'{reading.path}', {_shown(finding.name)}: {problem}")
 
 
-def _z_mistake(z, scan):
-    """The remedy for positions z that lie on no slice."""
+def _z_mistake(z, on, scan):
+    """The remedy for positions z in mm, of which those where `on` is False lie on no slice."""
     for mistake, change in Z_MISTAKES.items():
         if _on_slice(_index(change(z, scan), scan), scan).all():
             return f"all {len(z)} positions fit if they are {mistake}; convert them"
+    lost, index = np.unique(z[~on]), _index(z[~on], scan)
+    if (np.abs(index - np.rint(index)) <= ON_SLICE).all():  # where further slices would lie
+        low, high = np.sort(_ends(scan))
+        needed = f"{lost[0]:g} mm" if len(lost) == 1 else f"{lost[0]:g} to {lost[-1]:g} mm"
+        here = f"{len(scan.hu)} slices are here, from z {low:g} to {high:g} mm"
+        return f"slices are missing: {here}; the reading needs z {needed} too; get the whole series"
     return "use the series' own slices, all of them and not resampled"
+
+
+def _ends(scan):
+    """The positions z in mm of a scan's first and last slice."""
+    return scan.to_world([[0, 0, 0], [len(scan.hu) - 1, 0, 0]])[:, 2]
 
 
 def _on_slice(index, scan):

@@ -113,14 +113,18 @@ def ingest(
 ):
     """Read a data set once, check it, and write a manifest for `reproduce --data`; called again, go on, or name a changed scan."""
     from lungadv import ingest as reading
+    from lungadv.runs import counted
 
     report = reading.ingest(src, kind.value, out, nodules)
-    counts = f"{report['taken']} scans taken, {report['refused']} refused, {report['left_out_rows']} other entries left out"
-    typer.echo(f"{counts}; each with its reason: {report['lines']}")
+    counts = f"{counted(report['taken'], 'scan')} taken, {report['refused']} refused"
+    left = f"{counted(report['left_out_rows'], 'row')} of tables and {counted(report['left_out_files'], 'file')} left out"
+    typer.echo(f"{counts}; {left}; each with its reason: {report['lines']}")
     types = ", ".join(f"{count} {name}" for name, count in report["by_type"].items())
-    typer.echo(f"{report['nodules']} nodules" + (f": {types}" if types else ""))
+    typer.echo(counted(report["nodules"], "nodule") + (f": {types}" if types else ""))
     for sentence in [*report["expected"], *report["left_out"]]:
         typer.echo(sentence)
+    if report["unchanged"]:
+        typer.echo(f"nothing changed: {counted(report['taken'] + report['refused'], 'scan')} compared with the manifest")
 
 
 def check_outputs(outputs):

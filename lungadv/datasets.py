@@ -310,7 +310,9 @@ def check_patients(manifest, scans):
         if rows["dataset"].nunique() > 1:
             which = " and ".join(sorted(rows["dataset"].unique()))
             where = f"{at_line(manifest, rows.index[-1])}: patient '{patient}'"
-            raise runs.InputError(f"{where} is in {which}: a patient belongs to one data set")
+            anew = ", or delete it and run `lungadv ingest` again, which splits anew" if companion(manifest).exists() else ""
+            remedy = f"correct the column dataset of '{manifest}'{anew}"
+            raise runs.InputError(f"{where} is in {which}: a patient belongs to one data set; {remedy}")
 
 
 def scan_files(path):
@@ -376,19 +378,19 @@ def _stored(manifest, k, name, uid, scan):
 def left_out(data):
     """What a run on these data leaves out, one plain sentence each; none where nothing is missing."""
     nodules, sentences = data.annotations, []
-    for name in DATASETS:
-        if data.of(name).annotations.empty:
-            needs = "a run needs one in each of the four data sets"
-            sentences.append(f"'{name}' has no nodule of {SMALLEST_MM:g} mm or more: {needs}.")
+    empty = [f"'{name}'" for name in DATASETS if data.of(name).annotations.empty]
+    if empty:
+        needs = "a run needs one in each of the four data sets"
+        sentences.append(f"No nodule of {SMALLEST_MM:g} mm or more is in {', '.join(empty)}: {needs}.")
     unknown = int((nodules["type"] == UNSPECIFIED).sum())
     if unknown:
         rest = "Table I has them in its total alone"
-        sentences.append(f"{unknown} of {len(nodules)} nodules have no type: {rest}.")
+        sentences.append(f"Types are missing for {unknown} of {runs.counted(len(nodules), 'nodule')}: {rest}.")
     with_nodules = data.scans[data.scans["seriesuid"].isin(nodules["seriesuid"])]
     bare = int((with_nodules["labels"] == "").sum())
     if bare:
         instead = "balls of the annotated diameter stand for them"
-        sentences.append(f"{bare} of {len(with_nodules)} scans with nodules have no outlines: {instead}.")
+        sentences.append(f"Outlines are missing for {bare} of {runs.counted(len(with_nodules), 'scan')} with nodules: {instead}.")
     if len(nodules) and (nodules["attachment"] == "").all():
         sentences.append("No nodule says what it touches: misses are not split by attachment.")
     if data.excluded.empty:
@@ -397,7 +399,7 @@ def left_out(data):
         sentences.append("No mimics are known: false positives are told by the tissue they lie on alone.")
     segmented = int((data.scans["lungs"] == "").sum())
     if segmented:
-        sentences.append(f"{segmented} of {len(data.scans)} scans come without lungs: they are segmented by thresholds.")
+        sentences.append(f"Lungs are missing for {segmented} of {runs.counted(len(data.scans), 'scan')}: they are segmented by thresholds.")
     return sentences
 
 # %% ../nbs/06_datasets.ipynb #3385f2ac

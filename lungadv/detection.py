@@ -226,13 +226,19 @@ def extent_mm(scan):
     return float(np.abs(scan.direction[2]) @ sides)
 
 
+def slab(scan):
+    """That a scan is less high than any chest, in words, or ""."""
+    extent = extent_mm(scan)
+    return f"covers only {extent:.0f} mm: a slab, not a chest" if extent < SLAB_MM else ""
+
+
 def warnings(scan, weights):
     """What to tell the reader of findings in this scan by these weights: a list of sentences, empty when there is nothing."""
     said = []
-    extent, apart = extent_mm(scan), max(scan.spacing)
-    if extent < SLAB_MM:
+    short, apart = slab(scan), max(scan.spacing)
+    if short:
         said.append(
-            f"this scan covers only {extent:.0f} mm: a slab, not a chest; "
+            f"this scan {short}; "
             "nodules outside it were not seen, and findings near its first and last slices have less context than in training"
         )
     if apart > THICK_MM:

@@ -309,6 +309,11 @@ def git_state():
         return {"commit": None, "dirty": None}
 
 
+def counted(number, name):
+    """A number of things in words: 1 scan, 2 scans."""
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
+
+
 def sha256(path):
     """The hex digest of a file's bytes."""
     with open(path, "rb") as file:

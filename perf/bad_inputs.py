@@ -31,6 +31,7 @@ def scan_of(uid="1.2.3", left=-20):
     hu = np.full((20, 40, 40), 40, np.int16)
     hu[:, 4:-4, 4:-4] = -850
     hu[5:9, 12:19, 11:18] = 30
+    hu[0, 0, : len(uid)] = list(uid.encode())  # no two scans hold the same voxels
     return ct.Scan(hu, (1, 1, 2), (left, -20, -306), np.eye(3), uid)
 
 
@@ -229,6 +230,13 @@ def _(folder):
 @case("coordinates that fit only after an x/z swap")
 def _(folder):
     luna16(folder, *rows(lambda x, y, z: (z, y, x)))
+
+
+@case("the same voxels under two names")
+def _(folder):
+    (folder / "data").mkdir()
+    ct.write_scan(scan_of("1.2.0"), folder / "data/copy.mhd")
+    return luna16(folder, *rows())
 
 
 @case("XML with entity expansion")

@@ -499,6 +499,20 @@ def test_positions_in_other_units_are_named(tmp_path, z, mistake):
         module.lidc_nodules(reading, a_scan())
 
 
+@pytest.mark.parametrize(
+    "z, needs", [((-410, -398), "-410 mm"), ((-312, -398, -316), "-316 to -312 mm"), ((-410.7, -398), None), ((-410, -397), None)]
+)
+@pytest.mark.parametrize("way", [1, -1])
+def test_missing_slices_are_named(tmp_path, z, needs, way):
+    reading = read(tmp_path, session_xml(*(nodule_xml((each, "TRUE", box(10, 20, 4, 4))) for each in z)))
+    scan = a_scan()
+    if way < 0:
+        scan = ct.Scan(scan.hu[::-1], scan.spacing, (*scan.origin[:2], -322), np.diag([1.0, 1.0, -1.0]), scan.uid)
+    said = "slices are missing: 40 slices are here, from z -400 to -322 mm; the reading needs z {} too; get the whole series"
+    with pytest.raises(AnnotationError, match=said.format(needs) if needs else "use the series' own slices"):
+        module.lidc_nodules(reading, scan)
+
+
 def test_readings_of_another_grid(tmp_path):
     reading = read(tmp_path, session_xml(nodule_xml((-390, "TRUE", box(47, 20, 4, 4)))))
     with pytest.raises(AnnotationError, match=r"pixel \(51, 24\) is outside the slices of 50 x 60"):
@@ -540,6 +554,10 @@ def test_a_flip_that_stays_inside_is_named_and_the_right_table_is_not(signs):
         module.check_look(negated, {"a": scan}, "nodules.csv")
     few = module.check_look(negated[:2], {"a": scan}, "nodules.csv")  # too few to be sure
     assert "0 of 2 rows" in few and "and 2 as x and y negated" in few
+    with pytest.raises(AnnotationError, match="0 of 3 rows .* but 3 do as x and y negated"):
+        module.check_look(negated[:3], {"a": scan}, "nodules.csv")
+    chance = pd.concat([negated[:2], table[3:4]])  # one of three rows lies on something bright
+    assert module.check_look(chance, {"a": scan}, "nodules.csv").startswith("nodules.csv: 1 of 3 rows looked at")
 
 
 def test_a_voxel_table_that_lies_inside_is_named():

@@ -36,6 +36,7 @@ SAYS = {
     "coordinates that fit only after an LPS/RAS flip": ("annotations.csv, line 2", "fit as x and y negated (RAS instead of LPS)"),
     "coordinates with x and y negated that stay inside": ("annotations.csv", "4 do as x and y negated (RAS instead of LPS)"),
     "coordinates that fit only after an x/z swap": ("annotations.csv, line 2", "fit as x and z swapped"),
+    "the same voxels under two names": ("copy.mhd", "holds the same voxels as 'subset0/1.2.0.mhd': keep one of them"),
     "XML with entity expansion": ("reading.xml", "unfold without end"),
     "zip with ../ paths": ("scan.zip", "would leave the folder"),
     "patient in two splits": ("manifest.csv, line 3", "patient 'P1' is in nlst and train"),

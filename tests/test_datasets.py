@@ -193,6 +193,10 @@ BAD = {
     "nothing": ({"manifest": ""}, "cannot be read as CSV"),
     "dataset": ({"manifest": "seriesuid,path,dataset\n1.2,a/1.2.mhd,test\n"}, "line 2: unknown data set 'test'"),
     "file": ({"manifest": "seriesuid,path,dataset\n1.2,a/1.2.mhd,train\n1.9,a/1.9.mhd,train\n"}, "line 3: 'a/1.9.mhd' does not exist"),
+    "patient": (
+        {"manifest": "seriesuid,path,dataset,patient\n1.2,a/1.2.mhd,train,P1\n1.3,a/1.3.mhd,nlst,P1\n"},
+        "line 3: patient 'P1' is in nlst and train: a patient belongs to one data set; correct the column dataset of '/.*scans.csv'$",
+    ),
     "twice": ({"manifest": MANIFEST + "1.2,a/1.3.mhd,nlst\n"}, "line 4: uid '1.2' comes twice"),
     "same file": ({"manifest": MANIFEST + "1.4,a/../a/1.3.mhd,nlst\n"}, "line 4: .*1.3.mhd' is the scan of another row too"),
     "escape": ({"manifest": "seriesuid,path,dataset\n1.2,../1.2.mhd,train\n"}, "leaves the manifest's folder"),
@@ -283,7 +287,7 @@ def test_both_phantom_formats_hold_the_same(written, monkeypatch, tmp_path):
 def test_phantom_bad_arguments(tmp_path):
     for arguments, reason in (
         ((tmp_path, 1, 0), "exists already"),
-        ((tmp_path / "a", 0, 0), "1 or more scans"),
+        ((tmp_path / "a", 0, 0), "0 scans: give 1 or more"),
         ((tmp_path / "a", 1, 0, "bright"), "dose 'bright'"),
         ((tmp_path / "a", 1, 0, -3), "dose '-3'"),
         ((tmp_path / "a", 1, 0, "0.5"), "dose '0.5': .* from 1 to 1e"),

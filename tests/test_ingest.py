@@ -1,6 +1,7 @@
 """ingest: LUNA16, LIDC-IDRI and DICOM through one door, and nothing wrong past it."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lungadv import annotations, ct, datasets, ingest, pipeline, runs, store
+from lungadv import annotations, ct, datasets, ingest, lungs, pipeline, runs, store
 
 HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm"
 SHAPE, SPACING, ORIGIN = (20, 30, 30), (1.0, 1.0, 2.0), (-20.0, -25.0, -300.0)
@@ -37,11 +38,11 @@ def luna16(root, scans=10, table=None):
     return root
 
 
-def dicom(root, people):
-    """DICOM folders <patient>/<uid> of (patient, uid)."""
+def dicom(root, people, first=0):
+    """DICOM folders <patient>/<uid> of (patient, uid), whose voxels are numbered from `first`."""
     import pydicom
 
-    for k, (patient, uid) in enumerate(people):
+    for k, (patient, uid) in enumerate(people, start=first):
         folder = root / patient / uid
         folder.parent.mkdir(parents=True, exist_ok=True)
         ct.write_series(scan_of(uid, k), folder)
@@ -91,7 +92,7 @@ def test_luna16_folds_are_data_sets_and_the_stage_runs_on_them(tmp_path, out, mo
     labels = data.labels("1.2.7")  # a ball of 8 mm
     assert labels.sum() * 2 == pytest.approx(np.pi / 6 * 8**3, rel=0.2)
     said = " ".join(datasets.left_out(data))
-    for part in ("20 of 20 nodules have no type", "20 of 20 scans with nodules have no outlines", "No mimics", "come without lungs"):
+    for part in ("for 20 of 20 nodules", "Outlines are missing for 20 of 20 scans", "No mimics", "Lungs are missing for 20"):
         assert part in said and any(part in sentence for sentence in found["left_out"])
 
 
@@ -100,11 +101,12 @@ def test_the_store_holds_the_scan(tmp_path, out):
     row = pd.read_csv(out, dtype=str).iloc[1]
     kept, scan = store.open_scan(out.parent / row["store"]), scan_of("1.2.1", 1)
     assert (np.asarray(kept.hu) == scan.hu).all() and (kept.uid, kept.spacing, kept.origin) == (scan.uid, scan.spacing, scan.origin)
+    assert kept.hu.sha256 == hashlib.sha256(scan.hu.astype("<i2").tobytes()).hexdigest()
 
 
 def test_the_cards_counts_are_held_against_what_was_taken(tmp_path, out, monkeypatch):
     src = luna16(tmp_path / "luna", 3)
-    assert take(src, "luna16", out)["expected"][0].startswith("luna16.json: 3 scans instead of 888, 3 nodules instead of 1186")
+    assert take(src, "luna16", out)["expected"][0].startswith("luna16.json: scans 3 instead of 888, nodules 3 instead of 1186")
     (tmp_path / "data_manifests").mkdir()
     card = {"expected": {"scans": 3, "nodules": 3, "scans_with_nodules": 3, "of_another_kind": 5}}
     (tmp_path / "data_manifests" / "luna16.json").write_text(json.dumps(card))
@@ -134,7 +136,8 @@ def linked(root, folder, table):
 
 def test_a_phantoms_folder_keeps_types_masks_and_mimics(phantoms, out):
     found = take(phantoms, "luna16", out)
-    assert not any("look whether the positions are right" in sentence for sentence in found["left_out"])
+    assert not any("look whether the positions are right" in sentence or "whole chest" in sentence for sentence in found["left_out"])
+    assert set(report_of(out)["reason"]) == {""}
     data = datasets.read_manifest(out)
     wanted, mimics = (pd.read_csv(phantoms / name) for name in ("annotations.csv", "mimics.csv"))
     assert sorted(data.annotations["type"]) == sorted(wanted["type"]) and len(data.mimics) == len(mimics)
@@ -173,7 +176,7 @@ def test_dicom_with_a_table_splits_by_patient(tmp_path, out):
     data = datasets.read_manifest(out)
     assert (data.scan("1.2.2").hu == scan_of("1.2.2", 1).hu).all() and len(data.annotations) == 2
     before = manifest["dataset"].to_dict()
-    dicom(src, [("P3", "1.2.4")])
+    dicom(src, [("P3", "1.2.4")], first=3)
     take(src, "dicom", out, table)
     after = pd.read_csv(out, dtype=str).set_index("seriesuid")["dataset"].to_dict()
     assert len(after) == 4 and {uid: after[uid] for uid in before} == before
@@ -219,7 +222,7 @@ def test_a_stray_file_is_named_and_costs_no_series(tmp_path, out):
 
 def test_tcias_list_names_the_patients_that_luna16_does_not(tmp_path, out):
     src = luna16(tmp_path / "luna", 10)
-    assert any("10 of 10 scans name no patient" in sentence for sentence in take(src, "luna16", out)["left_out"])
+    assert any("Patient ids are missing for 10 of 10 scans" in sentence for sentence in take(src, "luna16", out)["left_out"])
     assert pd.read_csv(out, dtype=str)["dataset"].tolist()[9] == "nlst"
     shutil.rmtree(out.parent)
     people = {"1.2.0": "P0", "1.2.9": "P0", "1.2.3": "P3", "7.7": "P7"}
@@ -229,7 +232,7 @@ def test_tcias_list_names_the_patients_that_luna16_does_not(tmp_path, out):
     table = pd.read_csv(out, dtype=str).set_index("seriesuid")
     assert table.loc[["1.2.0", "1.2.9"], "patient"].tolist() == ["P0", "P0"] and table.loc["1.2.5", "patient"] == "1.2.5"
     assert table.loc["1.2.9", ["fold", "dataset"]].tolist() == ["0", "train"]
-    for part in ("7 of 10 scans name no patient", "1 patients have scans in several"):
+    for part in ("Patient ids are missing for 7 of 10 scans", "Several subsets hold scans of 1 patient:"):
         assert any(part in sentence for sentence in said)
 
 
@@ -275,7 +278,7 @@ def test_lidc_readings_become_nodules_types_and_masks(tmp_path, out):
     expected[8:12, 9:18, 6:15] = 1
     assert (data.labels("1.2.1") == expected).all()
     assert pd.read_csv(out.parent / "annotations.csv")["readers"].tolist() == [4]
-    assert found["expected"][0].startswith("lidc_idri.json: 2 patients instead of 1010")
+    assert found["expected"][0].startswith("lidc_idri.json: patients 2 instead of 1010")
 
 
 def test_luna16_takes_types_and_outlines_from_readings_beside_it(tmp_path, out):
@@ -293,7 +296,7 @@ def test_luna16_takes_types_and_outlines_from_readings_beside_it(tmp_path, out):
     assert (labels == 1).sum() == 4 * 9 * 9 and labels[8, 9, 6] == 1  # the readers' outline
     assert (labels == 2).sum() * 2 == pytest.approx(np.pi / 6 * 6**3, rel=0.3)  # a ball where no reader's nodule lies
     assert data.scans["labels"].astype(bool).tolist() == [True, True, False]
-    assert any("1 of 3 scans with nodules have no outlines" in sentence for sentence in found["left_out"])
+    assert any("Outlines are missing for 1 of 3 scans with nodules" in sentence for sentence in found["left_out"])
 
 
 def test_a_reading_that_does_not_fit_leaves_lunas_row_as_it_is(tmp_path, out):
@@ -312,8 +315,12 @@ def test_a_second_call_reads_nothing_and_gives_the_same(tmp_path, out, monkeypat
     made = {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()}
     os.utime(src / "subset0" / "1.2.0.zraw")  # another time, the same bytes
     monkeypatch.setattr(ct, "read_scan", None)
-    assert take(src, "luna16", out) == first
+    assert take(src, "luna16", out) == first | {"unchanged": True} and not first["unchanged"]
     assert {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()} == made
+    (src / "later.zip").write_bytes(b"PK")
+    assert not take(src, "luna16", out)["unchanged"] and take(src, "luna16", out)["unchanged"]
+    (src / "annotations.csv").write_text(f"{HEADER}\n1.2.0,-10,-12,-280,9\n")
+    assert not take(src, "luna16", out)["unchanged"]
 
 
 @pytest.mark.parametrize("change", ["changed", "gone"])
@@ -479,7 +486,10 @@ def test_the_command_says_what_it_took_and_ends_with_one_line_when_it_cannot(tmp
 
     done = call(luna16(tmp_path / "luna", 3), "--kind", "luna16", "--out", out)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("3 scans taken, 0 refused, 0 other entries left out") and "3 nodules: 3 unspecified" in done.stdout
+    assert done.stdout.startswith("3 scans taken, 0 refused; 0 rows of tables and 0 files left out; each with its reason: ")
+    assert "\n3 nodules: 3 unspecified\n" in done.stdout and "nothing changed" not in done.stdout
+    again = call(tmp_path / "luna", "--kind", "luna16", "--out", out)
+    assert again.stdout == f"{done.stdout}nothing changed: 3 scans compared with the manifest\n"
     (tmp_path / "empty").mkdir()
     failed = call(tmp_path / "empty", "--kind", "dicom", "--out", tmp_path / "b" / "m.csv")
     assert failed.returncode == 1 and failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
@@ -504,8 +514,14 @@ def test_a_patient_in_two_data_sets_is_an_error(tmp_path, out):
     table = pd.read_csv(out, dtype=str, keep_default_na=False)
     table.assign(dataset=["train", "nlst"]).to_csv(out, index=False)
     for call in (lambda: take(src, "dicom", out), lambda: datasets.read_manifest(out)):
-        with pytest.raises(runs.InputError, match="manifest.csv, line 3: patient 'P1' is in nlst and train"):
+        with pytest.raises(runs.InputError, match="manifest.csv, line 3: patient 'P1' is in nlst and train: .* `lungadv ingest` again"):
             call()
+
+
+def test_one_of_a_thing_is_not_many(tmp_path, out):
+    said = " ".join(take(luna16(tmp_path / "luna", 1), "luna16", out)["left_out"])
+    assert "No nodule of 6 mm or more is in 'validation', 'in-house', 'nlst': a run needs one in each" in said
+    assert "1 of 1 nodule:" in said and "1 of 1 scan with nodules:" in said and not re.search(r"\b1 (scans|nodules)", said)
 
 
 # ---- bad input ----
@@ -544,7 +560,8 @@ def test_wrong_folders_and_kinds_are_named(tmp_path, out):
 def test_a_zip_beside_scans_is_listed(tmp_path, out):
     src = luna16(tmp_path / "luna", 2)
     (src / "subset7.zip").write_bytes(b"PK")
-    assert take(src, "luna16", out)["left_out_rows"] == 1
+    found = take(src, "luna16", out)
+    assert (found["left_out_rows"], found["left_out_files"]) == (0, 1)
     assert report_of(out).iloc[-1].tolist() == ["", "subset7.zip", "left out", "a zip file: unpack it first"]
 
 
@@ -566,7 +583,23 @@ def test_a_mask_that_belongs_to_another_table_refuses_its_scan(tmp_path, out):
         ball = datasets.balls(scan_of(f"1.2.{k}"), table[k : k + 1].assign(coordX=table["coordX"] + shift))
         ct.write_volume(ball, scan_of(""), src / "masks" / f"1.2.{k}.mhd")
     assert take(src, "luna16", out)["taken"] == 1
-    assert "label 1 of 'masks/1.2.1.mhd' lies 9.0 mm from nodule 1 of its scan, which is 8 mm wide" in report_of(out)["reason"][1]
+    reason = report_of(out)["reason"][1]
+    assert "label 1 of 'masks/1.2.1.mhd' lies 9.0 mm from nodule 1 of its scan, which is 8 mm wide" in reason
+    assert reason.endswith("the mask is of another table; get it again, or remove it")
+
+
+def test_positions_that_are_flipped_against_their_mask_are_named(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    table = pd.DataFrame([["1.2.0", 2.5, 8.0, -280.0, 8.0], ["1.2.0", -7.5, 2.0, -270.0, 6.0]], columns=datasets.LUNA16)
+    scan = ct.Scan(scan_of("1.2.0").hu, SPACING, (-15, -15, -300), np.eye(3), "1.2.0")  # which holds the flipped positions, too
+    ct.write_scan(scan, src / "subset0" / "1.2.0.mhd")
+    (src / "masks").mkdir()
+    ct.write_volume(datasets.balls(scan, table), scan, src / "masks" / "1.2.0.mhd")
+    table.assign(coordX=-table["coordX"], coordY=-table["coordY"]).to_csv(src / "annotations.csv", index=False)
+    take(src, "luna16", out)
+    reason = report_of(out)["reason"][0]
+    assert "the mask is of another table; get it again, or remove it, or the positions are wrong" in reason
+    assert reason.endswith(": they fit as x and y negated (RAS instead of LPS)")
 
 
 def test_a_damaged_report_is_named(tmp_path, out):
@@ -584,7 +617,7 @@ def test_patients_that_are_known_later_split_anew_once_the_manifest_is_deleted(t
     src = luna16(tmp_path / "luna", 10)
     take(src, "luna16", out)
     (src / "metadata.csv").write_text("Series UID,Subject ID\n1.2.0,P0\n1.2.9,P0\n")
-    with pytest.raises(runs.InputError, match="patient 'P0' is in nlst and train: .* or delete '.*manifest.csv' to split anew"):
+    with pytest.raises(runs.InputError, match="patient 'P0' is in nlst and train: .* column dataset of '.*manifest.csv', or delete it"):
         take(src, "luna16", out)
     out.unlink()
     take(src, "luna16", out)
@@ -640,6 +673,7 @@ def test_a_nodule_outside_refuses_its_scan_and_unknown_scans_are_listed(tmp_path
     found = take(luna16(tmp_path / "luna", 2, "\n".join([HEADER, *rows, ""])), "luna16", out)
     lines = report_of(out)
     assert (found["taken"], found["refused"], found["nodules"]) == (1, 1, 1)
+    assert (found["left_out_rows"], found["left_out_files"]) == (4, 0)
     assert "annotations.csv, line 4: [-10.0, -12.0, 280.0] mm lies outside scan '1.2.1'" in lines["reason"][1]
     assert lines["reason"][2:].tolist() == ["line 3 and 1 more: its scan was refused", "line 5 and 1 more: its scan is not there"]
 
@@ -665,6 +699,77 @@ def test_of_a_series_in_two_places_the_one_that_stays_is_read(tmp_path, out, kep
     assert (datasets.read_manifest(out).scan("1.2.0").hu == scans[kept].hu).all()
     row = pd.read_csv(out, dtype=str).set_index("seriesuid").loc["1.2.0"]
     assert (np.asarray(store.open_scan(out.parent / row["store"]).hu) == scans[kept].hu).all()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_same_voxels_under_two_names_are_one_scan(tmp_path, out, workers):
+    src, scan = luna16(tmp_path / "luna", 3), scan_of("", 1)
+    ct.write_scan(scan, src / "subset0" / "copy.mhd")  # of 1.2.1, which lies in another subset
+    ct.write_scan(ct.Scan(scan.hu, SPACING, (5, 6, 7), -np.eye(3), ""), src / "subset0" / "header.mhd")
+    shape = ct.Scan(scan.hu.reshape(10, 60, 30), SPACING, ORIGIN, np.eye(3), "")
+    ct.write_scan(shape, src / "subset0" / "shape.mhd")  # the same bytes, but another volume
+    for _ in range(2):
+        found = ingest.ingest(src, "luna16", out, workers=workers)
+        reasons = report_of(out).set_index("path")["reason"]
+        assert (found["taken"], found["refused"]) == (4, 2)
+        for name in ("copy", "header"):
+            assert reasons[f"subset0/{name}.mhd"] == "holds the same voxels as 'subset1/1.2.1.mhd': keep one of them"
+        assert pd.read_csv(out)["seriesuid"].tolist() == ["1.2.0", "shape", "1.2.1", "1.2.2"]
+
+
+@pytest.mark.parametrize("kept", ["1.2.1", "copy"])
+def test_of_two_scans_of_the_same_voxels_either_may_stay(tmp_path, out, kept, monkeypatch):
+    src = luna16(tmp_path / "luna", 2)
+    for suffix in (".mhd", ".zraw"):
+        shutil.copy(src / "subset1" / f"1.2.1{suffix}", src / "subset1" / f"copy{suffix}")
+    header = src / "subset1" / "copy.mhd"
+    header.write_text(header.read_text().replace("1.2.1.zraw", "copy.zraw"))
+    (src / "annotations.csv").write_text(f"{HEADER}\n1.2.0,-10,-12,-280,8\n")
+    take(src, "luna16", out)
+    for path in (src / "subset1").glob(f"{({'1.2.1', 'copy'} - {kept}).pop()}.*"):
+        path.unlink()
+    monkeypatch.setattr(ct, "read_scan", None)  # no voxel is read again
+    assert take(src, "luna16", out)["taken"] == 2 and pd.read_csv(out)["seriesuid"].tolist() == ["1.2.0", kept]
+    for path in (src / "subset1").iterdir():
+        path.unlink()
+    with pytest.raises(runs.InputError, match="is gone since it was read"):
+        take(src, "luna16", out)
+
+
+def test_what_is_no_whole_chest_is_taken_and_said(tmp_path, out):
+    found = take(luna16(tmp_path / "luna", 5), "luna16", out)
+    assert set(report_of(out)["reason"]) == {"covers only 40 mm: a slab, not a chest; no lungs found"}
+    said = next(sentence for sentence in found["left_out"] if "whole chest" in sentence)
+    first = "No whole chest is in 5 of 5 scans: 'subset0/1.2.0.mhd' (covers only 40 mm: a slab, not a chest; no lungs found), "
+    assert said.startswith(first) and said.endswith(", and 2 more that the report names.")
+
+
+def test_lungs_too_small_for_the_coarse_search_are_found_on_all_voxels(phantoms, monkeypatch):
+    scan, searched = ct.read_scan(next(phantoms.glob("*.mhd"))), []
+    mask = lungs.lung_mask
+    monkeypatch.setattr(lungs, "lung_mask", lambda each: searched.append(each) or mask(each))
+    assert ingest._partial(scan) == [] and len(searched) == 1
+    coarse = searched[0]
+    corners = [[0, 0, 0], np.array(coarse.hu.shape) - 1]
+    steps = np.array(coarse.spacing[::-1]) / scan.spacing[::-1]
+    assert np.allclose(coarse.to_world(corners), scan.to_world(corners * steps))  # the same body, with fewer voxels
+    small = np.zeros(scan.hu.shape, bool)
+    small[30, 40, 40] = True
+    monkeypatch.setattr(lungs, "lung_mask", lambda each: small if each is scan else np.zeros(each.hu.shape, bool))
+    assert ingest._partial(scan) == []
+
+
+@pytest.mark.parametrize("axis, end", [(0, 0), (1, -1), (2, 0), (2, -1)])
+def test_a_crop_says_how_much_lung_its_side_cuts(phantoms, monkeypatch, axis, end):
+    scan = ct.read_scan(next(phantoms.glob("*.mhd")))  # voxels of 2.5 mm
+    mask = np.zeros(scan.hu.shape, bool)
+    mask[20:41, 20:41, 20:41] = True
+    np.moveaxis(mask, axis, 0)[end][20:42, 20:41] = True
+    monkeypatch.setattr(lungs, "lung_mask", lambda each: mask)
+    monkeypatch.setattr(ingest, "COARSE_MM", 2.5)
+    assert ingest._partial(scan) == []  # 22 x 21 voxels of 2.5 mm: 29 cm2
+    np.moveaxis(mask, axis, 0)[end][20:42, 41:43] = True
+    assert ingest._partial(scan) == ["a side cuts through 32 cm2 of lung: a part of a chest"]
 
 
 def test_a_uid_that_is_a_path_writes_nothing_elsewhere(tmp_path, out):
@@ -699,7 +804,9 @@ def test_a_volume_without_air_is_no_ct(tmp_path, out):
 def test_when_nothing_can_be_taken_the_first_reason_is_said(tmp_path, out):
     src = luna16(tmp_path / "luna", 1)
     (src / "subset0" / "1.2.0.zraw").write_bytes(b"x")
-    with pytest.raises(runs.InputError, match="none of .* could be taken, the first because: .*1.2.0"):
+    (src / "subset1.zip").write_bytes(b"PK")
+    (src / "annotations.csv").write_text(f"{HEADER}\n1.2.0,-10,-12,-280,8\n7.7,-10,-12,-280,8\n")
+    with pytest.raises(runs.InputError, match="none of 1 scan could be taken, the first because: .*1.2.0"):
         take(src, "luna16", out)
     assert report_of(out)["status"][0] == "refused" and not out.exists()
 
@@ -755,6 +862,7 @@ def test_the_real_lidc_case_as_luna16_takes_its_type_and_outline(tmp_path, out):
     shutil.copy(REAL / "luna16_tables" / "annotations_excluded_LIDC-IDRI-0001_only.csv", src / "annotations_excluded.csv")
     found = take(src, "luna16", out)
     assert (found["taken"], found["nodules"], found["by_type"]) == (1, 1, {"solid": 1})
+    assert report_of(out)["reason"][0] == "" and found["left_out_rows"] == 1185  # of the other scans
     assert report_of(out)["reason"].str.contains("its scan is not there").sum() == 600  # of the 601 scans with nodules
     data = datasets.read_manifest(out)
     votes = ct.read_scan(REAL / "lidc_idri_0001" / f"{CASE}_nodule_votes.nii.gz").hu >= 2
@@ -771,9 +879,35 @@ def test_real_dicom_is_taken_or_refused_with_a_reason(tmp_path, out):
     lines = report_of(out).set_index("path")
     assert lines.loc["cip_ct64/ct-64Dicom", "status"] == lines.loc["lidc_idri_0001/dicom", "status"] == "taken"
     assert lines.loc["lung_pet_ct_dx_A0002/dicom", "status"] == "taken"
+    assert lines.loc["lung_pet_ct_dx_A0002/dicom", "reason"] == "covers only 24 mm: a slab, not a chest"
+    assert lines.loc["lidc_idri_0001/dicom", "reason"] == "covers only 22 mm: a slab, not a chest"
+    assert lines.loc["cip_ct64/ct-64Dicom", "reason"] == ""
     manifest = pd.read_csv(out, dtype=str).set_index("path")
     assert manifest.loc["lung_pet_ct_dx_A0002/dicom", "shape"] == "3 512 512"  # three slices of 8 mm
     assert manifest.loc["lidc_idri_0001/dicom", ["kernel", "kvp", "thickness"]].tolist() == ["STANDARD", "120.0", "2.5"]
+
+
+@needs_real
+def test_a_real_reading_says_which_slices_are_missing(tmp_path, out):
+    shutil.copytree(REAL / "lidc_idri_0001" / "dicom", tmp_path / "real" / "dicom")
+    shutil.copy(REAL / "lidc_idri_0001" / "069.xml", tmp_path / "real")
+    said = "9 slices are here, from z -125 to -105 mm; the reading needs z -242.5 to -150 mm too"
+    with pytest.raises(runs.InputError, match=f"slices are missing: {said}"):
+        take(tmp_path / "real", "lidc", out)
+
+
+@needs_real
+def test_a_real_scan_with_another_header_is_the_same_scan(tmp_path, out):
+    (tmp_path / "real").mkdir()
+    cropped = [f"totalsegmentator/{name}.nii.gz" for name in ("abdomen_example_ct_sm", "thorax_ct_cropped")]
+    for path in ("cip_ct64/ct-64.nrrd", "cip_ct64/ct-64-transformed.nrrd", *cropped):
+        shutil.copy(REAL / path, tmp_path / "real")
+    (tmp_path / "real" / "annotations.csv").write_text(f"{HEADER}\n")
+    take(tmp_path / "real", "luna16", out)
+    reasons = report_of(out).set_index("seriesuid")["reason"]
+    assert reasons["ct-64"] == "" and reasons["ct-64-transformed"] == "holds the same voxels as 'ct-64.nrrd': keep one of them"
+    assert reasons["abdomen_example_ct_sm"] == "covers only 90 mm: a slab, not a chest"  # the lungs' bases are in it
+    assert reasons["thorax_ct_cropped"] == "a side cuts through 190 cm2 of lung: a part of a chest"
 
 
 def test_the_row_that_the_readme_adds_has_the_phantoms_columns():
