@@ -102,7 +102,12 @@ def present():
 
 
 def waiting(step):
-    """How many stages wait for this step, directly or not: of the steps that could start, the one with most goes first."""
+    """How many stages wait for this step, directly or not: of the steps that could start, the one with most goes first.
+
+    A step without a stage, for which none waits, goes before the controls: while steps of one thread run, there is a core for it.
+    """
+    if not step.stage:
+        return 1 + max(waiting(Step(name, stage=name)) for name in ("fpr/control-ce", "fpr/control-beta", "fpr/control"))
     behind, found = {step.stage} if step.stage else set(), set()
     while behind:
         behind = {name for name, stage in runs.STAGES.items() if behind & set(stage.needs)} - found

@@ -67,7 +67,7 @@ STAGES = {
         f"fpr/{name}": Stage("lungadv.fpr:build", 1, ("patches", "fpr/baseline-beta-finetune", "banks"))
         for name in ("beta+syn-random", "beta+syn", "beta+perturb", "beta+perturb+syn")
     },
-    "fpr/beta+online": Stage("lungadv.fpr:build", 2, ("patches", "fpr/baseline-beta-finetune")),
+    "fpr/beta+online": Stage("lungadv.fpr:build", 1, ("patches", "fpr/baseline-beta-finetune")),
     "benchmarks": Stage("lungadv.benchmarks:build", 2, ("candidates", *(f"fpr/{name}" for name in STRATEGIES))),
     "stress": Stage("lungadv.stress:build", 2, ("banks", *(f"fpr/{name}" for name in STRATEGIES))),
     "claims": Stage("lungadv.claims:build", 1, ("two_moons", "candidates", "benchmarks", "stress")),
