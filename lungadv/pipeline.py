@@ -311,7 +311,7 @@ def reproduce(run, cores):
 def _watched(command, run, lock):
     """Run a command in a process group of its own to its end: (peak memory in bytes, the ended process).
 
-    Ctrl-C, SIGTERM or SIGHUP end the whole group at once: stages are written aside and renamed, so nothing is lost, while processes
+    Ctrl-C, SIGTERM or SIGHUP end it and its descendants at once: stages are written aside and renamed, so nothing is lost, while processes
     that are asked to stop answer with pages of tracebacks. Then raises InputError.
     """
 
@@ -323,7 +323,9 @@ def _watched(command, run, lock):
     try:
         return _watch(process, run), process
     except KeyboardInterrupt:
-        os.killpg(process.pid, signal.SIGKILL)
+        for member in _family(process.pid):  # notebooks' kernels have groups of their own
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
         process.wait()
         raise InputError("stopped; the same command goes on after the last finished step") from None
     finally:
@@ -389,11 +391,17 @@ def _done(run, steps):
 def _memory(pid):
     """The resident memory of a process and its descendants, in bytes."""
     total = 0
-    with suppress(psutil.NoSuchProcess):
-        for member in (root := psutil.Process(pid), *root.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
-                total += member.memory_info().rss
+    for member in _family(pid):
+        with suppress(psutil.NoSuchProcess):
+            total += member.memory_info().rss
     return total
+
+
+def _family(pid):
+    """A process and its descendants; none when it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return [root := psutil.Process(pid), *root.children(recursive=True)]
+    return []
 
 
 # A finished run.

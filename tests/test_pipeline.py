@@ -60,7 +60,9 @@ def finish(seed, cpm, data="phantom"):
 def test_a_stopped_run_ends_what_it_started_and_says_that_it_goes_on(clone, number):
     run, before = runs.open_run("tiny", 0), signal.getsignal(signal.SIGINT)
     run.folder.mkdir(parents=True)
-    deep = "import subprocess; child = subprocess.Popen(['sleep', '60']); open('child', 'w').write(str(child.pid)); child.wait()"
+    # the grandchild has a session of its own, as a notebook's kernel has
+    deep = "import subprocess; child = subprocess.Popen(['sleep', '60'], start_new_session=True); "
+    deep += "open('child', 'w').write(str(child.pid)); child.wait()"
     threading.Timer(2, os.kill, (os.getpid(), number)).start()
     with open(run.folder / ".lock", "w") as lock, pytest.raises(runs.InputError, match="stopped; the same command goes on"):
         pipeline._watched([sys.executable, "-c", deep], run, lock)
