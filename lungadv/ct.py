@@ -1069,7 +1069,7 @@ def _sampler(scan, size, spacing):
 def _sample_aligned(hu, start, step, axes, values):
     """Fill `values` (D, H, W) with those of `hu` (z, y, x) where LPS x, y, z run along its `axes` (0: x), from `start` by `step` voxels.
 
-    The weights are products of one weight an axis, so each plane is a sum of eight: the same sums, in the same order, as in `_sample`.
+    The weights are products of one weight an axis, so one axis after the other is interpolated, each between two neighbours.
     """
     size, count = values.shape, np.array(hu.shape)[2 - axes]
     x, y, z = (_weights(*along) for along in zip(start, step, size[::-1], count, strict=True))
@@ -1077,19 +1077,13 @@ def _sample_aligned(hu, start, step, axes, values):
     for axis, (part, *_) in zip(axes, (x, y, z), strict=True):
         where[2 - axis] = part
     crop = np.asarray(hu[tuple(where)]).transpose(2 - axes[::-1]).astype(np.float32)
-    corners = np.empty((len(crop), 4, *size[1:]), dtype=np.float32)
-    weights = np.empty((4, *size[1:]), dtype=np.float32)
-    for k, (j, i) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
-        crop.take(y[1][j], axis=1).take(x[1][i], axis=2, out=corners[:, k], mode="clip")
-        weights[k] = x[2][i] * y[2][j][:, None]
-    term = np.empty_like(weights)
-    for plane, *corner in zip(values, *z[1], *z[2], strict=True):
-        plane[:] = 0
-        for index, weight in zip(corner[:2], corner[2:], strict=True):
-            np.multiply(weights, weight, out=term)
-            np.multiply(term, corners[index], out=term)
-            for part in term:
-                plane += part
+    for axis, (_, neighbours, weights, _) in ((2, x), (1, y), (0, z)):
+        low, high = (crop.take(at, axis) for at in neighbours)
+        near, far = (np.expand_dims(weight, [other for other in range(3) if other != axis]) for weight in weights)
+        low *= near
+        high *= far
+        crop = np.add(low, high, out=low)
+    values[:] = crop
     values[z[3]], values[:, y[3]], values[:, :, x[3]] = AIR, AIR, AIR
 
 

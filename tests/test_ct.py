@@ -128,13 +128,15 @@ def test_patches_of_an_array_that_is_read_slice_by_slice(name):
 
 
 @pytest.mark.parametrize("spacing, step, size", [((0.7, 0.7, 1.25), 0.625, 32), ((1.25,) * 3, 1.25, 32), ((0.6, 0.65, 0.77), 2.5, 7)])
-def test_patches_along_the_axes_equal_the_general_ones_to_the_bit(spacing, step, size):
+def test_patches_along_the_axes_equal_the_general_ones_but_for_rounding(spacing, step, size):
     scan = noise_scan(spacing=spacing, shape=(40, 50, 60))
     centres = scan.to_world(np.random.default_rng(1).uniform(-5, 60, (20, 3)))
     grid = ct._grid(np.linalg.inv(scan.direction * scan.spacing) * step, (size,) * 3)
     starts = scan.to_voxel(centres - (size - 1) / 2 * step)[:, ::-1]
     general = np.array([ct._sample(scan.hu, start, grid) for start in starts])
-    assert general.std() > 100 and (ct.extract_patches(scan, centres, size, step)[:, 0].numpy() == general).all()
+    patches = ct.extract_patches(scan, centres, size, step)[:, 0].numpy()
+    assert general.std() > 100 and np.abs(patches - general).max() < 0.002  # HU
+    assert ((patches == ct.AIR) == (general == ct.AIR)).all()
 
 
 @pytest.mark.parametrize("name", ["straight", "flipped", "oblique"])
