@@ -323,10 +323,11 @@ def _watched(command, run, lock):
     try:
         return _watch(process, run), process
     except KeyboardInterrupt:
-        for member in _family(process.pid):  # notebooks' kernels have groups of their own
+        family = _family(process.pid)  # notebooks' kernels have groups of their own
+        for member in family:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
-        process.wait()
+        psutil.wait_procs(family, timeout=10)
         raise InputError("stopped; the same command goes on after the last finished step") from None
     finally:
         for number, handler in before.items():

@@ -23,7 +23,7 @@ def pairs(count=24):
 KINDS = ["solid", "ground_glass"]
 TABLE = pd.DataFrame({"seriesuid": "1.2", "diameter_mm": 10.0, "type": np.resize(KINDS, 24), "spiculated": False})
 SETTINGS = SimpleNamespace(
-    syn_latent=4, syn_width=4, syn_steps=60, syn_batch=8, syn_rate=0.01, syn_kl=0.1, syn_critic=0.01, syn_penalty=10.0
+    syn_latent=4, syn_width=4, syn_steps=120, syn_batch=8, syn_rate=0.01, syn_kl=0.1, syn_critic=0.01, syn_penalty=10.0
 )  # fmt: skip
 
 
