@@ -18,7 +18,6 @@ from lungadv import ct, lungs, runs
 
 COLUMNS = ["seriesuid", "coordX", "coordY", "coordZ", "probability", "uncertainty", "diameter_mm"]
 STRATEGY = "baseline-beta-finetune"  # in the committed runs no augmented network was better on validation
-SLAB_MM = 100.0  # no adult chest is shorter from top to bottom
 SAME_MM = 8.0  # farther apart, two findings are never taken for one: what is marked on a wall may seem as large as the wall
 THICK_MM = 3.0  # farther apart, slices miss small nodules
 STEPS = ("searching candidates", "weighing candidates", "measuring findings")
@@ -218,24 +217,10 @@ def _shortened(vector, longest):
 # What the reader of the findings should know of the scan and the weights.
 
 
-def extent_mm(scan):
-    """How much of the body a scan shows from foot to head, in mm, the thickness of its slices included; slices of air alone are padding."""
-    shown = scan.hu > ct.AIR
-    axes = [np.flatnonzero(shown.any(axis=tuple({0, 1, 2} - {axis}))) for axis in (2, 1, 0)]
-    sides = np.array([1 + positions[-1] - positions[0] if len(positions) else 0 for positions in axes]) * scan.spacing
-    return float(np.abs(scan.direction[2]) @ sides)
-
-
-def slab(scan):
-    """That a scan is less high than any chest, in words, or ""."""
-    extent = extent_mm(scan)
-    return f"covers only {extent:.0f} mm: a slab, not a chest" if extent < SLAB_MM else ""
-
-
 def warnings(scan, weights):
     """What to tell the reader of findings in this scan by these weights: a list of sentences, empty when there is nothing."""
     said = []
-    short, apart = slab(scan), max(scan.spacing)
+    short, apart = lungs.slab(scan), max(scan.spacing)
     if short:
         said.append(
             f"this scan {short}; "

@@ -29,7 +29,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from tqdm import tqdm
 
-from . import annotations, ct, datasets, detection, lungs, runs, store
+from . import annotations, ct, datasets, lungs, runs, store
 from .datasets import LUNA16, XYZ
 
 KINDS = ("luna16", "lidc", "dicom")
@@ -233,7 +233,7 @@ def _partial(scan):
     sides = [np.take(mask, end, axis).sum() * np.prod(np.delete(spacing, axis)) for axis in range(3) for end in (0, -1)]
     cut = max(sides) / 100
     crop = f"a side cuts through {cut:.0f} cm2 of lung: a part of a chest" if cut > CUT_CM2 else ""
-    return [*filter(None, [detection.slab(scan) or crop, "" if mask.any() else "no lungs found"])]
+    return [*filter(None, [lungs.slab(scan) or crop, "" if mask.any() else "no lungs found"])]
 
 
 def _find_lungs(scan):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCK_MM', 'DARK', 'GAS', 'IN_SLICE', 'AIRWAY_LEVELS', 'AIRWAY_ISLAND', 'AIRWAY_LARGEST', 'LUNG_SECTION', 'LUNG_CORE',
-           'CORE_MM', 'CLOSING_MM', 'WALL_MM', 'LARGEST_HOLE', 'NODULE_HOLLOW', 'MARGIN_MM', 'lung_mask']
+           'CORE_MM', 'CLOSING_MM', 'WALL_MM', 'LARGEST_HOLE', 'NODULE_HOLLOW', 'MARGIN_MM', 'SLAB_MM', 'lung_mask',
+           'extent_mm', 'slab']
 
 # %% ../nbs/03b_lungs.ipynb #a3c10e03
 import numpy as np
@@ -244,3 +245,20 @@ def _refined(voxels, block, closed, solid, outside):
     core = ndimage.binary_erosion(closed, border_value=1) | (closed & solid)
     rim = ndimage.binary_dilation(closed) & ~outside
     return _repeat(core & ~outside, block, voxels.shape) | (_repeat(rim, block, voxels.shape) & (voxels < DARK))
+
+# %% ../nbs/03b_lungs.ipynb #ca4d3824
+SLAB_MM = 100.0  # no adult chest is shorter from top to bottom
+
+
+def extent_mm(scan):
+    """How much of the body a scan shows from foot to head, in mm, the thickness of its slices included; slices of air alone are padding."""
+    shown = scan.hu > ct.AIR
+    axes = [np.flatnonzero(shown.any(axis=tuple({0, 1, 2} - {axis}))) for axis in (2, 1, 0)]
+    sides = np.array([1 + positions[-1] - positions[0] if len(positions) else 0 for positions in axes]) * scan.spacing
+    return float(np.abs(scan.direction[2]) @ sides)
+
+
+def slab(scan):
+    """That a scan is less high than any chest, in words, or ""."""
+    extent = extent_mm(scan)
+    return f"covers only {extent:.0f} mm: a slab, not a chest" if extent < SLAB_MM else ""

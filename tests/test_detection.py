@@ -137,7 +137,7 @@ def test_thick_padding_does_not_make_a_chest_of_a_slab(weights):
     slab = scan_of(9)
     hu = np.pad(slab.hu, ((40, 40), (20, 20), (20, 20)), constant_values=ct.AIR)
     padded = ct.Scan(hu, slab.spacing, tuple(slab.to_world([[-40, -20, -20]])[0]), slab.direction, slab.uid)
-    assert detection.extent_mm(padded) == detection.extent_mm(slab) == pytest.approx(22.5)
+    assert lungs.extent_mm(padded) == lungs.extent_mm(slab) == pytest.approx(22.5)
     assert "a slab" in detection.warnings(padded, weights)[0]
 
 
@@ -177,7 +177,7 @@ def test_a_scan_of_an_abdomen_has_no_lungs_and_no_findings(weights, monkeypatch,
 
 def test_a_slab_is_one_from_foot_to_head_whatever_the_order_of_the_axes():
     sagittal = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # the array's y runs from foot to head
-    assert detection.extent_mm(scan_of(9, direction=sagittal)) == pytest.approx(120)
+    assert lungs.extent_mm(scan_of(9, direction=sagittal)) == pytest.approx(120)
 
 
 def test_a_folder_without_weights_is_an_error(tmp_path):
