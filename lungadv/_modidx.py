@@ -118,6 +118,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'lungadv.candidates._boxes': ('candidates.html#_boxes', 'lungadv/candidates.py'),
                                     'lungadv.candidates._crop': ('candidates.html#_crop', 'lungadv/candidates.py'),
                                     'lungadv.candidates._cuts': ('candidates.html#_cuts', 'lungadv/candidates.py'),
+                                    'lungadv.candidates._farthest': ('candidates.html#_farthest', 'lungadv/candidates.py'),
                                     'lungadv.candidates._parts': ('candidates.html#_parts', 'lungadv/candidates.py'),
                                     'lungadv.candidates._rows': ('candidates.html#_rows', 'lungadv/candidates.py'),
                                     'lungadv.candidates._save_weights': ('candidates.html#_save_weights', 'lungadv/candidates.py'),
