@@ -634,10 +634,11 @@ def check_searches(found):
     check = f"worst of all attacks, patch by patch: little more success than {name}"
     row(check, worst, once, worst - once <= little, "one attack alone flatters the model")
     blind = max(("random", "square", "transfer"), key=found.gain) if white_box else "random"
-    if white_box and not found.beaten("misled", main):  # it leads this model nowhere wrong: there is nothing to find out
-        row("a copy with a misleading gradient is found out (log-odds)", found.gain(blind), found.gain("misled"), None, "")
+    check, meaning = "a copy with a misleading gradient is found out", "a masked gradient might go unseen"
+    if white_box and not found.beaten("misled", main):  # the copy is attacked as well as the model: nothing was led astray
+        row(f"{check} (log-odds)", found.gain(blind), found.gain("misled"), None, meaning)
     else:
-        compare("a copy with a misleading gradient is found out", blind, "misled", True, "a masked gradient might go unseen")
+        compare(check, blind, "misled", True, meaning)
     return rows
 
 # %% ../nbs/11b_your_own_model.ipynb #aa663bb1
