@@ -316,7 +316,7 @@ class Person:
     groove: np.ndarray  # signed distance of the plane between atria and ventricles
     stomach: np.ndarray
     texture: np.ndarray
-    great: list  # (points (N, 3), radii (N,)) of the great vessels
+    great: list  # (points (N, 3), radii (N,)) of the great vessels, and of the gullet, which is the last
     airway: list  # trachea and main bronchi
     hilum: np.ndarray  # (2, 3): right, left
     fissures: list  # of Fissure
@@ -485,7 +485,7 @@ def _seat(heart, z):
 
 
 def _great_vessels(height, b, middle, s, rng):
-    """Centre lines (z, y, x) and radii in mm of the great vessels and the gullet; trachea and main bronchi; the two hila."""
+    """Centre lines (z, y, x) and radii in mm of the great vessels and, last, the gullet; trachea and main bronchi; the two hila."""
     def line(radius, *points):
         points = np.array([(p[0] * height, middle + p[1] * b, p[2] * s[2]) for p in points]) + rng.normal(0, 0.8, (len(points), 3))
         return points, np.full(len(points), radius * s[2])
@@ -684,7 +684,9 @@ def soft_tissue(grid, person, iodine=0):
     if iodine:  # else chambers and muscle are one
         organ(person.heart + 12, 43 + iodine, 3)
     _stomach(hu, grid, person)
-    paint(hu, tubes(grid, person.great), 41 + iodine)
+    *great, gullet = person.great
+    paint(hu, tubes(grid, great), 41 + iodine)
+    paint(hu, tubes(grid, [gullet]), 41)
     return hu, texture
 
 
