@@ -38,7 +38,7 @@ RECIPE = {
     "thickness": None,  # mm of a slice; None: the spacing of the slices
     "kernel": "soft",  # one of scanner.KERNELS
     "photons": 3e4,  # a view and detector cell, unattenuated: see DOSES
-    "iodine": 0,  # HU that contrast medium adds to blood
+    "iodine": 0,  # HU that contrast agent adds to blood
     "nodules": (),  # each {"type": ..., "diameter_mm": optional}
     "mimics": 0,
     "small_nodules": 0,  # of 3-6 mm
@@ -642,7 +642,7 @@ def table(grid, person):
 def soft_tissue(grid, person, iodine=0):
     """HU (z, y, x) of the body on the table, without bones, with empty lungs still filled by mediastinal fat; and the texture field.
 
-    iodine: HU that contrast medium adds to blood; the heart's muscle and the liver, which hold some, take up a part of it.
+    iodine: HU that contrast agent adds to blood; the heart's muscle and the liver, which hold some, take up a part of it.
     """
     h = grid.voxel
     z, y, x = grid.coarse_axes()

@@ -232,7 +232,7 @@ def test_emphysema_is_pockets_of_air_in_otherwise_the_same_lung(people):
         assert (well[inside] < -950).mean() < 0.08  # of never-smokers 2 +- 2.7 %
 
 
-def test_contrast_medium_brightens_blood_alone():
+def test_contrast_agent_brightens_blood_alone():
     grid, person, trees, before, lungs = phantom.anatomy(phantom.check_recipe(TINY), 0, 0)
     *_, after, _ = phantom.anatomy(phantom.check_recipe(TINY | {"iodine": 200}), 0, 0)
     added = after - before
