@@ -117,6 +117,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'lungadv.candidates.ResUNet.forward': ('candidates.html#resunet.forward', 'lungadv/candidates.py'),
                                     'lungadv.candidates._boxes': ('candidates.html#_boxes', 'lungadv/candidates.py'),
                                     'lungadv.candidates._crop': ('candidates.html#_crop', 'lungadv/candidates.py'),
+                                    'lungadv.candidates._crops_for': ('candidates.html#_crops_for', 'lungadv/candidates.py'),
                                     'lungadv.candidates._cuts': ('candidates.html#_cuts', 'lungadv/candidates.py'),
                                     'lungadv.candidates._parts': ('candidates.html#_parts', 'lungadv/candidates.py'),
                                     'lungadv.candidates._rows': ('candidates.html#_rows', 'lungadv/candidates.py'),

@@ -160,19 +160,18 @@ def grids():
 
 @pytest.fixture
 def quiet(monkeypatch):
-    """Crops without noise, at their own scale."""
+    """Crops without noise."""
     monkeypatch.setattr(candidates, "NOISE", 0)
-    monkeypatch.setattr(candidates, "SCALE", 1)
 
 
 def test_crops_are_scaled_and_turned_with_their_nodules(monkeypatch):
     monkeypatch.setattr(candidates, "NOISE", 0)
-    monkeypatch.setattr(candidates, "SCALE", 1.5)
     wide = np.array([1.5, 2.0, 2.5])  # voxels, the deviation of a Gaussian along z, y, x
     z, y, x = np.indices((40, 40, 40)) - np.array([21, 18, 20]).reshape(3, 1, 1, 1)
     ball = torch.from_numpy(np.exp(-((z / wide[0]) ** 2 + (y / wide[1]) ** 2 + (x / wide[2]) ** 2) / 2)).half()
     table = pd.DataFrame({"z": [21.0], "y": [18.0], "x": [20.0], "radius": [2.0], "type": ["solid"]})
-    batches = candidates.crops([(torch.stack([ball, 0 * ball]), np.array([[21, 18, 20]]), table)], 24, 4, np.random.default_rng(0), faded=0)
+    grid = torch.stack([ball, 0 * ball]), np.array([[21, 18, 20]]), table
+    batches = candidates.crops([grid], 24, 4, np.random.default_rng(0), scale=1.5, faded=0)
     scales, orders = [], set()
     for volumes, contents in islice(batches, 20):
         for volume, inside in zip(volumes[::2, 0].double(), contents[::2], strict=True):
@@ -729,7 +728,7 @@ def test_a_nodule_is_looked_for_in_its_sphere_wherever_it_lies():
     assert seen == around
 
 
-HARDEN = SimpleNamespace(**vars(SETTINGS), cg_crop=16, cg_batch=4, cg_rate=0.02, cg_harden_updates=3, cg_harden_steps=2)
+HARDEN = SimpleNamespace(**vars(SETTINGS), cg_crop=16, cg_scale=1.0, cg_batch=4, cg_rate=0.02, cg_harden_updates=3, cg_harden_steps=2)
 
 
 def test_the_first_half_of_a_batch_is_attacked_within_eps_and_the_network_left_as_it_was():
