@@ -209,12 +209,12 @@ FADED = (0.1, 0.5)  # what a faded nodule keeps of its contrast; that of ground 
 NOISE = 0.02  # of a crop at most, standard deviation in [0, 1]: training scans have a soft kernel, others need not
 
 
-def crops(grids, size, batch_size, rng, faded=0.5, rare=0.0):
+def crops(grids, size, batch_size, rng, scale=1.0, faded=0.5, rare=0.0):
     """Endless batches of crops (N, 1, size, size, size), half of them around a nodule, and the nodules of each: (n, 4), z, y, x, radius.
 
-    Crops are flipped, changed a little in contrast and made noisier. `faded` is the share of the crops whose nodules of other types than
-    RARE are made as faint as ground glass, of which training has few; `rare` the share of the crops around a nodule that are around
-    one of RARE, where there is any.
+    Crops are made up to `scale` times larger or smaller, turned by right angles, flipped, changed a little in contrast and made noisier.
+    `faded` is the share of the crops whose nodules of other types than RARE are made as faint as ground glass, of which training has few;
+    `rare` the share of the crops around a nodule that are around one of RARE, where there is any.
     """
     everywhere = [lungs for _, lungs, _ in grids]
     nodules = [np.c_[_spheres(table), table["type"].isin(RARE)] for _, _, table in grids]
@@ -225,16 +225,31 @@ def crops(grids, size, batch_size, rng, faded=0.5, rare=0.0):
             wanted = [of_rare] * (rng.random() < rare) + [nodules] if k % 2 == 0 else []
             places = next(places for places in (*wanted, everywhere) if any(map(len, places)))
             i = rng.choice([i for i, rows in enumerate(places) if len(rows)])
-            centre = places[i][rng.integers(len(places[i])), :3] + rng.uniform(-size / 4, size / 4, 3)
-            (crop, added), inside = _crop(grids[i][0], nodules[i][:, :4], np.round(centre).astype(int) - size // 2, size)
+            side = round(size / scale ** rng.uniform(-1, 1))
+            centre = places[i][rng.integers(len(places[i])), :3] + rng.uniform(-side / 4, side / 4, 3)
+            (crop, added), inside = _crop(grids[i][0], nodules[i][:, :4], np.round(centre).astype(int) - side // 2, side)
             lost = 1 - rng.uniform(*FADED) if rng.random() < faded else 0
-            crop = crop.float() - lost * added.float()
-            flips = np.flatnonzero(rng.random(3) < 0.5)
-            inside[:, flips] = size - 1 - inside[:, flips]
+            crop, inside = _turned(*_scaled(crop.float() - lost * added.float(), inside, size), rng)
             noise = rng.uniform(0, NOISE) * rng.standard_normal(crop.shape, dtype=np.float32)
-            volumes.append((crop.flip(flips.tolist()) * rng.uniform(0.8, 1.1) + torch.from_numpy(noise)).clamp(0, 1))
+            volumes.append((crop * rng.uniform(0.8, 1.1) + torch.from_numpy(noise)).clamp(0, 1))
             contents.append(inside)
         yield torch.stack(volumes)[:, None], contents
+
+
+def _scaled(crop, nodules, size):
+    "A cube brought to `size` voxels a side, and its nodules (n, 4) with it; those whose centre comes to lie outside are left out."
+    ratio = size / len(crop)
+    moved = np.c_[ratio * (nodules[:, :3] + 0.5) - 0.5, ratio * nodules[:, 3]]
+    crop = F.interpolate(crop[None, None], size=(size,) * 3, mode="trilinear")[0, 0]
+    return crop, moved[((moved[:, :3] >= 0) & (moved[:, :3] <= size - 1)).all(axis=1)]
+
+
+def _turned(crop, nodules, rng):
+    "A cube and its nodules (n, 4) under a random symmetry of the cube."
+    axes, flips = rng.permutation(3), np.flatnonzero(rng.random(3) < 0.5)
+    moved = np.c_[nodules[:, :3][:, axes], nodules[:, 3]]
+    moved[:, flips] = len(crop) - 1 - moved[:, flips]
+    return crop.permute(*axes.tolist()).flip(flips.tolist()), moved
 
 
 def _spheres(nodules):
@@ -633,6 +648,11 @@ def load_networks(folder):
 TERMS = {"blob": {}, "blob-ggo": {"faded": 0.75, "rare": 0.5}}  # of the crops that a heatmap network learns from
 
 
+def _crops_for(network, grids, settings, rng):
+    "The crops that one of NETWORKS learns from."
+    return crops(grids, settings.cg_crop, settings.cg_batch, rng, settings.cg_scale, **TERMS.get(network, {}))
+
+
 def train_networks(run, grids):
     "The three networks trained on the grids of the training scans, and a table of their losses."
     if all(nodules.empty for _, _, nodules in grids):
@@ -641,7 +661,7 @@ def train_networks(run, grids):
     torch.manual_seed(run.generator("candidates", "weights").initial_seed())
 
     def batches(name):
-        return crops(grids, settings.cg_crop, settings.cg_batch, run.rng("candidates", name), **TERMS.get(name, {}))
+        return _crops_for(name, grids, settings, run.rng("candidates", name))
 
     blob = ResUNet(settings.cg_width).to(**new)
     heat = heatmap_loss(settings.cg_sigma / settings.cg_spacing)
@@ -747,9 +767,9 @@ def harden(run, networks, grids):
     settings, hardened, losses = run.settings, {}, []
     generator = run.generator("candidates", "harden", device=runs.device())
     loss = perturbed_loss(settings, generator)
-    for name, terms in TERMS.items():
+    for name in TERMS:
         network = copy.deepcopy(networks[name]).requires_grad_(True)
-        batches = crops(grids, settings.cg_crop, settings.cg_batch, run.rng("candidates", "harden", name), **terms)
+        batches = _crops_for(name, grids, settings, run.rng("candidates", "harden", name))
         values = train(network, loss, batches, settings.cg_harden_updates, settings.cg_rate / 2, f"hardening {name}")
         hardened[name] = network.requires_grad_(False)
         losses.append(pd.DataFrame({"network": f"{name}, hardened", "update": range(len(values)), "loss": values}))

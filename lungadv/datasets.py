@@ -67,6 +67,7 @@ def deal(plan, rng):
             "disputed": int(disputed[k]),
             "mimics": plan["mimics"],
             "photons": plan["photons"][k % len(plan["photons"])],
+            "iodine": plan["iodine"][k % len(plan["iodine"])],
             "kernel": plan["kernel"],
             "shift": plan["shift"],
         }

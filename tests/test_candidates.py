@@ -1,7 +1,7 @@
 """Candidate generation against oracles: closed-form blobs, known boxes, bright balls at known places, counts by hand."""
 
 import copy
-from itertools import repeat
+from itertools import islice, repeat
 from types import SimpleNamespace
 
 import numpy as np
@@ -164,6 +164,28 @@ def quiet(monkeypatch):
     monkeypatch.setattr(candidates, "NOISE", 0)
 
 
+def test_crops_are_scaled_and_turned_with_their_nodules(monkeypatch):
+    monkeypatch.setattr(candidates, "NOISE", 0)
+    wide = np.array([1.5, 2.0, 2.5])  # voxels, the deviation of a Gaussian along z, y, x
+    z, y, x = np.indices((40, 40, 40)) - np.array([21, 18, 20]).reshape(3, 1, 1, 1)
+    ball = torch.from_numpy(np.exp(-((z / wide[0]) ** 2 + (y / wide[1]) ** 2 + (x / wide[2]) ** 2) / 2)).half()
+    table = pd.DataFrame({"z": [21.0], "y": [18.0], "x": [20.0], "radius": [2.0], "type": ["solid"]})
+    grid = torch.stack([ball, 0 * ball]), np.array([[21, 18, 20]]), table
+    batches = candidates.crops([grid], 24, 4, np.random.default_rng(0), scale=1.5, faded=0)
+    scales, orders = [], set()
+    for volumes, contents in islice(batches, 20):
+        for volume, inside in zip(volumes[::2, 0].double(), contents[::2], strict=True):
+            weight = volume / volume.sum()
+            index = torch.stack(torch.meshgrid(*[torch.arange(24.0, dtype=torch.double)] * 3, indexing="ij"))
+            centre = (index * weight).sum((1, 2, 3))
+            assert np.allclose(centre, inside[0, :3], atol=0.6)  # some of the ball may lie outside
+            spread = ((index - centre.reshape(3, 1, 1, 1)) ** 2 * weight).sum((1, 2, 3)).sqrt().numpy()
+            scales.append(inside[0, 3] / 2)
+            assert np.sort(spread) == pytest.approx(wide * scales[-1], rel=0.25)
+            orders.add(tuple(np.argsort(spread)))
+    assert min(scales) < 0.75 and max(scales) > 1.35 and len(orders) == 6
+
+
 def test_crops_hold_their_nodules_where_their_rows_say(quiet):
     batches = candidates.crops(grids(), 16, 6, np.random.default_rng(0))
     seen, corners, values = 0, set(), []
@@ -226,7 +248,7 @@ def test_the_share_of_an_outline_lies_where_the_ball_is(direction):
     assert np.abs(grid.to_world([centre])[0] - balls[0]).max() < 1
 
 
-def test_crops_around_rare_types_count_the_others_as_well():
+def test_crops_around_rare_types_count_the_others_as_well(quiet):
     (volume, lungs, table), _ = grids()
     mixed = table.assign(type=["solid", "ground_glass"], radius=[1.0, 2.0])
     batches = candidates.crops([(volume, lungs, mixed)], 24, 4, np.random.default_rng(0), rare=1.0)
@@ -719,7 +741,7 @@ def test_a_nodule_is_looked_for_in_its_sphere_wherever_it_lies():
     assert seen == around
 
 
-HARDEN = SimpleNamespace(**vars(SETTINGS), cg_crop=16, cg_batch=4, cg_rate=0.02, cg_harden_updates=3, cg_harden_steps=2)
+HARDEN = SimpleNamespace(**vars(SETTINGS), cg_crop=16, cg_scale=1.0, cg_batch=4, cg_rate=0.02, cg_harden_updates=3, cg_harden_steps=2)
 
 
 def test_the_first_half_of_a_batch_is_attacked_within_eps_and_the_network_left_as_it_was():

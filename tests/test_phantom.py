@@ -232,6 +232,24 @@ def test_emphysema_is_pockets_of_air_in_otherwise_the_same_lung(people):
         assert (well[inside] < -950).mean() < 0.08  # of never-smokers 2 +- 2.7 %
 
 
+def test_contrast_agent_brightens_blood_alone():
+    grid, person, trees, before, lungs = phantom.anatomy(phantom.check_recipe(TINY), 0, 0)
+    *_, after, _ = phantom.anatomy(phantom.check_recipe(TINY | {"iodine": 200}), 0, 0)
+    added = after - before
+
+    def at(points):
+        return added[tuple(np.clip(np.rint(grid.index(np.atleast_2d(points))).astype(int), 0, np.array(grid.shape) - 1).T)]
+
+    *great, gullet = person.great
+    assert at(grid.coarse_start + 5 * np.argwhere(person.heart < -20)) == pytest.approx(200, abs=1)
+    inside = np.concatenate([points[1:2] for points, _ in great])
+    assert np.median(at(inside)) == pytest.approx(200, abs=1)
+    assert np.abs(at(gullet[0])).max() < 1 and np.abs(at(np.concatenate([points for points, _ in person.airway]))).max() < 1
+    thick = np.concatenate([(tree.start + tree.end)[tree.radius > 2.5] / 2 for tree in trees])
+    assert np.median(at(thick)) > 100  # of the lungs' vessels, a voxel wide
+    assert added.min() > -1e-3 and after[before < 60].max() < 43 + 200 + 15 and np.median(added[lungs > 0]) < 5  # grain; fine vessels
+
+
 @pytest.fixture(scope="module")
 def organs(people):
     """HU by name of places in a body without vessels, of several people together."""
@@ -550,6 +568,8 @@ def test_every_kind_of_mimic_can_be_drawn():
         ({"photons": float("nan")}, "photons"),
         ({"photons": float("inf")}, "photons"),
         ({"photons": "3e4"}, "photons"),
+        ({"iodine": -1}, "iodine"),
+        ({"iodine": 501}, "iodine"),
         ({"thickness": 0}, "thickness"),
         ({"thickness": 1e9}, "thickness"),
         ({"shape": (64.5, 88, 100)}, "shape"),
