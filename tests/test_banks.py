@@ -165,11 +165,14 @@ def test_synthetic_banks_are_pairs_of_nodules_that_count(toy):
 
 def test_small_nodules_are_left_out_of_the_banks(toy, monkeypatch):
     small = torch.tensor([[0.5, 0.0], [-1.9, 0.0]])
+    monkeypatch.setattr(banks, "BATCH", 8)
     monkeypatch.setattr(synthesizer, "draw_latents", lambda net, count, *given: small.repeat(5, 1)[:count])
     monkeypatch.setattr(banks, "search_latent", lambda *given: pgd.Attack(given[3], *torch.zeros(3, len(given[3])), 1))
-    table = banks.search_synthetic(toy, toy.items["synthetic"][:8], generator())
+    shard = banks.make_shard(toy, "synthetic", 0)
+    table = shard.to_pandas()
     for name in fpr.BANKS[:2]:
         assert table["item"][table["bank"] == name].tolist() == [0, 2, 4, 6]
+        assert banks.left_out(shard.schema)[name] == {"redrawn": 0, "under_6mm": 4, "changed": 0}
     assert (table["diameter_mm"] >= 6).all()
 
 
@@ -327,6 +330,7 @@ def test_backgrounds_of_the_banks_hold_no_voxel_of_a_nodule_however_they_are_shi
     findings = findings.assign(seriesuid=scan.uid)
     data = SimpleNamespace(
         annotations=findings[:1], excluded=findings[1:], opened=lambda uid: scan, lungs=lambda uid: lungs,
+        labels=lambda uid: nodules.astype(np.uint8),
     )  # fmt: skip
     settings = SimpleNamespace(patch_size=26, patch_spacing=1.0, fpr_backgrounds=30)
     none = findings[:0].assign(score=0.0)
