@@ -65,6 +65,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'lungadv.banks': { 'lungadv.banks.Work': ('banks.html#work', 'lungadv/banks.py'),
                                'lungadv.banks.Work.device': ('banks.html#work.device', 'lungadv/banks.py'),
                                'lungadv.banks.Work.rebuilt': ('banks.html#work.rebuilt', 'lungadv/banks.py'),
+                               'lungadv.banks._answers_or_nan': ('banks.html#_answers_or_nan', 'lungadv/banks.py'),
                                'lungadv.banks._check_answers': ('banks.html#_check_answers', 'lungadv/banks.py'),
                                'lungadv.banks._fill_one': ('banks.html#_fill_one', 'lungadv/banks.py'),
                                'lungadv.banks._link': ('banks.html#_link', 'lungadv/banks.py'),

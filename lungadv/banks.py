@@ -118,6 +118,14 @@ def answers(network, patches):
     return fpr.predict(network, patches)[0].numpy()
 
 
+def _answers_or_nan(network, patches):
+    """`answers`, NaN where evidence is none."""
+    try:
+        return answers(network, patches)
+    except ValueError:
+        return np.concatenate([_answers_or_nan(network, patch) for patch in patches.split(1)]) if len(patches) > 1 else np.array([np.nan])
+
+
 def search_synthetic(work, items, generator):
     """Nodules as drawn and after latent PGD on the backgrounds of `items`: the table of both banks, small nodules included.
 
@@ -131,7 +139,7 @@ def search_synthetic(work, items, generator):
     tables = []
     for bank, codes, losses in (("synthetic-random", z, found.loss_start), ("synthetic-pgd", found.best, found.loss_best)):
         nodules, masks = synthesizer.drawn(work.generator, codes)
-        searched = answers(work.network, synthesizer.fuse(behind, nodules, masks))
+        searched = _answers_or_nan(work.network, synthesizer.fuse(behind, nodules, masks))
         if bank == "synthetic-random":
             before = searched
         recipe = {"place": place, "code": z.cpu(), "delta": (codes - z).cpu()}
@@ -145,7 +153,7 @@ def search_synthetic(work, items, generator):
             diameter_mm=synthesizer.diameter_mm(masks, settings.patch_spacing).cpu().numpy(),
             confidence_before=before,
             confidence_searched=searched,
-            confidence_after=answers(work.network, patches),
+            confidence_after=_answers_or_nan(work.network, patches),
             loss_before=found.loss_start.cpu().numpy(),
             loss_after=losses.cpu().numpy(),
             z_norm=z.norm(dim=1).cpu().numpy(),
@@ -224,9 +232,9 @@ def search_image(work, kind, items, generator):
         bank=kind,
         eps=settings.attack_eps,
         delta=[row.tobytes() for row in recipe["delta"].cpu().numpy()],
-        confidence_before=answers(work.network, start),
-        confidence_searched=answers(work.network, found.best),
-        confidence_after=answers(work.network, patches),
+        confidence_before=_answers_or_nan(work.network, start),
+        confidence_searched=_answers_or_nan(work.network, found.best),
+        confidence_after=_answers_or_nan(work.network, patches),
         loss_before=found.loss_start.cpu().numpy(),
         loss_after=losses.cpu().numpy(),
         delta_norm=(patches - start).flatten(1).abs().amax(dim=1).cpu().numpy(),
