@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AXES', 'REMEDY', 'COLUMNS', 'pack', 'unpack', 'noise', 'draw_views', 'view', 'centre', 'Synthetic', 'Perturbed',
-           'rebuilt', 'cut_start', 'noise_start', 'shard_files', 'write', 'read_shard', 'read']
+           'rebuilt', 'cut_start', 'noise_start', 'shard_files', 'read_shard', 'read']
 
 # %% ../nbs/08b_recipes.ipynb #19190444
 from collections.abc import Callable
@@ -178,11 +178,6 @@ def noise_start(seeds, size):
 def shard_files(folder, kind):
     """The Parquet files of "synthetic", "perturbed" or "noise", in order."""
     return sorted(folder.glob(f"{kind}-*.parquet"))
-
-
-def write(table, path):
-    """Write a shard, a pyarrow.Table, with a checksum of every page."""
-    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
 
 def read_shard(path, columns=None):
