@@ -337,15 +337,11 @@ def _boxes(nodules):
 
 # %% ../nbs/08_candidates.ipynb #b1f00b02
 def overlapping(a, b, threshold):
-    """Pairs (2, P) of boxes (N, 6) and (M, 6) whose intersection over union is above the threshold, in float32 as MONAI's `box_iou`.
-
-    On each axis such boxes share more than `threshold` of the longer side, so centres are less than (1 - threshold) of the mean side apart.
-    """
-    pairs = [np.empty((2, 0), int)]
+    """Pairs (2, P) of boxes (N, 6) and (M, 6) whose intersection over union is above the threshold, in float32 as MONAI's `box_iou`."""
+    pairs, apart = [np.empty((2, 0), int)], _farthest(threshold)
     for rows, tree, side in _trees(a):
         for columns, other, other_side in _trees(b):
-            reach = 1.001 * (1 - threshold) * (side + other_side) / 2  # float32 rounds: a little more
-            near = tree.sparse_distance_matrix(other, reach, p=np.inf, output_type="ndarray")
+            near = tree.sparse_distance_matrix(other, apart * (side + other_side) / 2, output_type="ndarray")
             pairs.append(np.stack([rows[near["i"]], columns[near["j"]]]))
     pairs = np.concatenate(pairs, axis=1)
     i, j = pairs
@@ -356,9 +352,20 @@ def overlapping(a, b, threshold):
     return pairs[:, inter / (union + np.finfo(np.float32).eps) > threshold]
 
 
+def _farthest(threshold):
+    """How far apart, in mean sides, centres of boxes can be whose intersection over union is above the threshold.
+
+    Where they are the share q of an axis' mean side apart, boxes have at most 1 - q of it in common, and at most sqrt((1 - q) / (1 + q)) of
+    their sides' geometric mean. Of the geometric mean of the volumes they share more than 2 t / (1 + t). So the sum of artanh(q) over
+    axes is below ln((1 + t) / (2 t)), where artanh(q) > 1.7 q^2; and on each axis q < 1 - t.
+    """
+    together = np.sqrt(np.log((1 + threshold) / (2 * max(threshold, 1e-9))) / 1.7)
+    return 1.001 * min(together, np.sqrt(3) * (1 - threshold))  # float32 rounds: a little more
+
+
 def _trees(boxes):
     "(rows, tree of their centres, longest side) of the boxes whose longest sides are within a factor of four."
-    centres, sides = (boxes[:, :3].astype(float) + boxes[:, 3:]) / 2, (boxes[:, 3:] - boxes[:, :3]).max(axis=1)
+    centres, sides = (boxes[:, :3].astype(float) + boxes[:, 3:]) / 2, functools.reduce(np.maximum, (boxes[:, 3:] - boxes[:, :3]).T)
     size = np.frexp(sides)[1] // 2
     groups = [np.flatnonzero(size == one) for one in np.unique(size)]
     return [(rows, cKDTree(centres[rows], balanced_tree=False), float(sides[rows].max())) for rows in groups]
@@ -369,7 +376,7 @@ def _volumes(boxes):
     return sides[:, 0] * sides[:, 1] * sides[:, 2]
 
 
-def nms(boxes, scores, threshold, block=4096):
+def nms(boxes, scores, threshold, block=1024):
     """Greedy non-maximum suppression: indices of the boxes that stay, by falling score; of equal scores the earlier comes first.
 
     boxes: (N, 6), corner to corner; scores: (N,); a box goes when its intersection over union with a better one that stays is above the
@@ -385,14 +392,15 @@ def nms(boxes, scores, threshold, block=4096):
     boxes, left, kept = boxes[order], np.arange(len(order)), []
     while len(left):
         first, left = left[:block], left[block:]
+        block = min(2 * block, 4096)
         better, worse = overlapping(boxes[first], boxes[first], threshold)
         better, worse = better[better < worse], worse[better < worse]
         by_better = np.argsort(better)
-        rows, starts = np.unique(better[by_better], return_index=True)
-        stays = np.ones(len(first), bool)
-        for row, overlapped in zip(rows, np.split(worse[by_better], starts)[1:], strict=True):
+        starts = np.searchsorted(better[by_better], np.arange(len(first) + 1)).tolist()
+        worse, stays = worse[by_better], np.ones(len(first), bool)
+        for row in np.unique(better).tolist():
             if stays[row]:
-                stays[overlapped] = False
+                stays[worse[starts[row] : starts[row + 1]]] = False
         kept.append(first[stays])
         left = np.delete(left, overlapping(boxes[kept[-1]], boxes[left], threshold)[1])
     return order[np.concatenate(kept)] if kept else order

@@ -256,14 +256,16 @@ def stress(
 ):
     """Stress a model of your own with noise and attacks, and audit whether the attacks can be believed."""
     from lungadv import robustness
+    from lungadv.runs import InputError
 
     positives, negatives = robustness.load_patches(patches)
     models = [robustness.make_model(name) for name in (factory, surrogate) if name]
-    for model in models:
-        robustness.check_answers(model, positives[:1])
     terms = {"output": output.value, "eps": eps, "steps": steps, "queries": queries, "seed": seed}
     terms["surrogate"] = models[1] if surrogate else None
-    result = robustness.report(models[0], positives, negatives, progress=True, **terms)
+    try:
+        result = robustness.report(models[0], positives, negatives, progress=True, **terms)
+    except RuntimeError as error:  # torch's, of a backward pass: a forward that fails is a ValueError already
+        raise InputError(f"the model fails under attack: {type(error).__name__}: {error}") from error
     robustness.write(result, out)
     for note in result.notes:
         typer.echo(f"note: {note}", err=True)

@@ -390,6 +390,19 @@ def test_nms_is_monais(kind, threshold):
     assert candidates.nms(boxes, scores, threshold, block=64).tolist() == expected
 
 
+@pytest.mark.parametrize("threshold", [0, 0.01, 0.1, 0.3, 0.6, 0.8])
+def test_overlapping_finds_every_pair_of_box_iou(threshold):
+    """Among flat, long and cubic boxes, one inside another, shifted along one axis and along all."""
+    from monai.data.box_utils import box_iou
+
+    draw = np.random.default_rng(1)
+    side = np.exp(draw.uniform(0, np.log(8), (1200, 3)))
+    centre = draw.choice([0, 1, 3], (1200, 1)) * draw.normal(size=(1200, 3)) * draw.choice([0.05, 1], (1200, 3))
+    boxes = np.hstack([centre - side / 2, centre + side / 2]).astype(np.float32)
+    expected = (box_iou(torch.tensor(boxes[:500]), torch.tensor(boxes[500:])) > threshold).nonzero().tolist()
+    assert len(expected) and sorted(candidates.overlapping(boxes[:500], boxes[500:], threshold).T.tolist()) == expected
+
+
 def test_nms_of_no_box_and_of_bad_boxes():
     assert len(candidates.nms(np.empty((0, 6)), np.empty(0), 0.1)) == 0
     box = np.array([[0, 0, 0, 1, 1, 1.0]])

@@ -1,6 +1,8 @@
 """Stress tests and audit of any model against oracles: linear models whose worst input is known, and models broken on purpose."""
 
 import json
+import os
+import sys
 
 import numpy as np
 import pandas as pd
@@ -25,6 +27,7 @@ class Template(nn.Module):
         super().__init__()
         self.output, self.gain, self.bias = output, gain, bias
         self.template = nn.Parameter(torch.randn(size, size, size, generator=torch.Generator().manual_seed(seed)))
+        self.eval()
 
     def forward(self, x):
         odds = self.gain * ((x - 0.5) * self.template).sum(dim=(1, 2, 3, 4)) + self.bias
@@ -144,14 +147,13 @@ def test_a_stress_test_is_deterministic_and_leaves_the_random_state_alone(patche
 
 
 class Fragile(Template):
-    """A template behind a batch norm and dropout, the norm frozen while the rest trains; may fail when called."""
+    """A template behind a batch norm and dropout; may fail when called."""
 
     def __init__(self, fails=False):
         super().__init__("logit")
         self.norm, self.dropout, self.fails = nn.BatchNorm3d(1), nn.Dropout(0.5), fails
 
     def forward(self, x):
-        assert not self.dropout.training
         if self.fails:
             raise RuntimeError("out of order")
         return super().forward(self.dropout(self.norm(x)))
@@ -159,20 +161,31 @@ class Fragile(Template):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_comes_back_as_it_went(fails, patches):
-    model = Fragile(fails).train()
-    model.norm.eval()
+    model = Fragile(fails).eval()
     model.template.grad = torch.ones_like(model.template)
+    model.norm.bias.requires_grad_(False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    modes, needs = [module.training for module in model.modules()], [parameter.requires_grad for parameter in model.parameters()]
+    needs = [parameter.requires_grad for parameter in model.parameters()]
     if fails:
-        with pytest.raises(RuntimeError, match="out of order"):
+        with pytest.raises(ValueError, match=r"the model fails on patches of shape \(1, 1, 8, 8, 8\): RuntimeError: out of order"):
             robustness.stress_test(model, patches, patches, output="logit", noise=2)
     else:
         robustness.stress_test(model, patches, patches, output="logit", noise=2)
-    assert modes == [module.training for module in model.modules()]
     assert needs == [parameter.requires_grad for parameter in model.parameters()]
+    assert not any(module.training for module in model.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(model.template.grad, torch.ones_like(model.template)) and model.norm.weight.grad is None
+
+
+@pytest.mark.parametrize("function", [robustness.stress_test, robustness.report])
+@pytest.mark.parametrize("part", ["all", "dropout"])
+def test_a_network_in_training_mode_is_named_and_left_in_it(function, part, patches):
+    model = Fragile().eval()
+    (model if part == "all" else model.dropout).train()
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(ValueError, match=r"the model is in training mode.*call \.eval\(\)"):
+        function(model, patches, patches, output="logit", noise=2)
+    assert modes == [module.training for module in model.modules()]
 
 
 def test_a_plain_function_and_numpy_patches_will_do(patches):
@@ -350,6 +363,171 @@ def test_a_model_with_a_misleading_gradient_fails(nodules):
     assert failed(report, "no gradient-free attack beats PGD") and not failed(report, "has a gradient")
 
 
+class Flipped(torch.autograd.Function):
+    """The gradient's sign is wrong in 40 % of the voxels."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return torch.where(random(*gradient.shape[2:], seed=5) < 0.4, -gradient, gradient)
+
+
+class PartlyWrong(Template):
+    """A gradient that leads in the right direction, and less far than it could."""
+
+    def forward(self, x):
+        return super().forward(Flipped.apply(x))
+
+
+class StraightThrough(Template):
+    """Grey levels of 1/15, with the gradient of a model that does not round."""
+
+    def forward(self, x):
+        return super().forward(((15 * x).round() / 15 - x).detach() + x)
+
+
+def verdict(report, words):
+    (found,) = report.audit.loc[report.audit["check"].str.contains(words, regex=False), "verdict"]
+    return found
+
+
+@pytest.mark.parametrize("broken", [PartlyWrong, StraightThrough])
+def test_a_gradient_that_is_partly_wrong_fails(broken, nodules):
+    report = robustness.report(broken("logit", gain=0.2), *nodules, output="logit", **TERMS)
+    assert verdict(report, "the gradient predicts the loss") == "fail" and verdict(report, "has a gradient") == "pass"
+
+
+def test_what_the_gradient_foresees_is_known_for_a_linear_and_for_a_partly_wrong_model(nodules, honest):
+    row = honest.audit[honest.audit["check"].str.contains("the gradient predicts")].iloc[0]
+    assert row["value"] == pytest.approx(1, abs=1e-3) and row["verdict"] == "pass"
+    size, flipped = Template().template.abs(), random(SIZE, SIZE, SIZE, seed=5) < 0.4
+    expected = ((size * ~flipped).sum() - (size * flipped).sum()) / size.sum()
+    report = robustness.report(PartlyWrong("logit", gain=0.2), *nodules, output="logit", **TERMS)
+    row = report.audit[report.audit["check"].str.contains("the gradient predicts")].iloc[0]
+    assert row["value"] == pytest.approx(expected.item(), abs=1e-3)
+
+
+def test_what_the_gradient_foresees_counts_voxels_on_a_bound_once():
+    model = Template("logit")
+    black = torch.zeros(4, 1, SIZE, SIZE, SIZE)
+    signs, detector = -torch.ones(4), robustness.Detector(model, "logit")
+    dead, ratio = robustness._gradient(lambda batch, sign: sign * detector.odds(batch), black, signs, 0.001)
+    assert dead == 0 and ratio == pytest.approx(1, abs=1e-3)
+
+
+class Mean(nn.Module):
+    """The mean grey level, the same gradient in every voxel."""
+
+    def forward(self, x):
+        return 200 * (x.mean(dim=(1, 2, 3, 4)) - 0.49)
+
+
+def test_an_honest_model_of_the_mean_holds():
+    noise = 0.04 * (random(24, 1, SIZE, SIZE, SIZE) - 0.5)
+    report = robustness.report(Mean().eval(), 0.5 + noise[:12], 0.47 + noise[12:], output="logit", **TERMS)
+    assert report.holds, failures(report)
+    assert verdict(report, "a copy with a misleading gradient is found out") == "pass"
+
+
+def test_a_copy_that_nothing_misleads_is_not_measured(nodules, monkeypatch):
+    monkeypatch.setattr(robustness.Misleading, "backward", staticmethod(lambda ctx, gradient: gradient))
+    report = robustness.report(Template("logit", gain=0.2), *nodules, output="logit", **TERMS)
+    assert verdict(report, "a copy with a misleading gradient is found out") == "not measured" and report.holds
+
+
+class Unclamped(Template):
+    """A probability made a logit again: infinite beyond log-odds of 17 and lower than -104."""
+
+    def forward(self, x):
+        return torch.logit((2 * super().forward(x)).sigmoid())
+
+
+def test_a_model_that_is_infinite_under_attack_alone_fails_and_its_attack_goes_on(nodules):
+    report = robustness.report(Unclamped("logit"), *nodules, output="logit", **TERMS)
+    assert verdict(report, "answers are finite") == "fail"
+    share = report.stress.set_index(["test", "level", "kind"])["share_wrong"]
+    for kind in ("positives", "negatives"):
+        assert share["clean", 0, kind] == 0 and share["pgd", 0.05, kind] == 1
+    assert np.isfinite(report.stress["mean_confidence"]).all() and np.isfinite(report.loss["log_odds"]).all()
+
+
+def test_answers_that_are_not_finite_are_counted_and_read_as_the_surest_or_as_one_half(patches):
+    detector = robustness.Detector(lambda x: torch.tensor([torch.nan, torch.inf, -torch.inf, 1.0]), "logit")
+    confidence, _ = detector.respond(patches[:4])
+    torch.testing.assert_close(confidence, torch.tensor([0.5, 1.0, 0.0, torch.tensor(1.0).sigmoid()]))
+    assert detector.finite == {True: 1, False: 3}
+    unsure = robustness.Detector(lambda x: torch.tensor([[torch.inf, 0.0], [torch.nan, 1.0]]), "evidence").respond(patches[:2])[1]
+    assert unsure.tolist() == [0, 1]
+
+
+def test_very_large_log_odds_are_no_trouble(nodules):
+    with np.errstate(over="raise"):
+        report = robustness.report(Template("logit", gain=1e3), *nodules, output="logit", **TERMS)
+    assert report.holds, failures(report)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_of_too_few_patches_a_perfect_model_does_not_fail(count, nodules):
+    report = robustness.report(Template("logit", gain=0.2), *(kind[:count] for kind in nodules), output="logit", **TERMS)
+    assert verdict(report, "judged better than by chance") == "not measured" and report.holds, failures(report)
+    assert "too few" in report.notes[0]
+
+
+def test_a_tie_is_no_nodule_in_the_table_and_in_the_audit(nodules):
+    report = robustness.report(lambda x: 0 * x.sum(dim=(1, 2, 3, 4)), *nodules, output="logit", **TERMS)
+    share = report.stress.set_index(["test", "level", "kind"])["share_wrong"]
+    assert share["pgd", 0.02, "positives"] == 1 and share["pgd", 0.02, "negatives"] == 0
+    row = report.audit[report.audit["check"].str.contains("twice the steps")].iloc[0]
+    assert row["value"] == row["reference"] == 0.5
+
+
+class InPlace(Template):
+    """Works in place on what it is given."""
+
+    def forward(self, x):
+        x -= 0.5
+        x += 0.5
+        x.clamp_(0, 1).mul_(2)
+        return super().forward(x / 2)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_model_that_works_in_place_is_judged_as_one_that_does_not(gradients, nodules):
+    given, before = [patches.numpy().copy() for patches in nodules], [patches.clone() for patches in nodules]
+    tables = []
+    for model in (InPlace("logit", gain=0.2), Template("logit", gain=0.2)):
+        asked = model if gradients else lambda x, model=model: model(x.detach()).detach()
+        tables.append(robustness.report(asked, *given, output="logit", **TERMS).stress)
+    pd.testing.assert_frame_equal(*tables, rtol=1e-3)
+    assert all((patches == kept.numpy()).all() for patches, kept in zip(given, before, strict=True))
+
+
+def test_a_gradient_that_in_place_work_has_spoilt_is_named(patches):
+    def model(x):
+        squares = x.square()
+        x.mul_(2)
+        return squares.sum(dim=(1, 2, 3, 4))
+
+    with pytest.raises(ValueError, match="the model's gradient fails: it works in place"):
+        robustness.stress_test(model, patches, patches, output="logit", noise=2)
+
+
+@pytest.mark.parametrize("terms", [{"steps": 3}, {"steps": 3, "restarts": 2}, {"steps": 3, "norm": "l2"}, {"queries": 20}])
+def test_an_attack_does_not_depend_on_the_batch_size(terms, patches):
+    def rugged(x):
+        return torch.sin(400 * x).mean(dim=(1, 2, 3, 4))
+
+    terms = terms | ({"search": robustness.square} if "queries" in terms else {}) | {"eps": 0.3 if "norm" in terms else 0.05}
+    whole, parts = (
+        robustness.Detector(rugged, "logit", batch_size=size).attack(patches, 1, generator=torch.Generator().manual_seed(1), **terms)
+        for size in (64, 5)
+    )
+    assert torch.equal(whole, parts) and not torch.equal(whole, patches)
+
+
 def test_a_model_that_answers_by_chance_fails(nodules):
     torch.manual_seed(0)
     assert failed(robustness.report(Dropping("logit"), *nodules, output="logit", **TERMS), "answered as when they were found")
@@ -360,14 +538,11 @@ def test_a_model_that_knows_nothing_fails_before_any_attack(nodules):
     assert failed(report, "judged better than by chance")
 
 
-def test_the_audit_leaves_model_and_random_state_as_they_were_and_says_that_it_judged_in_eval_mode(nodules):
-    model = Fragile().train()
-    model.norm.eval()
-    state, modes = torch.random.get_rng_state(), [module.training for module in model.modules()]
+def test_the_audit_leaves_model_and_random_state_as_they_were(nodules):
+    model, state = Fragile().eval(), torch.random.get_rng_state()
     report = robustness.report(model, *nodules, output="logit", **TERMS)
-    assert modes == [module.training for module in model.modules()] and torch.equal(state, torch.random.get_rng_state())
+    assert torch.equal(state, torch.random.get_rng_state()) and report.notes == []
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    assert len(report.notes) == 1 and "training mode" in report.notes[0]
 
 
 def test_the_report_is_deterministic(nodules, honest):
@@ -407,7 +582,7 @@ def test_a_classifier_without_gradients_is_attacked_by_asking(nodules):
     share = report.stress.set_index(["test", "level", "kind"])["share_wrong"]
     assert share["clean", 0, "positives"] == 0 and share["square", 0.3, "positives"] == 1
     unmeasured = set(report.audit.loc[report.audit["verdict"] == "not measured", "check"])
-    assert len(unmeasured) == 5 and all(any(word in check for word in ("gradient", "FGSM", "head")) for check in unmeasured)
+    assert len(unmeasured) == 6 and all(any(word in check for word in ("gradient", "FGSM", "head")) for check in unmeasured)
     with pytest.raises(ValueError, match="not 0 and 1"):
         robustness.flattened(type("Words", (Shares,), {"classes_": ["benign", "nodule"]})())
 
@@ -507,5 +682,16 @@ def test_a_factory_in_the_working_folder_is_found(tmp_path, monkeypatch):
 
 
 def test_a_model_for_other_patches_is_named(patches):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(100, 2)).eval()
     with pytest.raises(ValueError, match=r"fails on patches of shape \(1, 1, 8, 8, 8\): RuntimeError"):
-        robustness.check_answers(nn.Sequential(nn.Flatten(), nn.Linear(100, 2)), patches[:1])
+        robustness.report(network, patches, patches, output="logits")
+
+
+def test_a_factory_that_changes_directory_or_the_path_leaves_both_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = "import os, sys\ndef moving(): os.chdir('/'); return len\ndef clearing(): sys.path.remove(os.getcwd()); return len\n"
+    (tmp_path / "factories_that_move.py").write_text(source)
+    before = list(sys.path)
+    for name in ("moving", "clearing"):
+        assert robustness.make_model(f"factories_that_move:{name}") is len
+        assert os.getcwd() == str(tmp_path) and sys.path == before
