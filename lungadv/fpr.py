@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from scipy import stats
+from scipy import ndimage, stats
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -155,17 +155,28 @@ def positions(table):
     return table[["coordX", "coordY", "coordZ"]].to_numpy(float).reshape(-1, 3)
 
 # %% ../nbs/09_fpr.ipynb #83f73d94
-def clear_positions(lungs, scan, findings, width, count, rng):
+def clear_positions(lungs, scan, findings, width, count, rng, labels=None):
     """Up to `count` random world positions (count, 3) in the lungs (bool (z, y, x)) whose cube of `width` mm holds no nodule of `findings`.
 
-    A nodule is taken as the box of its diameter. Fewer positions are returned when 100 times as many draws find no more.
+    A nodule is taken as the box of its diameter and, with `labels`, uint8 (z, y, x) that are 0 outside nodules, as the box around each
+    number's voxels too. Fewer positions are returned when 100 times as many draws find no more.
     """
     inside = np.flatnonzero(lungs)
     chosen = rng.choice(inside, min(100 * count, len(inside)), replace=False)
     points = scan.to_world(np.stack(np.unravel_index(chosen, lungs.shape), axis=1))
-    reach = width / 2 + radius_mm(findings)
-    apart = np.abs(points[:, None] - positions(findings)).max(axis=2)
-    return points[(apart >= reach).all(axis=1)][:count]
+    centres, halves = positions(findings), np.repeat(radius_mm(findings)[:, None], 3, axis=1)
+    if labels is not None:
+        boxes = _label_boxes(labels, scan)
+        centres, halves = np.concatenate([centres, boxes[0]]), np.concatenate([halves, boxes[1]])
+    apart = np.abs(points[:, None] - centres) >= width / 2 + halves
+    return points[apart.any(axis=2).all(axis=1)][:count]
+
+
+def _label_boxes(labels, scan):
+    "Centres and half sides, each (n, 3) in mm, of the world boxes around the voxels of each label, and one voxel more: it is interpolated."
+    corners = np.array([[(a.start, a.stop - 1) for a in box] for box in ndimage.find_objects(labels) if box], dtype=float).reshape(-1, 3, 2)
+    half = np.diff(corners, axis=2)[:, ::-1, 0] / 2 + 1
+    return scan.to_world(corners.mean(axis=2)), half @ np.abs(scan.direction * scan.spacing).T
 
 
 def patch_positions(run, data, uid, candidates, rng):
@@ -175,7 +186,8 @@ def patch_positions(run, data, uid, candidates, rng):
     nodules, excluded = mine["annotations"], mine["excluded"]
     found = candidates[candidates["seriesuid"] == uid]
     width = (run.settings.patch_size + 2 * MARGIN) * run.settings.patch_spacing  # clear however it is shifted
-    background = clear_positions(data.lungs(uid), scan, pd.concat([nodules, excluded]), width, run.settings.fpr_backgrounds, rng)
+    findings, count = pd.concat([nodules, excluded]), run.settings.fpr_backgrounds
+    background = clear_positions(data.lungs(uid), scan, findings, width, count, rng, data.labels(uid))
     rows = [
         nodules.assign(kind="nodule", label=1),
         found.assign(kind="candidate", label=label_candidates(found, nodules, excluded)),
@@ -247,13 +259,16 @@ BANKS = ("synthetic-random", "synthetic-pgd", "perturbed", "noise")  # made in n
 def load_bank(run, name):
     """A bank's table and the bank itself, `bank[rows]`, on `runs.device()`; it holds recipes, and rebuilds what is asked for.
 
-    Raises runs.InputError for a name that is not in BANKS.
+    Raises runs.InputError for a name that is not in BANKS, and for files that are damaged or have not the rows of the table.
     """
     if name not in BANKS:
         raise runs.InputError(f"unknown bank '{name}': choose one of {', '.join(BANKS)}")
     folder, device, kind = runs.require(run, "banks"), runs.device(), name.split("-")[0]
     table = pd.read_csv(folder / f"bank_{name}.csv", dtype={"seriesuid": str, "type": str})
     recipe, hu = recipes.read(folder, kind, recipes.COLUMNS[kind], name), read_patches(run, "train")[1]
+    rows = len(recipe["delta"]) if recipe else 0
+    if rows != len(table):
+        raise runs.InputError(f"{folder} has {rows} recipes of {name}, its table {len(table)}: a file is missing; {recipes.REMEDY}")
     generator = synthesizer.load(run).to(device) if kind == "synthetic" else None
     return table, recipes.rebuilt(kind, recipe, hu, generator, run.settings.patch_size, device)
 

@@ -290,10 +290,11 @@ def fuse(background, nodule, mask):
 
 # %% ../nbs/07_synthesizer.ipynb #593bfc9e
 @torch.no_grad()
-def draw_latents(synthesizer, count, spacing, generator, attempts=50):
+def draw_latents(synthesizer, count, spacing, generator, redraws=None, attempts=50):
     """Standard normal codes (count, L) of nodules of at least datasets.SMALLEST_MM; voxels of `spacing` mm.
 
-    What stays smaller after `attempts` draws is kept as it is. `synthesizer` and `generator` live on one device.
+    What stays smaller after `attempts` draws is kept as it is. `synthesizer` and `generator` live on one device, as does `redraws`,
+    int (count,), to which is added how many smaller ones were drawn and dropped for each code.
     """
     z = torch.randn(count, synthesizer.latent_size, generator=generator, device=generator.device)
     small = torch.arange(count, device=generator.device)
@@ -302,6 +303,8 @@ def draw_latents(synthesizer, count, spacing, generator, attempts=50):
         small = small[diameters < datasets.SMALLEST_MM]
         if len(small) == 0:
             break
+        if redraws is not None:
+            redraws[small] += 1
         z[small] = torch.randn(len(small), synthesizer.latent_size, generator=generator, device=generator.device)
     return z
 

@@ -1,10 +1,17 @@
-"""Training from a bank that is rebuilt on the fly against training from tensors; the bank's size on disk. Prints; see perf/README.md."""
+"""Training from a bank rebuilt on the fly against training from tensors; the bank on disk and in memory. Prints; see perf/README.md."""
 
 import argparse
 import random
+import resource
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from lungadv import fpr, recipes, runs
@@ -70,23 +77,48 @@ def sizes(run):
     """Print the bytes a patch of a run's banks, and what the paper's bank would take at 64^3."""
     counts = fpr.pd.read_csv(run.path("banks", "counts.csv")).set_index("bank")["stored"]
     voxels, total = run.settings.patch_size**3, 0
+    longer = 2 * 4 * (runs.load_settings("full").syn_latent - run.settings.syn_latent)  # a code and its change, float32
     print("\nbank        patches   bytes a patch   bits a voxel   the paper's patches   GB at 64^3")
     for kind, number in PAPER.items():
         stored = sum(count for bank, count in counts.items() if bank.split("-")[0] == kind)
         bytes_a_patch = sum(path.stat().st_size for path in recipes.shard_files(run.path("banks"), kind)) / stored
-        large = bytes_a_patch if kind == "synthetic" else bytes_a_patch * 64**3 / voxels
+        large = bytes_a_patch + longer if kind == "synthetic" else bytes_a_patch * 64**3 / voxels
         total += large * number / 1e9
         bits = 8 * bytes_a_patch / voxels
         print(f"{kind:10} {stored:8}   {bytes_a_patch:13.0f}   {bits:12.2f}   {number:19}   {large * number / 1e9:10.2f}")
     print(f"together {total:.2f} GB; the limit is 10 GB")
 
 
+def memory(shards):
+    """Print how far reading a bank of noise of 64^3, in a process of its own, raises the peak of memory, and the bank's size."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for k in range(shards):
+            columns = {"bank": ["noise"] * 256, "seed": rng.integers(2**62, size=256), "eps": [0.02] * 256}
+            columns["delta"] = [rng.bytes(64**3 // 4) for _ in range(256)]
+            pq.write_table(pa.table(columns), Path(folder, f"noise-{k:06d}.parquet"), compression="zstd")
+        risen = subprocess.run([sys.executable, __file__, "--read", folder], check=True, capture_output=True, encoding="utf-8").stdout
+    print(f"{256 * shards:7} patches of 64^3: {16 * shards:5} MiB, read with {int(risen):5} MiB more than before")
+
+
+def read(folder):
+    """Read a bank of noise and print the MiB by which the peak has risen."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bank = recipes.read(Path(folder), "noise", recipes.COLUMNS["noise"], "noise")
+    assert len(bank["delta"])
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+
+
 def main():
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--read", help=argparse.SUPPRESS)
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.read:
+        read(options.read)
+        return
     run = runs.open_run(options.profile, options.seed)
     torch.set_num_threads(1)
     banks = {name: fpr.load_bank(run, name)[1] for name in fpr.BANKS}
@@ -96,6 +128,9 @@ def main():
         if plan.positives and not plan.online:
             compare(run, name, banks)
     sizes(run)
+    print()
+    for shards in (4, 16):
+        memory(shards)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,12 @@
+import errno
+import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from lungadv import banks, ct, fpr, pgd, recipes, runs, synthesizer
+from lungadv import banks, ct, fpr, pgd, phantom, recipes, runs, synthesizer
 
 SIZE = 16
 SETTINGS = SimpleNamespace(
@@ -165,11 +170,14 @@ def test_synthetic_banks_are_pairs_of_nodules_that_count(toy):
 
 def test_small_nodules_are_left_out_of_the_banks(toy, monkeypatch):
     small = torch.tensor([[0.5, 0.0], [-1.9, 0.0]])
+    monkeypatch.setattr(banks, "BATCH", 8)
     monkeypatch.setattr(synthesizer, "draw_latents", lambda net, count, *given: small.repeat(5, 1)[:count])
     monkeypatch.setattr(banks, "search_latent", lambda *given: pgd.Attack(given[3], *torch.zeros(3, len(given[3])), 1))
-    table = banks.search_synthetic(toy, toy.items["synthetic"][:8], generator())
+    shard = banks.make_shard(toy, "synthetic", 0)
+    table = shard.to_pandas()
     for name in fpr.BANKS[:2]:
         assert table["item"][table["bank"] == name].tolist() == [0, 2, 4, 6]
+        assert banks.left_out(shard.schema)[name] == {"redrawn": 0, "under_6mm": 4, "changed": 0}
     assert (table["diameter_mm"] >= 6).all()
 
 
@@ -327,6 +335,7 @@ def test_backgrounds_of_the_banks_hold_no_voxel_of_a_nodule_however_they_are_shi
     findings = findings.assign(seriesuid=scan.uid)
     data = SimpleNamespace(
         annotations=findings[:1], excluded=findings[1:], opened=lambda uid: scan, lungs=lambda uid: lungs,
+        labels=lambda uid: nodules.astype(np.uint8),
     )  # fmt: skip
     settings = SimpleNamespace(patch_size=26, patch_spacing=1.0, fpr_backgrounds=30)
     none = findings[:0].assign(score=0.0)
@@ -364,3 +373,253 @@ def test_image_change_is_measured_inside_alone():
     far[..., 9] += 0.3  # beyond the window of the similarity
     change, ssim = banks.image_change(before, far, inside)
     assert change.tolist() == [0, 0] and ssim.tolist() == pytest.approx([1, 1])
+
+
+def test_a_voxel_is_stored_as_the_level_that_comes_nearest_to_the_searched_patch():
+    eps = SETTINGS.attack_eps
+    start = (1.2 * patches() - 0.1).clamp(0, 1)  # a sixth of the voxels on a bound
+    searched = (start + eps * (2 * patches(seed=1) - 1)).clamp(0, 1)
+    rebuilt = (start + recipes.unpack(recipes.pack(searched - start, eps, start), eps, SIZE)).clamp(0, 1)
+    levels = torch.tensor([-1, -1 / 3, 1 / 3, 1]) * eps
+    nearest = ((start[..., None] + levels).clamp(0, 1) - searched[..., None]).abs().amin(-1)
+    assert torch.allclose((rebuilt - searched).abs(), nearest, atol=1e-7)
+    on_bound = (start == 0) & (searched == 0) | (start == 1) & (searched == 1)
+    assert on_bound.sum() > 500 and torch.equal(rebuilt[on_bound], searched[on_bound])
+
+
+def test_what_a_search_left_as_it_was_gets_neither_brighter_nor_darker():
+    still = recipes.unpack(recipes.pack(torch.zeros(2, 1, SIZE, SIZE, SIZE), 0.02), 0.02, SIZE)
+    assert still.mean().abs() < 1e-9 and torch.allclose(still.abs(), torch.tensor(0.02 / 3))
+    for axis in (2, 3, 4):
+        assert torch.equal(still.roll(1, axis), -still)
+
+
+def test_a_table_tells_of_the_rebuilt_patch(toy):
+    table = banks.make_shard(toy, "noise", 0).to_pandas()
+    recipe = {name: torch.tensor(np.stack(table[name])) for name in ("seed", "eps")}
+    recipe["delta"] = torch.tensor(np.stack([np.frombuffer(row, np.uint8) for row in table["delta"]]))
+    bank, rows = toy.rebuilt("noise", recipe), torch.arange(len(table))
+    assert np.allclose(banks.attack_loss(toy.network, 0)(bank[rows]).detach(), table["loss_after"], atol=1e-6)
+    assert np.allclose((bank[rows] - bank.start(rows)).flatten(1).abs().amax(1), table["delta_norm"])
+
+
+def test_patches_whose_rebuilt_decision_differs_are_left_out_and_counted(toy, tmp_path, monkeypatch):
+    toy = work(ToyRun(settings=SimpleNamespace(**vars(SETTINGS) | {"attack_eps": 0.1})))
+    whole = banks.make_shard(toy, "noise", 0).to_pandas()
+    moved = (whole["confidence_before"] > 0.5) != (whole["confidence_searched"] > 0.5)
+    assert 0 < moved.sum()
+    still = recipes.pack(torch.zeros(1, 1, SIZE, SIZE, SIZE), 0.1)
+    monkeypatch.setattr(recipes, "pack", lambda delta, *given: still.repeat(len(delta), 1))
+    shard = banks.make_shard(toy, "noise", 0)
+    assert shard["item"].to_pylist() == whole["item"][~moved].tolist()
+    assert banks.left_out(shard.schema) == {"noise": {"redrawn": 0, "under_6mm": 0, "changed": moved.sum()}}
+    banks.pq.write_table(shard, tmp_path / "noise-0.parquet")
+    counts = banks.summarise(tmp_path).set_index("bank").loc["noise"]
+    assert counts["changed"] == moved.sum() and counts["stored"] == 8 - moved.sum()
+    assert banks.sound(tmp_path / "noise-0.parquet", 8) and not banks.sound(tmp_path / "noise-0.parquet", 9)
+
+
+def test_draws_of_small_nodules_are_counted(toy, tmp_path):
+    class Smaller(Ball):
+        def forward(self, z):
+            return super().forward(z - torch.tensor([1.0, 0.0]))
+
+    toy = work(toy.run, synthesizer=Smaller())
+    for k in range(2):
+        banks.pq.write_table(banks.make_shard(toy, "synthetic", k), tmp_path / f"synthetic-{k}.parquet")
+    counts = banks.summarise(tmp_path).set_index("bank").loc[list(fpr.BANKS[:2])]
+    tables = [pd.read_csv(tmp_path / f"bank_{name}.csv") for name in fpr.BANKS[:2]]
+    assert counts["redrawn"].tolist() == [table["redraws"].sum() for table in tables] and counts["redrawn"].min() > 0
+    assert (counts["stored"] + counts["under_6mm"] + counts["changed"] == 12).all()
+
+
+def test_a_short_shard_may_be_without_a_large_nodule_a_bank_may_not(toy, tmp_path, monkeypatch):
+    small = torch.tensor([[-1.9, 0.0]])
+    monkeypatch.setattr(synthesizer, "draw_latents", lambda net, count, *given: small.repeat(count, 1))
+    monkeypatch.setattr(banks, "search_latent", lambda *given: pgd.Attack(given[3], *torch.zeros(3, len(given[3])), 1))
+    with pytest.raises(runs.InputError, match="no synthetic nodule reaches 6 mm"):
+        banks.make_shard(toy, "synthetic", 0)
+    shard = banks.make_shard(toy, "synthetic", 1)  # of four searches
+    assert len(shard) == 0
+    banks.pq.write_table(shard, tmp_path / "synthetic-1.parquet")
+    assert banks.sound(tmp_path / "synthetic-1.parquet", 4)
+    assert recipes.read(tmp_path, "synthetic", recipes.COLUMNS["synthetic"], "synthetic-pgd") == {}
+    counts = banks.summarise(tmp_path).assign(drawn=4)
+    with pytest.raises(runs.InputError, match="no synthetic nodule reaches 6 mm"):
+        banks.check_stored(counts)
+    banks.check_stored(counts.assign(stored=1))
+
+
+def test_an_answer_that_is_no_number_names_shard_and_item(toy):
+    class Broken(Detector):
+        def forward(self, shown):
+            out = super().forward(shown)
+            return torch.where((shown[:, 0, 0, 0, 0] > 0.9)[:, None], torch.nan, out)
+
+    first = recipes.noise(torch.randint(2**63 - 1, (5,), generator=toy.run.generator("banks", "noise", 0)), SIZE)[:, 0, 0, 0, 0]
+    wrong = (first > 0.9).nonzero().flatten().tolist()
+    assert wrong
+    settings = SimpleNamespace(**vars(SETTINGS) | {"attack_eps": 1e-6})
+    with pytest.raises(runs.InputError, match=rf"noise shard 0, item {wrong[0]}: the answer of baseline"):
+        banks.make_shard(work(ToyRun(settings=settings), network=Broken()), "noise", 0)
+
+
+def spoilt(toy, path, damage):
+    """Damage a shard in one of several ways."""
+    raw, table = path.read_bytes(), banks.pq.read_table(path).to_pandas()
+    if damage == "short":
+        return path.write_bytes(raw[:200])
+    if damage == "empty":
+        return path.write_bytes(b"")
+    if damage == "flipped":
+        at = banks.pq.read_metadata(path).row_group(0)
+        column = next(at.column(k) for k in range(at.num_columns) if at.column(k).path_in_schema == "delta")
+        at = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 2  # data, not a page's head
+        return path.write_bytes(raw[:at] + bytes([raw[at] ^ 0x10]) + raw[at + 1 :])
+    if damage == "another eps":
+        table.loc[1, "eps"] = 0.2
+    if damage == "place":
+        table.loc[0, "place"] = -1
+    if damage == "view":
+        table.at[0, "view"] = np.array([0, 0, 0, 48], np.int8)
+    if damage == "column":
+        table = table.drop(columns="delta")
+    banks.pq.write_table(banks.pa.Table.from_pandas(table, preserve_index=False), path)
+
+
+@pytest.mark.parametrize("damage", ["short", "empty", "flipped", "another eps", "place", "view", "column"])
+def test_a_damaged_shard_is_named(toy, tmp_path, damage):
+    for k in range(2):
+        path = tmp_path / f"perturbed-{k:06d}.parquet"
+        banks.pq.write_table(banks.make_shard(toy, "perturbed", k), path, compression="zstd", write_page_checksum=True)
+    spoilt(toy, path, damage)
+    with pytest.raises(runs.InputError, match=r"^\S*perturbed-000001\.parquet.* delete it and make the banks again"):
+        recipes.read(tmp_path, "perturbed", recipes.COLUMNS["perturbed"], "perturbed")
+
+
+def test_recipes_of_other_patches_are_an_input_error(toy):
+    recipe = {"place": torch.tensor([0, 99]), "view": torch.zeros(2, 4, dtype=torch.int8), "delta": torch.zeros(2, 1024), "eps": [0.02]}
+    with pytest.raises(runs.InputError, match="training patch 99 of 5"):
+        toy.rebuilt("perturbed", recipe)
+    recipe |= {"place": torch.tensor([0, 1]), "view": torch.tensor([[0, 0, 0, 0], [9, 0, 0, 0]])}
+    with pytest.raises(runs.InputError, match="shifts a patch by 9 of 4 voxels"):
+        toy.rebuilt("perturbed", recipe)
+
+
+@pytest.mark.parametrize("damage", ["short", "empty", "flipped"])
+def test_fill_makes_a_damaged_shard_again_and_no_other(toy, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(banks, "prepare", lambda run: toy)
+    monkeypatch.setattr(banks, "shard_folder", lambda run: tmp_path / "key")
+    folder = banks.fill(toy.run)
+    before = contents(folder)
+    made = {name: (folder / name).stat().st_mtime_ns for name in before}
+    spoilt(toy, folder / "noise-000001.parquet", damage)
+    banks.fill(toy.run)
+    assert contents(folder) == before
+    assert [name for name in before if (folder / name).stat().st_mtime_ns != made[name]] == ["noise-000001.parquet"]
+
+
+@pytest.fixture
+def stage(toy, tmp_path, monkeypatch):
+    """A toy run whose banks are built in a folder, its shards in bank-shards/key."""
+
+    class Run(ToyRun):
+        def path(self, *names):
+            return tmp_path.joinpath(*names)
+
+    @contextmanager
+    def writing(run, stage):
+        run.path(stage).mkdir()
+        yield run.path(stage)
+
+    monkeypatch.setattr(runs, "writing", writing)
+    monkeypatch.setattr(banks, "prepare", lambda run: toy)
+    monkeypatch.setattr(banks, "shard_folder", lambda run: tmp_path / "bank-shards" / "key")
+    return Run(settings=SETTINGS)
+
+
+def test_building_removes_old_shards_but_none_that_another_job_is_at(stage, tmp_path):
+    busy, old = (tmp_path / "bank-shards" / name for name in ("busy", "old"))
+    for folder in (busy, old):
+        folder.mkdir(parents=True)
+        (folder / "noise-000000.parquet").write_bytes(b"x")
+    (tmp_path / "bank-shards" / ".DS_Store").write_text("stray")
+    with banks.locked(busy, fcntl.LOCK_SH):
+        banks.build(stage)
+    assert busy.exists() and not old.exists() and (tmp_path / "bank-shards" / ".DS_Store").exists()
+    counts = pd.read_csv(tmp_path / "banks" / "counts.csv")
+    assert (counts["drawn"] == counts["stored"] + counts["under_6mm"] + counts["changed"]).all() and (counts["drawn"] == 12).all()
+
+
+def test_building_copies_where_files_cannot_be_linked(stage, tmp_path, monkeypatch):
+    def refused(*given):
+        raise OSError(errno.EXDEV, "not on this file system")
+
+    monkeypatch.setattr(os, "link", refused)
+    banks.build(stage)
+    assert contents(tmp_path / "banks") == contents(tmp_path / "bank-shards" / "key") and len(contents(tmp_path / "banks")) == 6
+
+
+def test_a_bank_that_lacks_a_shard_is_an_input_error(stage, toy, tmp_path, monkeypatch):
+    banks.build(stage)
+    monkeypatch.setattr(runs, "require", lambda run, stage: tmp_path / stage)
+    monkeypatch.setattr(fpr, "read_patches", lambda run, dataset: (None, toy.hu))
+    assert len(fpr.load_bank(stage, "noise")[1]) == 12
+    (tmp_path / "banks" / "noise-000001.parquet").unlink()
+    with pytest.raises(runs.InputError, match="8 recipes of noise, its table 12: a file is missing"):
+        fpr.load_bank(stage, "noise")
+
+
+def test_shards_outlive_a_rerun_to_the_same_files_and_no_other(run):
+    for stage, names in banks.READ.items():
+        run.path(stage).mkdir(parents=True)
+        for name in (*names, "provenance.json"):
+            run.path(stage, name).write_text(name)
+    first = banks.shard_folder(run)
+    for stage in banks.READ:
+        run.path(stage, "provenance.json").write_text(json.dumps({"wall_seconds": 3.4}))
+    assert banks.shard_folder(run) == first
+    run.path("patches", "train.safetensors").write_text("others")
+    assert banks.shard_folder(run) != first
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from lungadv import recipes
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+marks = []
+for folder in sys.argv[1:]:
+    found = recipes.read(Path(folder), "noise", recipes.COLUMNS["noise"], "noise")
+    del found
+    marks.append(peak())
+print(*marks)
+"""
+
+
+def test_reading_a_bank_takes_little_more_memory_than_the_bank(tmp_path):
+    rng, shard = np.random.default_rng(0), 128
+    for name, count in (("small", 4), ("large", 20)):  # 32 and 160 MiB
+        (tmp_path / name).mkdir()
+        for k in range(count):
+            columns = {"bank": ["noise"] * shard, "seed": range(shard), "eps": [0.02] * shard}
+            columns["delta"] = [rng.bytes(65536) for _ in range(shard)]
+            banks.pq.write_table(banks.pa.table(columns), tmp_path / name / f"noise-{k:06d}.parquet")
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "small"), str(tmp_path / "large")]
+    small, large = map(float, subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.split())
+    assert large - small < 1.4 * 128
+
+
+def test_backgrounds_keep_clear_of_the_outlines_of_the_phantoms_nodules():
+    recipe = {"shape": (64, 88, 100), "spacing": (2.5, 2.5, 2.5), "nodules": [{"type": kind, "diameter_mm": 14} for kind in phantom.TYPES]}
+    holding = {True: 0, False: 0}
+    for index in range(3):
+        person = phantom.simulate(recipe | {"small_nodules": 2, "disputed": 1}, 5, index)
+        marked = replace(person.scan, hu=(person.labels > 0).astype(np.int16) * 1000)
+        for outlined in holding:
+            given = person.lungs > 0, person.scan, person.nodules, 20.0, 400, np.random.default_rng(0)
+            points = fpr.clear_positions(*given, person.labels if outlined else None)
+            assert len(points) == 400
+            holding[outlined] += int((ct.extract_patches(marked, points, 20, 1.0).amax((1, 2, 3, 4)) > 0).sum())
+    assert holding[True] == 0 < holding[False]

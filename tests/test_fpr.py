@@ -144,7 +144,7 @@ def test_the_patch_table_of_a_scan_has_its_three_kinds():
     data = SimpleNamespace(
         annotations=findings((0, -40, 50, 12), seriesuid="1.2", type="solid"),
         excluded=findings((30, -20, 70, 10), (0, 0, 0, 9), seriesuid=["1.2", "9.9"], type="solid"),
-        opened=lambda uid: scan, lungs=lambda uid: lungs,
+        opened=lambda uid: scan, lungs=lambda uid: lungs, labels=lambda uid: np.zeros(lungs.shape, np.uint8),
     )  # fmt: skip
     marks = findings((1, -40, 50, 7), (30, -21, 70, 7), (-30, -30, 30, 7), (-30, -30, 40, 7), seriesuid="1.2")
     marks = pd.concat([marks.assign(score=[0.2, 0.9, 0.5, 0.1]), findings((5, 5, 5, 7), seriesuid="9.9", score=0.99)])

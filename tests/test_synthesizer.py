@@ -225,6 +225,9 @@ def test_draw_latents_draws_small_nodules_again_and_no_others():
     assert torch.equal(z[large], plain[large]) and (z[~large] != plain[~large]).all()
     once = synthesizer.draw_latents(Cubes(), 100, 1.25, torch.Generator().manual_seed(0), attempts=1)
     assert (diameters(once) < 6).any()  # draws come to an end
+    redraws = torch.zeros(100, dtype=torch.int64)
+    counted = synthesizer.draw_latents(Cubes(), 100, 1.25, torch.Generator().manual_seed(0), redraws)
+    assert torch.equal(counted, z) and torch.equal(redraws > 0, ~large) and redraws.max() > 1
 
 
 def test_a_nodule_thinner_than_a_voxel_still_has_a_mask():
