@@ -229,11 +229,11 @@ def train(nodules, masks, settings, generator, conditions=None):
     terms = {"max_lr": settings.syn_rate, "total_steps": settings.syn_steps, "pct_start": 0.1}
     schedules = [torch.optim.lr_scheduler.OneCycleLR(optimizer, **terms) for optimizer in optimizers]
     losses = []
-    for _ in tqdm(range(settings.syn_steps), desc="training the synthesizer", mininterval=2):
+    for k in tqdm(range(settings.syn_steps), desc="training the synthesizer", mininterval=2):
         chosen = torch.multinomial(chances, settings.syn_batch, replacement=True, generator=generator)
         real = turned((nodules[chosen], masks[chosen]), generator) + ([] if conditions is None else [conditions[chosen]])
         real = [part.to(device) for part in real]
-        losses.append(step(*networks, optimizers, real, settings, generator))
+        losses.append(step(*networks, optimizers, real, settings, generator, judged=k % settings.syn_judged == 0))
         for schedule in schedules:
             schedule.step()
     for network in networks:
@@ -247,10 +247,11 @@ def evenly(kinds):
     return 1 / count[kind]
 
 
-def step(encoder, synthesizer, critic, optimizers, real, settings, generator):
+def step(encoder, synthesizer, critic, optimizers, real, settings, generator, judged=True):
     """One step of the critic (Eq. 5), then one of encoder and generator (Eq. 6), on a batch of real pairs; returns the losses.
 
-    real: nodules, masks and, for networks that take it, their condition. Then the size error is a term, too.
+    real: nodules, masks and, for networks that take it, their condition. Then the size error is a term, too. A step that is not `judged`
+    is that of encoder and generator without the critic's term.
     """
     (nodules, masks), given, count = real[:2], real[2:], len(real[0])
     mean, log_variance = encoder(nodules, masks)
@@ -260,16 +261,17 @@ def step(encoder, synthesizer, critic, optimizers, real, settings, generator):
     drawn = [*synthesizer(codes, *asked), *asked]
     rebuilt = [cubes[:count] for cubes in drawn[:2]]
 
-    fake = [part[-count:].detach() for part in drawn]  # half rebuilt, half from the prior
-    critic.requires_grad_(True)
-    wasserstein = critic(*real).mean() - critic(*fake).mean()
-    penalty = gradient_penalty(critic, real, fake, generator)
-    descend(optimizers[1], settings.syn_penalty * penalty - wasserstein)
-
-    critic.requires_grad_(False)
     reconstruction, divergence = reconstruction_error(nodules, masks, *rebuilt), kl_divergence(mean, log_variance)
-    loss = reconstruction + settings.syn_kl * divergence - settings.syn_critic * critic(*drawn).mean()
-    terms = {"reconstruction": reconstruction, "kl": divergence, "critic": wasserstein, "penalty": penalty}
+    loss, terms = reconstruction + settings.syn_kl * divergence, {"reconstruction": reconstruction, "kl": divergence}
+    if judged:
+        fake = [part[-count:].detach() for part in drawn]  # half rebuilt, half from the prior
+        critic.requires_grad_(True)
+        wasserstein = critic(*real).mean() - critic(*fake).mean()
+        penalty = gradient_penalty(critic, real, fake, generator)
+        descend(optimizers[1], settings.syn_penalty * penalty - wasserstein)
+        critic.requires_grad_(False)
+        loss = loss - settings.syn_critic * critic(*drawn).mean()
+        terms |= {"critic": wasserstein, "penalty": penalty}
     if given:
         terms["size"] = size_error(drawn[1], asked[0], settings.patch_spacing)
         loss = loss + settings.syn_size * terms["size"]

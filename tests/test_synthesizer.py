@@ -23,7 +23,7 @@ def pairs(count=24):
 KINDS = ["solid", "ground_glass"]
 TABLE = pd.DataFrame({"seriesuid": "1.2", "diameter_mm": 10.0, "type": np.resize(KINDS, 24), "spiculated": False})
 SETTINGS = SimpleNamespace(
-    syn_latent=4, syn_width=4, syn_steps=120, syn_batch=8, syn_rate=0.01, syn_kl=0.1, syn_critic=0.01, syn_penalty=10.0
+    syn_latent=4, syn_width=4, syn_steps=120, syn_batch=8, syn_rate=0.01, syn_kl=0.1, syn_critic=0.01, syn_penalty=10.0, syn_judged=1
 )  # fmt: skip
 
 
@@ -155,6 +155,12 @@ def test_training_is_repeatable_and_leaves_the_global_stream_alone():
     once, again = (synthesizer.train(*pairs(), settings, torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert once[3].equals(again[3]) and torch.equal(once[1].seed.weight, again[1].seed.weight)
+
+
+def test_the_critic_takes_part_in_every_nth_step_alone():
+    settings = SimpleNamespace(**vars(SETTINGS) | {"syn_steps": 7, "syn_judged": 3})
+    losses = synthesizer.train(*pairs(), settings, torch.Generator().manual_seed(7))[3]
+    assert losses.index[losses["critic"].notna()].tolist() == [0, 3, 6] and losses[["reconstruction", "kl"]].notna().all(axis=None)
 
 
 def test_gradient_reaches_the_code_and_no_parameter(trained):
