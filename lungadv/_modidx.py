@@ -123,6 +123,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'lungadv.candidates.ResUNet': ('candidates.html#resunet', 'lungadv/candidates.py'),
                                     'lungadv.candidates.ResUNet.__init__': ('candidates.html#resunet.__init__', 'lungadv/candidates.py'),
                                     'lungadv.candidates.ResUNet.forward': ('candidates.html#resunet.forward', 'lungadv/candidates.py'),
+                                    'lungadv.candidates._around': ('candidates.html#_around', 'lungadv/candidates.py'),
                                     'lungadv.candidates._boxes': ('candidates.html#_boxes', 'lungadv/candidates.py'),
                                     'lungadv.candidates._crop': ('candidates.html#_crop', 'lungadv/candidates.py'),
                                     'lungadv.candidates._crops_for': ('candidates.html#_crops_for', 'lungadv/candidates.py'),

@@ -1,6 +1,7 @@
 """Candidate generation against oracles: closed-form blobs, known boxes, bright balls at known places, counts by hand."""
 
 import copy
+from dataclasses import replace
 from itertools import islice, repeat
 from types import SimpleNamespace
 
@@ -103,6 +104,16 @@ def test_a_ball_is_on_the_grid_where_it_is_in_the_world(direction, spacing):
     brightest = grid.to_world([np.unravel_index(grid.hu.argmax(), grid.hu.shape)])[0]
     assert np.abs(brightest - ball).max() <= 1.25 + max(spacing) / 2
     assert mask[tuple(grid.to_voxel([ball]).round().astype(int)[0])]
+
+
+@pytest.mark.parametrize("before, after", [((3, 1, 7), (2, 11, 5)), ((0, 40, 1), (1, 0, 0))])
+def test_padding_of_a_scan_leaves_the_grid_as_it_is(before, after):
+    scan, lungs = chest(spacing=(0.8, 0.9, 1.7))
+    origin = tuple(scan.to_world([-np.array(before)])[0])
+    pads = list(zip(before, after, strict=True))
+    padded = replace(scan, hu=np.pad(scan.hu, pads, constant_values=ct.AIR), origin=origin)
+    (grid, mask), (other, same) = (candidates.lung_grid(*pair, 2.5) for pair in ((scan, lungs), (padded, np.pad(lungs, pads))))
+    assert np.array_equal(grid.hu, other.hu) and np.array_equal(mask, same) and np.allclose(grid.origin, other.origin)
 
 
 def test_the_grid_covers_lungs_and_margin_in_multiples_of_four():
@@ -240,7 +251,7 @@ def test_the_share_of_an_outline_lies_where_the_ball_is(direction):
     scan, _ = chest(balls, direction=direction)
     grid, _ = candidates.lung_grid(scan, lungs, 2.5)
     outlines = ct.Scan(np.where(scan.hu > -500, 1000, 0).astype(np.int16), scan.spacing, scan.origin, scan.direction, scan.uid)
-    share = candidates._share(outlines, grid)
+    share = candidates._share(candidates._around(outlines, lungs), grid)
     assert share.shape == grid.hu.shape and 0 <= share.min() and share.max() <= 1
     volume = share.sum() * 2.5**3
     assert volume == pytest.approx((scan.hu > -500).sum() * np.prod(scan.spacing), rel=0.1)
