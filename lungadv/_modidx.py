@@ -625,6 +625,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'lungadv.pgd._Record.__init__': ('pgd.html#_record.__init__', 'lungadv/pgd.py'),
                              'lungadv.pgd._Record.attack': ('pgd.html#_record.attack', 'lungadv/pgd.py'),
                              'lungadv.pgd._Record.note': ('pgd.html#_record.note', 'lungadv/pgd.py'),
+                             'lungadv.pgd._Record.restart': ('pgd.html#_record.restart', 'lungadv/pgd.py'),
                              'lungadv.pgd._Record.standing': ('pgd.html#_record.standing', 'lungadv/pgd.py'),
                              'lungadv.pgd._Rows': ('pgd.html#_rows', 'lungadv/pgd.py'),
                              'lungadv.pgd._Rows.__getitem__': ('pgd.html#_rows.__getitem__', 'lungadv/pgd.py'),

@@ -218,7 +218,12 @@ def _ball(start, eps, norm, bounds):
         raise ValueError(f"start is {start.dtype} of shape {tuple(start.shape)}: give floating numbers of shape (N, ...), one row a sample")
     start = start.detach()
     eps = _each(eps, start, "eps", "in the units of start")
-    low, high = (torch.as_tensor(bound, dtype=start.dtype, device=start.device) for bound in bounds or (-math.inf, math.inf))
+    bounds = (-math.inf, math.inf) if bounds is None else tuple(bounds)
+    if len(bounds) != 2 or any(bound is None for bound in bounds):
+        raise ValueError(f"bounds = {bounds}: give a pair (low, high), or None for no bounds")
+    low, high = (torch.as_tensor(bound, dtype=start.dtype, device=start.device) for bound in bounds)
+    if not (low <= high).all():  # nor of NaN
+        raise ValueError("bounds: a low bound is above its high one, or NaN")
     low, high = (bound.reshape([1] * (start.ndim - bound.ndim) + list(bound.shape)) for bound in (low, high))
     if ((start < low) | (start > high)).any():
         raise ValueError("start leaves the bounds: bring it into their range first")
@@ -293,11 +298,12 @@ def pgd(
     move = _Move(rule, steps, _momentum(momentum, rule))
     with tqdm(total=restarts * len(batches) * steps, desc=progress, disable=progress is None, mininterval=1) as bar:
         for _ in range(restarts):
+            record.restart()
             if random_start:
                 everyone = replace(everyone, points=tuple(ball.draw(noise) for ball in balls))
             for rows in batches:
                 _ascend(score, everyone[rows[record.standing(rows)]], move, record, bar)
-    return record.attack(start, single, steps * restarts)
+    return record.attack(single, steps * restarts)
 
 # %% ../nbs/02_pgd.ipynb #5f80a3b6
 def _keep(chosen, rows, points, kept):
@@ -316,7 +322,8 @@ class _Record:
         self.best, self.success = tuple(tensor.clone() for tensor in start), success
         self.loss_start = torch.full((count,), -math.inf, dtype=_at_least_float32(start[0].dtype), device=device)
         self.loss_best = self.loss_start.clone()
-        self.begun, self.broken, self.succeeded = (torch.zeros(count, dtype=torch.bool, device=device) for _ in range(3))
+        flags = (torch.zeros(count, dtype=torch.bool, device=device) for _ in range(4))
+        self.begun, self.broken, self.ever_broken, self.succeeded = flags
 
     def standing(self, rows):
         """Which of the samples `rows` (n,) an attack still has to bring down, bool (n,): all, unless there is a rule of success."""
@@ -332,7 +339,7 @@ class _Record:
         better = values > self.loss_best[rows]  # never true of NaN
         won = torch.zeros_like(better)
         if self.success is not None:
-            won = self.success(walk, values) & values.isfinite()
+            won = self.success(walk, values) & ~values.isnan()
         for best, points in zip(self.best, walk.points, strict=True):
             _keep(better | won, rows, points, best)
         _keep(better | won, rows, values, self.loss_best)
@@ -341,23 +348,31 @@ class _Record:
             extremes = gradient.flatten(1).amax(1), gradient.flatten(1).amin(1)  # NaN wherever one is
             fine = fine & extremes[0].isfinite() & extremes[1].isfinite()
         self.begun[rows], self.succeeded[rows], self.broken[rows] = True, won, self.broken[rows] | ~(fine | won)
+        self.ever_broken[rows] |= self.broken[rows]
 
-    def attack(self, start, single, steps):
-        """The `Attack`; what was not finite is back at its start, with a warning that names it."""
-        broken = self.broken.nonzero().flatten()
-        if len(broken):
-            warnings.warn(f"loss or gradient not finite in samples {broken.tolist()}: left at their start", stacklevel=3)
-            for best, points in zip(self.best, start, strict=True):
-                best[broken] = points[broken]
-            self.loss_best[broken] = self.loss_start[broken]
+    def restart(self):
+        """Those whose last restart ended in NaN may try again; not those whose start is NaN itself."""
+        self.broken = self.begun & self.loss_start.isnan()
+
+    def attack(self, single, steps):
+        """The `Attack`, with a warning that names what was not finite."""
+        lost = self.loss_start.isnan()
+        self.loss_best[lost] = self.loss_start[lost]  # nothing is better than NaN: they are at their start
+        if self.ever_broken.any():
+            named = self.ever_broken.nonzero().flatten().tolist()
+            warnings.warn(f"loss or gradient not finite in samples {named}: their search ended there", stacklevel=3)
         success = self.loss_best > self.loss_start if self.success is None else self.succeeded
         return Attack(self.best[0] if single else self.best, self.loss_start, self.loss_best, success, steps)
 
 
 def _success(rule, single):
     """The caller's rule as a function (walk, loss) -> (n,) bool; None without one."""
-    if rule is None or not callable(rule):
-        return None if rule is None else lambda walk, values: values > rule
+    if rule is None:
+        return None
+    if not callable(rule):
+        if torch.is_tensor(rule) and rule.ndim:
+            raise ValueError(f"success has shape {tuple(rule.shape)}: give one number, or a function (batch, *context) -> (N,) bool")
+        return lambda walk, values: values > rule
 
     @torch.no_grad()
     def succeeded(walk, values):
@@ -397,13 +412,15 @@ class _Walk(_Rows):
 
 
 def _score(score, walk):
-    """The loss of each sample, (n,), without gradients."""
+    """The loss of each sample, (n,), without gradients; of a copy, since a loss may work in place."""
     with torch.no_grad():
-        return score(walk.points, walk.context)
+        return score(tuple(points.clone() for points in walk.points), walk.context)
 
 
 def _climb(score, walk):
     """The loss of each sample, (n,), and its gradients with respect to the points alone; each sample's loss depends on that sample only."""
+    if torch.is_inference_mode_enabled():
+        raise ValueError("gradients cannot be taken under torch.inference_mode: call the attack outside of it")
     with torch.enable_grad():
         points = tuple(tensor.detach().requires_grad_() for tensor in walk.points)
         values = score(points, walk.context)
@@ -601,7 +618,11 @@ def _check_search(start, context, steps, restarts, random_start):
 
 
 def _check_context(start, context):
+    if torch.is_tensor(context):
+        raise ValueError("context is one tensor: give a tuple of tensors, (context,)")
     for position, tensor in enumerate(context):
+        if not torch.is_tensor(tensor):
+            raise ValueError(f"context[{position}] is a {type(tensor).__name__}: give tensors, one row a sample")
         if len(tensor) != len(start):
             raise ValueError(f"context[{position}] has {len(tensor)} rows, start has {len(start)}: one row a sample")
 
@@ -676,7 +697,7 @@ def square(loss, start, *, context=(), eps, queries, bounds=None, success=None, 
                 walk = replace(walk, points=(ball.project(signed),))
                 record.note(walk, _score(score, walk))
                 bar.update(len(walk.rows))
-    return record.attack((start,), True, queries)
+    return record.attack(True, queries)
 
 
 def _side_share(query, queries):

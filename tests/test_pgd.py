@@ -201,6 +201,45 @@ def test_a_sample_that_is_not_finite_is_named_and_left_alone():
     assert torch.equal(attack.success, clean.success & torch.tensor([True, False, False, True])) and clean.success.any()
 
 
+def saturating(batch):
+    return -torch.log(torch.sigmoid(400 * (0.51 - batch.mean(1))))  # infinite in float32 from 0.75 or so on
+
+
+@pytest.mark.parametrize("rule", [None, 1.0, 200.0, lambda batch: batch.mean(1) > 0.7])
+def test_an_infinite_loss_is_the_best_there_is(rule):
+    start = torch.full((2, 3), 0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        attack = pgd(saturating, start, eps=torch.tensor([0.45, 0.01]), steps=9, random_start=False, success=rule)
+    assert attack.success.tolist() == [True, rule is None]
+    assert attack.best[0].mean() > (0.7 if callable(rule) else 0.55)
+    assert rule is not None or attack.loss_best[0].isinf()
+
+
+def test_nan_on_the_way_keeps_the_best_point_before_it_and_the_next_restart_tries_again():
+    def loss(batch):
+        height = batch.sum(1)
+        return torch.where(height > 1.7, torch.nan, height)
+
+    start = torch.full((3, 3), 0.5)
+    with pytest.warns(UserWarning, match=r"samples \[0, 1, 2\]: their search ended there"):
+        attack = pgd(loss, start, eps=0.2, steps=10, random_start=False)
+    assert (attack.loss_best > 1.59).all() and attack.success.all() and torch.equal(attack.loss_best, loss(attack.best))
+    with pytest.warns(UserWarning):
+        attack = pgd(loss, start, eps=0.2, step_size=0.06, steps=10, restarts=60, success=1.66, generator=generator())
+    assert attack.success.all() and (attack.loss_best > 1.66).all()
+
+
+def test_a_loss_that_works_in_place_leaves_points_and_start_alone():
+    def loss(batch):
+        batch -= 0.5
+        return batch.sum(1)
+
+    start = torch.full((3, 4), 0.5)
+    attack = square(loss, start, eps=0.1, queries=5, generator=generator())
+    assert torch.equal(start, torch.full((3, 4), 0.5)) and (attack.best - start).abs().max() < 0.1 + 1e-6
+
+
 def test_a_finite_batch_does_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -311,6 +350,11 @@ BAD = [
     (dict(success=lambda x: True), "success must return True or False for each"),
     (dict(eps=-0.1), "eps is negative"),
     (dict(eps=float("nan")), "eps is negative, infinite or NaN"),
+    (dict(context=torch.ones(4)), "context is one tensor: give a tuple"),
+    (dict(context=([1, 2, 3, 4],)), "is a list: give tensors"),
+    (dict(success=torch.ones(4)), "give one number, or a function"),
+    (dict(bounds=(0, None)), "give a pair"),
+    (dict(bounds=(float("nan"), 1)), "or NaN"),
     (dict(eps=torch.ones(3)), "one for each of the 2 samples"),
     (dict(steps=0), "steps = 0"),
     (dict(restarts=0), "restarts = 0"),
@@ -673,6 +717,7 @@ def test_hounsfield_units_are_not_clamped_to_unit_range():
 
 
 def test_low_precision_stays_in_the_loss():
+    torch.manual_seed(3)
     network, seen = nn.Sequential(nn.Conv3d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 27, 1)), []
 
     def loss(x):
