@@ -816,3 +816,45 @@ def test_a_data_set_without_a_candidate_is_an_input_error(monkeypatch):
     data = SimpleNamespace(uids=["1", "2"], scan=lambda uid: None, lungs=lambda uid: None)
     with pytest.raises(runs.InputError, match="nothing in the scans of 'nlst'"):
         candidates._search({}, data, SETTINGS, "nlst")
+
+
+# the parts of the whole
+
+
+def test_the_fused_heatmap_has_the_peaks_of_both_networks(monkeypatch):
+    maps = {"blob": torch.zeros(8, 8, 8), "blob-ggo": torch.zeros(8, 8, 8)}
+    maps["blob"][2, 2, 2], maps["blob-ggo"][5, 5, 5] = 0.9, 0.4
+    monkeypatch.setattr(candidates, "heatmap", lambda network, volume: maps[network])
+    grid = ct.Scan(np.zeros((8, 8, 8), np.int16), (1, 1, 1), (0, 0, 0), np.eye(3), "1.2")
+    found = candidates.blob_candidates({name: name for name in maps}, grid, np.ones((8, 8, 8), bool), SimpleNamespace(cg_keep=9))
+    scores = {source: rows["score"].round(6).tolist() for source, rows in found.groupby("source")}
+    assert scores == {"blob": pytest.approx([0.9, 0.4]), "blob-all": pytest.approx([0.9]), "blob-ggo": pytest.approx([0.4])}
+
+
+def test_of_two_boxes_that_share_a_third_the_better_is_proposed(monkeypatch):
+    boxes = torch.tensor([[0.0, 0, 0, 8, 8, 8], [0, 0, 4, 8, 8, 12], [20, 20, 20, 28, 28, 28]])  # 4 / 12 of the first two is shared
+    monkeypatch.setattr(candidates, "best_boxes", lambda *_: (boxes, torch.tensor([0.9, 0.8, 0.7])))
+    centres, diameters, scores = candidates.proposals(None, None, (4,), 9)
+    assert scores.tolist() == pytest.approx([0.9, 0.7]) and diameters.tolist() == [8, 8] and centres[0].tolist() == [4, 4, 4]
+
+
+def test_each_network_has_its_crops_and_starts_where_it_should(monkeypatch):
+    settings = SimpleNamespace(cg_crop=16, cg_batch=2, cg_scale=1.1, cg_width=2, cg_sigma=3.0, cg_spacing=2.5, cg_updates=1, cg_rate=0.01)
+    settings.cg_finetune_updates, settings.cg_anchors = 1, (5.0, 10.0)
+    started, told = [], []
+
+    def train(network, loss, batches, updates, rate, desc):
+        started.append({name: value.clone() for name, value in network.state_dict().items()})
+        with torch.no_grad():
+            network.heat.weight.add_(1) if hasattr(network, "heat") else None
+        return [0.0]
+
+    monkeypatch.setattr(candidates, "train", train)
+    monkeypatch.setattr(candidates, "crops", lambda grids, size, count, rng, scale, **terms: told.append((scale, terms)))
+    run = SimpleNamespace(settings=settings, generator=lambda *_: torch.Generator().manual_seed(1), rng=lambda *_: None)
+    networks, _ = candidates.train_networks(run, grids())
+    assert told == [(1.1, {}), (1.1, {"faded": 0.75, "rare": 0.5}), (1.1, {})]
+    blob = networks["blob"].state_dict()
+    assert all(torch.equal(started[1][name], value) for name, value in blob.items())  # ground glass is fine-tuned from all nodules
+    assert all(torch.equal(started[2][f"backbone.{name}"], value) for name, value in blob.items())
+    assert not torch.equal(started[0]["heat.weight"], blob["heat.weight"])

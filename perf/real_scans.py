@@ -1,0 +1,57 @@
+"""What `lungadv detect` finds in each real scan at hand: one line a scan, and contact sheets to look at."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import typer
+
+from lungadv import ct, detection, lungs, realism, runs
+
+NODULE, RADIUS = (56.208, 86.343, -115.868), 23.35 / 2  # mm, of LIDC-IDRI-0001, from LUNA16's annotations
+SCANS = {
+    "LIDC-IDRI-0001": realism.REAL,
+    "LIDC-IDRI-0001, nine slices": "lidc_idri_0001/dicom",
+    "CIP ct-64": "cip_ct64/ct-64.nrrd",
+    "CIP ct-64, turned": "cip_ct64/ct-64-transformed.nrrd",
+    "TotalSegmentator, thorax": "totalsegmentator/thorax_ct_cropped.nii.gz",
+    "TotalSegmentator, abdomen": "totalsegmentator/abdomen_example_ct_sm.nii.gz",
+    "elastix, chest": "elastix/3DCT_lung_baseline_small.mha",
+    "Lung-PET-CT-Dx A0002, three slices": "lung_pet_ct_dx_A0002/dicom",
+}
+
+
+def rank(findings):
+    """The place of the first finding inside the nodule of LIDC-IDRI-0001; None without one."""
+    hits = np.linalg.norm(findings[["coordX", "coordY", "coordZ"]].to_numpy(float) - NODULE, axis=1) < RADIUS
+    return int(hits.argmax()) + 1 if hits.any() else None
+
+
+def main(weights: Path = None, sheets: Path = None):
+    """Print the table as Markdown; `--sheets FOLDER` also draws a contact sheet of each scan into a folder that exists."""
+    torch.set_num_threads(2)
+    weights, folder = weights or detection.default_weights(), realism.real_folder()
+    print("| scan | voxels | lungs, l | findings | above 0.5 | s | said |\n| --- | --- | --- | --- | --- | --- | --- |")
+    for name, place in SCANS.items():
+        if not (folder / place).exists():
+            print(f"| {name} | not at hand | | | | | |")
+            continue
+        started = time.perf_counter()
+        try:
+            scan = ct.read_scan(folder / place)
+            findings, said = detection.detect(scan, weights), detection.warnings(scan, weights)
+        except (runs.InputError, ct.ScanError) as error:
+            print(f"| {name} | | | | | | refused: {error} |")
+            continue
+        seconds, litres = time.perf_counter() - started, lungs.lung_mask(scan).sum() * np.prod(scan.spacing) / 1e6
+        said = [f"the nodule is finding {rank(findings)}"] * ("LIDC" in name) + said
+        size = " x ".join(map(str, scan.hu.shape[::-1]))
+        above = (findings["probability"] > 0.5).sum()
+        print(f"| {name} | {size} | {litres:.1f} | {len(findings)} | {above} | {seconds:.0f} | {'; '.join(said)} |", flush=True)
+        if sheets is not None:
+            detection.contact_sheet(scan, findings, sheets / (name.lower().replace(", ", "-").replace(" ", "-") + ".png"))
+
+
+if __name__ == "__main__":
+    typer.run(main)
