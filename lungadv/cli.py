@@ -6,6 +6,7 @@ so that `lungadv --help` answers at once.
 
 import functools
 import json
+import tempfile
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -127,28 +128,53 @@ def ingest(
         typer.echo(f"nothing changed: {counted(report['taken'] + report['refused'], 'scan')} compared with the manifest")
 
 
-def check_outputs(outputs):
-    """Raise InputError when a file of {ending: path or None} has no folder, is another output too, or is there and has another ending.
+def one_line_warnings(command):
+    """Warnings of a command come as one line each on stderr."""
 
-    So no scan, slice or archive is ever overwritten by what was found in it.
+    @functools.wraps(command)
+    def wrapped(*arguments, **options):
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *place, **more: typer.echo("warning: " + " ".join(str(message).split()), err=True)
+            return command(*arguments, **options)
+
+    return wrapped
+
+
+def check_outputs(outputs, inputs):
+    """Raise InputError when a file of {ending: path or None} cannot be written, is an input or another output, or has another ending.
+
+    So no scan, slice, table or archive is ever overwritten by what was found in it, and nothing is computed in vain.
     """
     from lungadv.runs import InputError
 
-    seen = set()
+    seen, read = set(), {path.resolve() for path in inputs if path is not None}
     for ending, path in outputs.items():
         if path is None:
             continue
         if not path.absolute().parent.is_dir():
             raise InputError(f"folder '{path.parent}' does not exist: make it first")
+        if path.is_dir():
+            raise InputError(f"'{path}' is a folder: give the name of a file")
+        if path.resolve() in read:
+            raise InputError(f"'{path}' is an input and would be overwritten: give the output another name")
+        try:
+            tempfile.TemporaryFile(dir=path.absolute().parent).close()
+        except OSError as error:
+            raise InputError(f"'{path}' cannot be written ({error.strerror}): give another folder") from None
         if path.resolve() in seen:
             raise InputError(f"'{path}' is named twice: give each output a name of its own")
-        if path.exists() and not path.name.lower().endswith(ending):
-            raise InputError(f"'{path}' is there and is no {ending} file: give the output a name that ends in {ending}")
+        if (path.exists() or ending == ".png") and not path.name.lower().endswith(ending):
+            what = "is there and is no" if path.exists() else "is the name of no"
+            raise InputError(f"'{path}' {what} {ending} file: give the output a name that ends in {ending}")
         seen.add(path.resolve())
 
 
 @app.command()
 @one_line_errors
+@one_line_warnings
 def detect(
     scan: Annotated[Path, typer.Argument(help="a scan file (.mhd, .nii.gz, ...), the folder of a DICOM series, or a .zip of one of these")],
     out: Annotated[Path, typer.Option(help="the findings, a CSV")],
@@ -161,7 +187,7 @@ def detect(
     """Find nodules in one scan. Not for clinical use."""
     from lungadv import ct, detection
 
-    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file})
+    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file}, [scan])
     weights = weights or detection.default_weights()
     volume = ct.read_scan(scan, series)
     said = detection.warnings(volume, weights)
@@ -178,21 +204,6 @@ def detect(
         detection.write_json(volume, findings, weights, said, json_file)
     likely = int((findings.probability > 0.5).sum())
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
-
-
-def one_line_warnings(command):
-    """Warnings of a command come as one line each on stderr."""
-
-    @functools.wraps(command)
-    def wrapped(*arguments, **options):
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *place, **more: typer.echo("warning: " + " ".join(str(message).split()), err=True)
-            return command(*arguments, **options)
-
-    return wrapped
 
 
 @app.command()
@@ -213,6 +224,7 @@ def froc(
 
     if figure:
         scores.check_figure(figure)
+    check_outputs({".json": out, figure.suffix.lower() if figure else "": figure}, [marks, annotations, seriesuids, excluded])
     nodules = scores.read_findings(annotations)
     beside = scores.read_findings(excluded, repeats=True) if excluded else None
     tables = scores.read_marks(marks), nodules, read_uids(seriesuids)
@@ -237,8 +249,10 @@ def froc(
         by_name = {f"by_{name}": {group: part.to_dict() for group, part in by_group.items()} for name, by_group in parts.items()}
         with replacing(out) as path:
             path.write_text(json.dumps(result.to_dict() | by_name, indent=1) + "\n", encoding="utf-8")
-    if figure:
+    if figure and result.counts["nodules"]:
         scores.write_figure(result, figure)
+    elif figure:
+        typer.echo(f"no figure: without a nodule there is no curve to draw in {figure}")
 
 
 @app.command()

@@ -8,6 +8,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from warnings import warn
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ COLUMNS = ["seriesuid", "coordX", "coordY", "coordZ", "probability", "uncertaint
 STRATEGY = "baseline-beta-finetune"  # in the committed runs no augmented network was better on validation
 SAME_MM = 8.0  # farther apart, two findings are never taken for one: what is marked on a wall may seem as large as the wall
 THICK_MM = 3.0  # farther apart, slices miss small nodules
+LITTLE_LUNG_ML = 500
+NEEDED = ("cg_spacing", "cg_anchors", "cg_keep", "cg_merge", "cg_per_scan", "patch_size", "patch_spacing")  # settings of the weights
 STEPS = ("searching candidates", "weighing candidates", "measuring findings")
 
 
@@ -58,13 +61,27 @@ def provenance(folder):
     """
     if not is_weights(folder):
         raise runs.InputError(f"{folder} holds no weights: give a finished run's folder, or one with its candidates/ and fpr/{STRATEGY}/")
-    files = [Path(folder) / "candidates" / "provenance.json", _weights_file(folder).parent / "provenance.json"]
-    first, second = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    first, second = map(_provenance, (Path(folder) / "candidates", _weights_file(folder).parent))
     for key in ("profile", "seed", "settings"):
         if first[key] != second[key]:
             what = "other settings" if key == "settings" else f"{key} {first[key]} and {second[key]}"
             raise runs.InputError(f"{folder} mixes the networks of two runs ({what}): give candidates/ and fpr/ of one run")
+    missing = [key for key in NEEDED if key not in first["settings"]]
+    if missing or first["settings"]["patch_size"] % 8:
+        what = f"no setting {missing[0]}" if missing else f"a patch_size of {first['settings']['patch_size']}, no multiple of 8"
+        raise runs.InputError(f"the weights in {folder} have {what}: they are of another version of lungadv; make them again")
     return first, second
+
+
+def _provenance(folder):
+    """The provenance of one stage; InputError when it is not that of trained weights of this version."""
+    path = folder / "provenance.json"
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+        made["profile"], made["seed"], made["settings"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise runs.InputError(f"{path} is no provenance of weights ({type(error).__name__}: {error}): make them again") from None
+    return made
 
 
 def load_networks(folder):
@@ -90,7 +107,7 @@ def detect(scan, weights):
 
     The diameter is measured in the scan, see `diameters`; a finding inside the sphere of a more probable one is the same and left out.
     `weights` is a folder of weights. Raises InputError when it holds none, or broken ones, or when the scan is empty, shows no
-    lungs or nothing to look at. Shows its progress on stderr.
+    lungs or nothing to look at; warns of little lung. Shows its progress on stderr.
     """
     from lungadv import candidates
 
@@ -100,6 +117,9 @@ def detect(scan, weights):
     mask = lungs.lung_mask(scan)
     if not mask.any():
         raise runs.InputError(f"no lungs were found in scan '{scan.uid}': give a CT of the chest, in HU")
+    millilitres = mask.sum() * np.prod(scan.spacing) / 1000
+    if millilitres < LITTLE_LUNG_ML and not lungs.slab(scan):
+        warn(f"only {millilitres:.0f} ml of lung were found in scan '{scan.uid}': is this a chest?", stacklevel=2)
     with tqdm(total=len(STEPS), leave=False, bar_format="{desc:<22}{bar:20}{n}/{total} {elapsed}") as bar:
 
         def step(function, *arguments):
@@ -220,7 +240,8 @@ def _shortened(vector, longest):
 def warnings(scan, weights):
     """What to tell the reader of findings in this scan by these weights: a list of sentences, empty when there is nothing."""
     said = []
-    short, apart = lungs.slab(scan), max(scan.spacing)
+    along = np.abs(np.asarray(scan.direction)[2]).argmax()  # the array's axis from foot to head
+    short, apart, wide = lungs.slab(scan), scan.spacing[along], max(np.delete(scan.spacing, along))
     if short:
         said.append(
             f"this scan {short}; "
@@ -228,6 +249,8 @@ def warnings(scan, weights):
         )
     if apart > THICK_MM:
         said.append(f"the slices are {apart:.1f} mm apart: nodules smaller than {2 * apart:.0f} mm may be missed, and diameters are rough")
+    if wide > THICK_MM:
+        said.append(f"the pixels are {wide:.1f} mm wide: nodules smaller than {2 * wide:.0f} mm may be missed, and diameters are rough")
     profile = provenance(weights)[0]["profile"]
     if profile == "tiny":
         said.append("the weights are of the profile tiny, which only shows that everything runs: the findings mean nothing")

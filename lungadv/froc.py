@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .annotations import MISTAKES, AnnotationError, check_scans, read_table
+from .annotations import MISTAKES, UNSPECIFIED, AnnotationError, check_scans, read_table
 
 # %% ../nbs/10b_froc.ipynb #1d153daa
 OPERATING_POINTS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives per scan
@@ -193,6 +193,8 @@ class Froc:
     band: pd.DataFrame  # fp_per_scan (GRID), sensitivity, lower, upper: the curve with its interval at each place
     counts: dict  # of scans, nodules and marks, those left out among them; see `prepare` and `events`
     samples: np.ndarray  # (bootstraps, 7) sensitivities of the resamples
+    scans: pd.Index  # the ids of the scans that were searched
+    weights: np.ndarray  # (bootstraps, scans): how often each was drawn in each resample
 
     def to_dict(self):
         """What the command line writes as JSON: no curve, band or samples, NaN as None."""
@@ -227,6 +229,9 @@ def prepare(marks, annotations, scans, excluded, max_per_scan):
     left_out = annotated.iloc[:0] if excluded is None else check_table(excluded, FINDINGS, "excluded")
     nodules, beside = locate(annotated, scans, "annotations"), locate(left_out, scans, "excluded")
     listed = locate(given, scans, "marks")
+    if len(given) and len(annotated) and not len(listed) and not len(nodules):
+        first = f"{given['seriesuid'][0]!r} of the marks, {annotated['seriesuid'][0]!r} of the nodules, {scans[0]!r} of the list"
+        raise ValueError(f"no mark and no nodule is of a listed scan: the first ids are {first}; give those of one data set")
     kept = cap(listed, max_per_scan)
     counts = {
         "scans": len(scans),
@@ -241,11 +246,10 @@ def prepare(marks, annotations, scans, excluded, max_per_scan):
     return kept, nodules, beside, scans, counts
 
 
-def score(marks, nodules, excluded, weights, counts):
+def score(marks, nodules, excluded, scans, weights, counts):
     """The Froc of what `prepare` gives; weights: how often each scan counts in each resample, (B, scans)."""
-    scans = weights.shape[1]
-    scored, matched = events(marks, nodules, excluded, scans)
-    everything = np.ones((1, scans), np.int32)
+    scored, matched = events(marks, nodules, excluded, len(scans))
+    everything = np.ones((1, len(scans)), np.int32)
     fp, sensitivity = scored.curves(everything)
     on_grid, spread = scored.sensitivity(everything, GRID)[0], scored.sensitivity(weights, GRID)
     lower, upper = np.array([interval(column) for column in spread.T]).T
@@ -260,6 +264,8 @@ def score(marks, nodules, excluded, weights, counts):
         band=pd.DataFrame({"fp_per_scan": GRID, "sensitivity": on_grid, "lower": lower, "upper": upper}),
         counts=counts | matched,
         samples=samples,
+        scans=scans,
+        weights=weights,
     )
 
 
@@ -275,7 +281,7 @@ def froc(marks, annotations, scans, excluded=None, max_per_scan=100, bootstraps=
     when the marks seem to be of other scans than the listed ones.
     """
     kept, nodules, beside, scans, counts = prepare(marks, annotations, scans, excluded, max_per_scan)
-    result = score(kept, nodules, beside, resamples(len(scans), bootstraps, seed), counts)
+    result = score(kept, nodules, beside, scans, resamples(len(scans), bootstraps, seed), counts)
     if not len(nodules):
         warnings.warn("no nodule is annotated in the listed scans: sensitivity and CPM are undefined (NaN)", stacklevel=2)
     warn_of_swapped_axes(kept, nodules, result.counts["nodules_found"])
@@ -321,8 +327,9 @@ def sizes_of(annotations):
 
 
 def types_of(annotations):
-    """The groups of `by_group` by column `type`: {type: bool (N,)}, in alphabetical order."""
-    return {kind: (annotations["type"] == kind).to_numpy() for kind in sorted(annotations["type"].unique())}
+    """The groups of `by_group` by column `type`: {type: bool (N,)}, in alphabetical order; nodules without a type are `unspecified`."""
+    types = annotations["type"].fillna("").replace("", UNSPECIFIED)
+    return {kind: (types == kind).to_numpy() for kind in sorted(types.unique())}
 
 
 def by_group(marks, annotations, scans, groups, excluded=None, max_per_scan=100, bootstraps=1000, seed=0):
@@ -337,7 +344,7 @@ def by_group(marks, annotations, scans, groups, excluded=None, max_per_scan=100,
     for name, chosen in groups.items():
         chosen = np.asarray(chosen)[listed]
         others = pd.concat([beside, nodules[~chosen]], ignore_index=True)
-        scores[name] = score(kept, nodules[chosen].reset_index(drop=True), others, weights, counts)
+        scores[name] = score(kept, nodules[chosen].reset_index(drop=True), others, scans, weights, counts)
     return scores
 
 
@@ -410,7 +417,9 @@ class Comparison:
 
 
 def difference(a, b):
-    """The Comparison of two Froc results that share scans, seed and number of resamples."""
+    """The Comparison of two Froc results; ValueError unless they share scans, seed and number of resamples: else nothing is paired."""
+    if not (a.scans.equals(b.scans) and np.array_equal(a.weights, b.weights)):
+        raise ValueError("the results are of other scans, another seed or another number of resamples: score both detectors alike")
     samples = a.samples - b.samples
     return Comparison(
         cpm=a.cpm - b.cpm,

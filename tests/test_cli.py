@@ -93,9 +93,15 @@ def test_detect_overwrites_no_scan_and_none_of_its_outputs(tmp_path):
     scan = tmp_path / "scan.zip"
     scan.write_bytes(b"a scan")
     table = tmp_path / "findings.csv"
-    assert_one_line(call("detect", scan, "--out", scan), "scan.zip' is there and is no .csv file")
-    assert_one_line(call("detect", scan, "--out", table, "--sheet", scan), "no .png file")
-    assert_one_line(call("detect", scan, "--out", table, "--markups", scan), "no .mrk.json file")
+    assert_one_line(call("detect", scan, "--out", scan), "scan.zip' is an input and would be overwritten")
+    other = tmp_path / "other.zip"
+    other.write_bytes(b"another")
+    for option, ending in (("--sheet", ".png"), ("--markups", ".mrk.json")):
+        assert_one_line(call("detect", scan, "--out", table, option, other), f"other.zip' is there and is no {ending} file")
+    other.unlink()
+    assert_one_line(call("detect", scan, "--out", table, "--sheet", tmp_path / "sheet.jpg"), "sheet.jpg' is the name of no .png file")
+    assert_one_line(call("detect", scan, "--out", tmp_path), "is a folder: give the name of a file")
+    assert_one_line(call("detect", scan, "--out", "/proc/findings.csv"), "'/proc/findings.csv' cannot be written")
     assert_one_line(call("detect", scan, "--out", table, "--json", tmp_path / "." / "findings.csv"), "named twice")
     assert scan.read_bytes() == b"a scan" and list(tmp_path.iterdir()) == [scan]
 
@@ -152,6 +158,33 @@ def test_froc_names_the_missing_column(tables):
     assert_one_line(
         call("froc", tables / "marks.csv", "--annotations", tables / "nodules.csv", "--seriesuids", tables / "uids.csv"), "probability"
     )
+
+
+def test_froc_overwrites_none_of_its_inputs_and_looks_at_its_outputs_first(tables):
+    for name in ("marks.csv", "nodules.csv", "uids.csv"):
+        before = (tables / name).read_text()
+        assert_one_line(froc(tables, "--json", tables / name), f"{name}' is an input and would be overwritten")
+        assert (tables / name).read_text() == before
+    result = froc(tables, "--json", tables / "nowhere" / "x.json")
+    assert_one_line(result, "nowhere' does not exist: make it first")
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("header", ["SeriesInstanceUID", "uid", "series_uid", "seriesuid "])
+def test_a_header_of_the_list_of_scans_is_no_scan(tables, header):
+    (tables / "uids.csv").write_text(header + "\n" + (tables / "uids.csv").read_text())
+    assert_one_line(froc(tables), "header line", header.strip())
+
+
+def test_the_list_of_scans_may_be_quoted_but_is_no_table(tables):
+    plain = froc(tables).stdout
+    uids = (tables / "uids.csv").read_text().split()
+    (tables / "uids.csv").write_text("".join(f'"{uid}",\n' for uid in uids))
+    assert froc(tables).stdout == plain
+    (tables / "uids.csv").write_text((tables / "nodules.csv").read_text())
+    assert_one_line(froc(tables), "line 1", "more than an id")
+    (tables / "uids.csv").write_text("quite\nothers\n")
+    assert_one_line(froc(tables), "no mark and no nodule is of a listed scan", "'quite'")
 
 
 def test_froc_of_no_mark_is_zero(tables):

@@ -1,6 +1,7 @@
 import json
 import os
 import tomllib
+import warnings
 from pathlib import Path
 
 import matplotlib.image
@@ -119,6 +120,39 @@ def test_networks_of_two_runs_do_not_fit_together(weights, changes, said):
     remade(weights / "candidates", **changes)
     with pytest.raises(runs.InputError, match=f"mixes the networks of two runs .{said}.: give candidates/ and fpr/ of one run"):
         detection.detect(scan_of(40), weights)
+
+
+@pytest.mark.parametrize("text, said", [("{}", "KeyError: 'profile'"), ("garbage", "JSONDecodeError"), ("[1]", "TypeError")])
+def test_a_provenance_that_is_none_is_named_in_one_line(weights, text, said):
+    (weights / "candidates" / "provenance.json").write_text(text)
+    for use in (detection.provenance, detection.load_networks, lambda folder: detection.warnings(scan_of(40), folder)):
+        with pytest.raises(runs.InputError, match=f"provenance.json is no provenance of weights .{said}"):
+            use(weights)
+
+
+@pytest.mark.parametrize("change, said", [({"cg_merge": None}, "no setting cg_merge"), ({"patch_size": 30}, "a patch_size of 30")])
+def test_weights_of_another_version_are_named(weights, change, said):
+    settings = vars(runs.load_settings("tiny")) | change
+    settings = {key: value for key, value in settings.items() if value is not None}
+    for folder in (weights / "candidates", weights / "fpr" / detection.STRATEGY):
+        remade(folder, settings=settings)
+    with pytest.raises(runs.InputError, match=f"have {said}.*another version"):
+        detection.detect(scan_of(40), weights)
+
+
+def test_little_lung_in_a_high_scan_is_warned_of(weights, monkeypatch):
+    tall = scan_of(100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detection.detect(tall, weights)  # 1 l
+    monkeypatch.setattr("lungadv.lungs.lung_mask", lambda scan: (scan.hu < -500) & (np.arange(100)[:, None, None] < 8))
+    with pytest.warns(UserWarning, match="only 2[0-9][0-9] ml of lung were found in scan '1.2.3': is this a chest"):
+        detection.detect(tall, weights)
+
+
+def test_wide_pixels_are_not_called_slices(weights):
+    (said,) = detection.warnings(scan_of(60, spacing=(4.0, 4.0, 2.0)), weights)
+    assert "the pixels are 4.0 mm wide: nodules smaller than 8 mm may be missed" in said
 
 
 def test_weights_of_the_tiny_profile_are_called_useless(weights):

@@ -611,3 +611,32 @@ def test_readers_name_the_file_and_the_row(tmp_path):
         module.read_findings(path)
     with pytest.raises(ValueError, match="nowhere.csv"):
         module.read_marks(tmp_path / "nowhere.csv")
+
+
+def test_results_of_other_scans_seeds_or_resamples_are_not_paired():
+    marks, nodules = marks_of(("a", 0, 0, 0, 0.9)), findings(("a", 0, 0, 0, 8))
+    base = froc(marks, nodules, ["a", "b"], bootstraps=20)
+    assert module.difference(base, froc(marks, nodules, ["a", "b"], bootstraps=20)).cpm == 0
+    for scans, terms in ((["a"], {}), (["a", "c"], {}), (["b", "a"], {}), (["a", "b"], {"seed": 1}), (["a", "b"], {"bootstraps": 19})):
+        with pytest.raises(ValueError, match="other scans, another seed or another number of resamples"):
+            module.difference(base, froc(marks, nodules, scans, **{"bootstraps": 20} | terms))
+
+
+def test_ids_that_differ_by_zeros_are_found_behind_foreign_ones():
+    marks = marks_of(("foreign", 0, 0, 0, 0.9), ("56", 0, 0, 0, 0.9))
+    with pytest.raises(ValueError, match="'56' is not listed but '056' is"):
+        froc(marks, findings(("056", 0, 0, 0, 8)), ["056"])
+
+
+@pytest.mark.parametrize("scans", ["s1", pd.DataFrame({"seriesuid": ["s1"]})])
+def test_scans_are_a_list(scans):
+    with pytest.raises(AnnotationError, match="not a list of series UIDs"):
+        froc(marks_of(("s1", 0, 0, 0, 0.9)), findings(("s1", 0, 0, 0, 8)), scans)
+
+
+def test_nodules_without_a_type_are_a_group():
+    table = findings(("s1", 0, 0, 0, 8), ("s1", 9, 9, 9, 8), ("s1", 30, 9, 9, 8)).assign(type=["solid", np.nan, ""])
+    assert {name: mask.tolist() for name, mask in module.types_of(table).items()} == {
+        "solid": [True, False, False],
+        "unspecified": [False, True, True],
+    }
