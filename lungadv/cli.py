@@ -6,6 +6,7 @@ so that `lungadv --help` answers at once.
 
 import functools
 import json
+import tempfile
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -127,24 +128,32 @@ def ingest(
         typer.echo(f"nothing changed: {counted(report['taken'] + report['refused'], 'scan')} compared with the manifest")
 
 
-def check_outputs(outputs):
-    """Raise InputError when a file of {ending: path or None} has no folder, is another output too, or is there and has another ending.
+def check_outputs(outputs, inputs=()):
+    """Raise InputError when a file of {ending or endings: path or None} cannot be written, or what it would replace is no such output.
 
-    So no scan, slice or archive is ever overwritten by what was found in it.
+    That is: an input, another output, a folder, or a file with another ending. A picture's name always needs the ending.
     """
     from lungadv.runs import InputError
 
-    seen = set()
+    taken = dict.fromkeys([path.resolve() for path in inputs if path], "is an input")
     for ending, path in outputs.items():
         if path is None:
             continue
         if not path.absolute().parent.is_dir():
             raise InputError(f"folder '{path.parent}' does not exist: make it first")
-        if path.resolve() in seen:
-            raise InputError(f"'{path}' is named twice: give each output a name of its own")
+        if path.resolve() in taken:
+            raise InputError(f"'{path}' {taken[path.resolve()]}: give each output a name of its own")
+        if path.is_dir():
+            raise InputError(f"'{path}' is a folder: name a file in it")
         if path.exists() and not path.name.lower().endswith(ending):
             raise InputError(f"'{path}' is there and is no {ending} file: give the output a name that ends in {ending}")
-        seen.add(path.resolve())
+        if ending == ".png" and path.suffix.lower() != ending:
+            raise InputError(f"'{path}' does not end in {ending}, but a PNG is what is drawn: name it so")
+        try:
+            tempfile.TemporaryFile(dir=path.absolute().parent).close()
+        except OSError as error:
+            raise InputError(f"'{path}' cannot be written ({error.strerror}): name a file in another folder") from None
+        taken[path.resolve()] = "is named twice"
 
 
 @app.command()
@@ -161,7 +170,7 @@ def detect(
     """Find nodules in one scan. Not for clinical use."""
     from lungadv import ct, detection
 
-    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file})
+    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file}, [scan])
     weights = weights or detection.default_weights()
     volume = ct.read_scan(scan, series)
     said = detection.warnings(volume, weights)
@@ -213,6 +222,7 @@ def froc(
 
     if figure:
         scores.check_figure(figure)
+    check_outputs({".json": out, (".png", ".pdf"): figure}, [marks, annotations, seriesuids, excluded])
     nodules = scores.read_findings(annotations)
     beside = scores.read_findings(excluded, repeats=True) if excluded else None
     tables = scores.read_marks(marks), nodules, read_uids(seriesuids)

@@ -92,12 +92,24 @@ def test_detect_names_a_scan_that_is_not_there_and_writes_nothing(tmp_path):
 def test_detect_overwrites_no_scan_and_none_of_its_outputs(tmp_path):
     scan = tmp_path / "scan.zip"
     scan.write_bytes(b"a scan")
-    table = tmp_path / "findings.csv"
-    assert_one_line(call("detect", scan, "--out", scan), "scan.zip' is there and is no .csv file")
-    assert_one_line(call("detect", scan, "--out", table, "--sheet", scan), "no .png file")
-    assert_one_line(call("detect", scan, "--out", table, "--markups", scan), "no .mrk.json file")
+    other, table = tmp_path / "other.zip", tmp_path / "findings.csv"
+    other.write_bytes(b"another scan")
+    assert_one_line(call("detect", scan, "--out", scan), "scan.zip' is an input")
+    assert_one_line(call("detect", scan, "--out", other), "other.zip' is there and is no .csv file")
+    assert_one_line(call("detect", scan, "--out", table, "--sheet", other), "no .png file")
+    assert_one_line(call("detect", scan, "--out", table, "--markups", other), "no .mrk.json file")
     assert_one_line(call("detect", scan, "--out", table, "--json", tmp_path / "." / "findings.csv"), "named twice")
-    assert scan.read_bytes() == b"a scan" and list(tmp_path.iterdir()) == [scan]
+    assert scan.read_bytes() == b"a scan" and other.read_bytes() == b"another scan" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_detect_finds_before_its_search_what_cannot_be_written(tmp_path):
+    common = ("detect", tmp_path / "none.mhd", "--out")
+    assert_one_line(call(*common, "/proc/findings.csv"), "'/proc/findings.csv' cannot be written")
+    assert_one_line(call(*common, tmp_path), f"'{tmp_path}' is a folder")
+    assert_one_line(call(*common, tmp_path / "findings.csv", "--sheet", "/proc/sheet.png"), "'/proc/sheet.png' cannot be written")
+    assert_one_line(call(*common, tmp_path / "findings.csv", "--sheet", tmp_path / "sheet.jpg"), "sheet.jpg' does not end in .png")
+    assert_one_line(call(*common, tmp_path / "findings.csv", "--markups", tmp_path / "none.mhd"), "none.mhd' is an input")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_detect_takes_one_of_several_series(tmp_path, monkeypatch):
@@ -196,6 +208,24 @@ def test_froc_refuses_another_kind_of_figure_before_it_scores(tables):
     result = froc(tables, "--figure", tables / "froc.jpg")
     assert_one_line(result, "neither .png nor .pdf")
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("name", ["marks.csv", "nodules.csv", "uids.csv", "excluded.csv"])
+def test_froc_overwrites_none_of_its_inputs(tables, name):
+    (tables / "excluded.csv").write_text(NODULES.splitlines()[0] + "\n")
+    kept = (tables / name).read_bytes()
+    result = froc(tables, "--excluded", tables / "excluded.csv", "--json", tables / "." / name)
+    assert_one_line(result, f"{name}' is an input")
+    assert (tables / name).read_bytes() == kept
+
+
+def test_froc_checks_its_outputs_before_it_reads(tables):
+    (tables / "marks.csv").write_text("no table")
+    assert_one_line(froc(tables, "--json", "/proc/froc.json"), "'/proc/froc.json' cannot be written")
+    assert_one_line(froc(tables, "--json", tables / "none" / "froc.json"), "none' does not exist")
+    (tables / "froc.png").write_bytes(b"a picture")
+    assert_one_line(froc(tables, "--json", tables / "froc.png"), "is no .json file")
+    assert_one_line(froc(tables, "--json", tables / "a.png", "--figure", tables / "a.png"), "named twice")
 
 
 def test_froc_warns_of_flipped_axes_in_one_line(tables):
