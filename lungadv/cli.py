@@ -226,6 +226,9 @@ def froc(
     nodules = scores.read_findings(annotations)
     beside = scores.read_findings(excluded, repeats=True) if excluded else None
     tables = scores.read_marks(marks), nodules, read_uids(seriesuids)
+    for path, table in {marks: tables[0], annotations: nodules, excluded: beside}.items():
+        if table is not None:
+            scores.check_padding(table, tables[2], f"{path.name}, line")
     result = scores.froc(*tables, beside)
     groups = {"diameter": scores.sizes_of(nodules)} | ({"type": scores.types_of(nodules)} if "type" in nodules else {})
     parts = {name: scores.by_group(*tables, masks, beside) for name, masks in groups.items()}

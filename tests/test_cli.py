@@ -243,9 +243,50 @@ def test_froc_names_a_header_padding_and_candidates(tables):
     (tables / "uids.csv").write_text("056\n")
     for name, text in {"marks.csv": MARKS, "nodules.csv": NODULES}.items():
         (tables / name).write_text(text.replace("scan", "56" if name == "marks.csv" else "056"))
-    assert_one_line(froc(tables), "marks: seriesuid '56'", "'056'", "leading zeros")
+    assert_one_line(froc(tables), "marks.csv, line 2: seriesuid '56'", "'056'", "leading zeros")
     (tables / "marks.csv").write_text("seriesuid,coordX,coordY,coordZ,class\n056,0,0,0,1\n")
     assert_one_line(froc(tables), "marks.csv", "no column probability", "candidates")
+
+
+@pytest.mark.parametrize("name", ["marks.csv", "nodules.csv", "excluded.csv"])
+def test_froc_looks_for_lost_zeros_in_every_row_and_names_file_and_line(tables, name):
+    (tables / "uids.csv").write_text("056\n")
+    for file, text in {"marks.csv": MARKS, "nodules.csv": NODULES, "excluded.csv": NODULES}.items():
+        (tables / file).write_text(text.replace("scan", "056"))
+    with (tables / name).open("a") as file:
+        file.write("elsewhere,50,0,0,0.9\n56,70,0,0,0.9\n")
+    line = len((tables / name).read_text().splitlines())
+    assert_one_line(froc(tables, "--excluded", tables / "excluded.csv"), f"{name}, line {line}: seriesuid '56'", "leading zeros")
+
+
+@pytest.mark.parametrize("listed", ['"scan"\n', "scan,\n", "scan,,\n\n", "scan\t\n", "\ufeffscan\r\n"])
+def test_froc_reads_lists_as_spreadsheets_write_them(tables, listed):
+    (tables / "uids.csv").write_text(listed, encoding="utf-8")
+    result = froc(tables)
+    assert result.exit_code == 0 and "CPM         1.000" in result.stdout
+
+
+@pytest.mark.parametrize("header", ["seriesuid", "seriesuid ", "SeriesInstanceUID", "Series UID", "uid", "series_uid,", '"SeriesUID"'])
+def test_froc_takes_no_header_line_for_a_scan(tables, header):
+    (tables / "uids.csv").write_text(f"{header}\nscan\n")
+    assert_one_line(froc(tables), "uids.csv", "header line")
+
+
+def test_froc_refuses_a_wrong_list_of_scans(tables):
+    (tables / "uids.csv").write_text("other\n")
+    ids = "the marks have 'scan', the annotations 'scan', the list 'other'"
+    assert_one_line(froc(tables), "no mark and no nodule is of a listed scan", ids)
+    (tables / "uids.csv").write_text(NODULES)
+    assert_one_line(froc(tables), "uids.csv, line 1 has more than an id")
+
+
+@pytest.mark.parametrize("name", ["marks.csv", "nodules.csv", "uids.csv"])
+def test_froc_says_in_plain_words_how_excel_should_save(tables, name):
+    text = (tables / name).read_text()
+    (tables / name).write_text("sep=,\n" + text)
+    assert_one_line(froc(tables), name, "begins with Excel's line 'sep=,': remove that line")
+    (tables / name).write_text(text, encoding="utf-16")
+    assert_one_line(froc(tables), name, "it is in UTF-16", "save it as 'CSV UTF-8'")
 
 
 def test_scoring_does_not_wait_for_torch():

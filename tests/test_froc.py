@@ -277,6 +277,18 @@ def test_a_header_line_among_the_scans_is_an_error():
         cpm(marks_of(), scans=["seriesuid", "a"])
 
 
+@pytest.mark.parametrize("header", ["uid", "seriesuid ", "SeriesInstanceUID", "Series-UID"])
+def test_a_header_line_of_another_name_is_an_error(header):
+    with pytest.raises(ValueError, match=f"header line '{header}'"):
+        froc(marks_of(["a", 0, 0, 0, 1]), ONE, [header, "a"])
+
+
+@pytest.mark.parametrize("scans", ["abc", pd.DataFrame({"seriesuid": ["a"]})])
+def test_scans_are_a_list_of_ids(scans):
+    with pytest.raises(ValueError, match="not as a list: give a list of ids"):
+        froc(marks_of(["a", 0, 0, 0, 1]), ONE, scans)
+
+
 def test_no_scan_is_an_error():
     with pytest.raises(ValueError, match="no scan"):
         cpm(marks_of(), scans=[])
@@ -348,7 +360,7 @@ def test_missing_column_is_an_error():
 def test_padding_is_an_error_in_each_table_that_it_names(table):
     tables = {"marks": marks_of(["a", 0, 0, 0, 0.5]), "annotations": ONE, "excluded": findings(["a", 9, 9, 9, -1])}
     tables[table] = tables[table].assign(seriesuid="007")
-    with pytest.raises(ValueError, match=f"{table}: seriesuid '007' is not listed but '7' is: leading zeros"):
+    with pytest.raises(ValueError, match=f"{table}, row 0: seriesuid '007' is not listed but '7' is: leading zeros"):
         cpm(scans=["a", "7"], **tables)
 
 
