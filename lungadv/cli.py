@@ -173,9 +173,11 @@ def detect(
     check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file}, [scan])
     weights = weights or detection.default_weights()
     volume = ct.read_scan(scan, series)
-    said = detection.warnings(volume, weights)
     started = time.perf_counter()
-    findings = detection.detect(volume, weights)
+    detection.load_networks(weights)  # what is wrong with them is said before the long search
+    mask = detection.lung_mask(volume)
+    findings = detection.detect(volume, weights, mask)
+    said = detection.warnings(volume, weights, mask)
     for sentence in said:
         typer.echo(f"note: {sentence}", err=True)
     detection.write_findings(findings, out)

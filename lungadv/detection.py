@@ -19,7 +19,9 @@ from lungadv import ct, lungs, runs
 COLUMNS = ["seriesuid", "coordX", "coordY", "coordZ", "probability", "uncertainty", "diameter_mm"]
 STRATEGY = "baseline-beta-finetune"  # in the committed runs no augmented network was better on validation
 SAME_MM = 8.0  # farther apart, two findings are never taken for one: what is marked on a wall may seem as large as the wall
-THICK_MM = 3.0  # farther apart, slices miss small nodules
+THICK_MM = 3.0  # farther apart, slices (and pixels) miss small nodules
+LEAST_LITRES = 0.5  # of lung: less is in no whole chest of an adult, but in a scan of the abdomen
+SETTINGS = ("patch_size", "patch_spacing", "cg_spacing", "cg_anchors", "cg_merge", "cg_keep", "cg_per_scan")  # what `detect` needs of them
 STEPS = ("searching candidates", "weighing candidates", "measuring findings")
 
 
@@ -59,7 +61,7 @@ def provenance(folder):
     if not is_weights(folder):
         raise runs.InputError(f"{folder} holds no weights: give a finished run's folder, or one with its candidates/ and fpr/{STRATEGY}/")
     files = [Path(folder) / "candidates" / "provenance.json", _weights_file(folder).parent / "provenance.json"]
-    first, second = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    first, second = map(_read_provenance, files)
     for key in ("profile", "seed", "settings"):
         if first[key] != second[key]:
             what = "other settings" if key == "settings" else f"{key} {first[key]} and {second[key]}"
@@ -67,11 +69,25 @@ def provenance(folder):
     return first, second
 
 
+def _read_provenance(file):
+    """What a provenance.json says. Raises InputError when it is none, or of a version with other settings."""
+    try:
+        made = json.loads(file.read_text(encoding="utf-8"))
+        missing = [key for key in ("profile", "seed", "settings") if key not in made]
+        missing += [key for key in SETTINGS if not missing and key not in made["settings"]]
+    except (OSError, ValueError, TypeError) as error:
+        raise runs.InputError(f"'{file}' is no provenance ({error}): give the weights of a finished run") from None
+    if missing:
+        raise runs.InputError(f"'{file}' lacks {missing[0]}, as of another version: give the weights of a finished run of this version")
+    return made
+
+
 def load_networks(folder):
     """The networks of candidate generation, that of false positive reduction, and the settings they were trained with.
 
     Raises InputError when the folder holds none, or broken ones, those of another architecture, or of two runs.
     """
+    import torch
     from safetensors import SafetensorError
 
     from lungadv import candidates, fpr
@@ -79,27 +95,35 @@ def load_networks(folder):
     folder = Path(folder)
     try:
         settings = SimpleNamespace(**provenance(folder)[1]["settings"])
-        return candidates.load_networks(folder / "candidates"), fpr.load_weights(_weights_file(folder).parent), settings
+        networks, network = candidates.load_networks(folder / "candidates"), fpr.load_weights(_weights_file(folder).parent)
+        fpr.predict(network, torch.zeros(1, 1, *[settings.patch_size] * 3))  # whether the network takes patches of that size
+        return networks, network, settings
     except (SafetensorError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise runs.InputError(f"the weights in {folder} cannot be loaded ({reason}): give those of a finished run") from None
 
 
-def detect(scan, weights):
-    """The findings in a scan, most probable first: a DataFrame of COLUMNS, coordinates in LPS mm, probability and uncertainty in [0, 1].
-
-    The diameter is measured in the scan, see `diameters`; a finding inside the sphere of a more probable one is the same and left out.
-    `weights` is a folder of weights. Raises InputError when it holds none, or broken ones, or when the scan is empty, shows no
-    lungs or nothing to look at. Shows its progress on stderr.
-    """
-    from lungadv import candidates
-
-    networks, network, settings = load_networks(weights)
+def lung_mask(scan):
+    """The lungs in a scan, bool (z, y, x) on its voxels. Raises InputError when the scan is empty or shows none."""
     if scan.hu.min() == scan.hu.max():
         raise runs.InputError(f"scan '{scan.uid}' is empty: all its voxels are {scan.hu.min()} HU; export it again")
     mask = lungs.lung_mask(scan)
     if not mask.any():
         raise runs.InputError(f"no lungs were found in scan '{scan.uid}': give a CT of the chest, in HU")
+    return mask
+
+
+def detect(scan, weights, mask=None):
+    """The findings in a scan, most probable first: a DataFrame of COLUMNS, coordinates in LPS mm, probability and uncertainty in [0, 1].
+
+    The diameter is measured in the scan, see `diameters`; a finding inside the sphere of a more probable one is the same and left out.
+    `weights` is a folder of weights; `mask` that of `lung_mask`, where it is known. Raises InputError when the folder holds no weights,
+    or broken ones, or when the scan is empty, shows no lungs or nothing to look at. Shows its progress on stderr.
+    """
+    from lungadv import candidates
+
+    networks, network, settings = load_networks(weights)
+    mask = lung_mask(scan) if mask is None else mask
     with tqdm(total=len(STEPS), leave=False, bar_format="{desc:<22}{bar:20}{n}/{total} {elapsed}") as bar:
 
         def step(function, *arguments):
@@ -217,17 +241,27 @@ def _shortened(vector, longest):
 # What the reader of the findings should know of the scan and the weights.
 
 
-def warnings(scan, weights):
-    """What to tell the reader of findings in this scan by these weights: a list of sentences, empty when there is nothing."""
+def warnings(scan, weights, mask=None):
+    """What to tell the reader of findings in this scan by these weights: a list of sentences, empty when there is nothing.
+
+    `mask` is that of `lung_mask`, where it is known. Raises InputError as `lung_mask` and `provenance` do.
+    """
     said = []
-    short, apart = lungs.slab(scan), max(scan.spacing)
+    short, upright = lungs.slab(scan), int(np.abs(scan.direction[2]).argmax())  # the axis from foot to head
+    mask = lung_mask(scan) if mask is None else mask
+    litres = mask.sum() * np.prod(scan.spacing) / 1e6
+    apart, wide = scan.spacing[upright], max(np.delete(scan.spacing, upright))
     if short:
         said.append(
             f"this scan {short}; "
             "nodules outside it were not seen, and findings near its first and last slices have less context than in training"
         )
+    elif litres < LEAST_LITRES:
+        said.append(f"only {1000 * litres:.0f} ml of lung: is this a chest? findings outside the lungs mean nothing")
     if apart > THICK_MM:
         said.append(f"the slices are {apart:.1f} mm apart: nodules smaller than {2 * apart:.0f} mm may be missed, and diameters are rough")
+    if wide > THICK_MM:
+        said.append(f"the pixels are {wide:.1f} mm wide: nodules smaller than {2 * wide:.0f} mm may be missed, and diameters are rough")
     profile = provenance(weights)[0]["profile"]
     if profile == "tiny":
         said.append("the weights are of the profile tiny, which only shows that everything runs: the findings mean nothing")

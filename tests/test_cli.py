@@ -119,11 +119,11 @@ def test_detect_takes_one_of_several_series(tmp_path, monkeypatch):
         scan = ct.Scan(np.full((4, 8, 8), -900, np.int16), (1, 1, 2), (0, 0, 0), np.eye(3), uid)
         ct.write_series(scan, tmp_path / "study" / uid)
 
-    def refuse(scan, weights):
+    def refuse(scan):
         raise ValueError(f"read {scan.uid}")
 
-    monkeypatch.setattr(detection, "detect", refuse)
-    monkeypatch.setattr(detection, "warnings", lambda scan, weights: [])
+    monkeypatch.setattr(detection, "load_networks", lambda weights: None)
+    monkeypatch.setattr(detection, "lung_mask", refuse)
     common = ("detect", tmp_path / "study", "--out", tmp_path / "findings.csv", "--weights", tmp_path)
     assert_one_line(call(*common), "holds 2 series: 1.2.1", "--series")
     assert_one_line(call(*common, "--series", "1.2.3"), "no series 1.2.3")

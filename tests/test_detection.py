@@ -12,10 +12,10 @@ from safetensors.torch import save
 from scipy import ndimage
 from typer.testing import CliRunner
 
-from lungadv import candidates, ct, detection, lungs, runs
+from lungadv import candidates, ct, detection, fpr, lungs, runs
 from lungadv.cli import app
 
-LOAD_NETWORKS, LUNG_MASK = candidates.load_networks, lungs.lung_mask
+LOAD_NETWORKS, LUNG_MASK, PREDICT = candidates.load_networks, lungs.lung_mask, fpr.predict
 REAL = Path(os.environ.get("LUNGADV_REAL_CT") or Path(__file__).resolve().parents[2] / "shared" / "real_ct")
 SLAB = REAL / "lidc_idri_0001" / "dicom"
 
@@ -113,12 +113,48 @@ def remade(folder, **changes):
 
 
 @pytest.mark.parametrize(
-    "changes, said", [({"profile": "full"}, "profile full and quick"), ({"seed": 4}, "seed 4 and 3"), ({"settings": {}}, "other settings")]
+    "changes, said",
+    [
+        ({"profile": "full"}, "profile full and quick"),
+        ({"seed": 4}, "seed 4 and 3"),
+        ({"settings": vars(runs.load_settings("full"))}, "other settings"),
+    ],
 )
 def test_networks_of_two_runs_do_not_fit_together(weights, changes, said):
     remade(weights / "candidates", **changes)
     with pytest.raises(runs.InputError, match=f"mixes the networks of two runs .{said}.: give candidates/ and fpr/ of one run"):
         detection.detect(scan_of(40), weights)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("{}", "lacks profile"),
+        ("{garbage", "is no provenance"),
+        ("[]", "lacks profile"),
+        ("3", "is no provenance"),
+        ('{"profile": "quick", "seed": 1, "settings": 3}', "is no provenance"),
+        ('{"profile": "quick", "seed": 1, "settings": {"patch_size": 32, "patch_spacing": 1.25}}', "lacks cg_spacing"),
+    ],
+)
+def test_weights_of_another_version_are_named_in_one_line(weights, tmp_path, text, said):
+    file = weights / "candidates" / "provenance.json"
+    file.write_text(text)
+    ct.write_scan(scan_of(40), tmp_path / "scan.mhd")
+    names = [str(tmp_path / "scan.mhd"), "--out", str(tmp_path / "findings.csv"), "--weights", str(weights)]
+    result = CliRunner().invoke(app, ["detect", *names])
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
+    assert result.stderr.startswith(f"error: '{file}' {said}"), result.stderr
+
+
+def test_a_size_of_patches_that_the_network_does_not_take_is_named(weights, monkeypatch):
+    monkeypatch.setattr("lungadv.fpr.predict", PREDICT)
+    monkeypatch.setattr("lungadv.fpr.load_weights", lambda folder: fpr.FPR("evidence", 4).eval())
+    settings = detection.load_networks(weights)[2]
+    for folder in (weights / "candidates", weights / "fpr" / detection.STRATEGY):
+        remade(folder, settings=vars(settings) | {"patch_size": 30})
+    with pytest.raises(runs.InputError, match=f"the weights in {weights} cannot be loaded"):
+        detection.load_networks(weights)
 
 
 def test_weights_of_the_tiny_profile_are_called_useless(weights):
@@ -146,6 +182,25 @@ def test_thick_slices_are_warned_of_and_searched(weights):
     (said,) = detection.warnings(scan, weights)
     assert "the slices are 5.0 mm apart: nodules smaller than 10 mm may be missed" in said
     assert len(detection.detect(scan, weights)) == 2
+
+
+def test_coarse_pixels_are_not_taken_for_thick_slices_whatever_the_order_of_the_axes(weights):
+    (said,) = detection.warnings(scan_of(60, spacing=(4.2, 4.2, 2.0)), weights)
+    assert said.startswith("the pixels are 4.2 mm wide: nodules smaller than 8 mm may be missed")
+    sagittal = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # the array's y runs from foot to head
+    (said,) = detection.warnings(scan_of(60, spacing=(2.0, 5.0, 2.0), direction=sagittal), weights)
+    assert said.startswith("the slices are 5.0 mm apart")
+
+
+def test_little_lung_is_doubted_in_a_scan_as_tall_as_a_chest(weights, monkeypatch):
+    scan = scan_of(60)  # 150 mm
+    mask = np.zeros(scan.hu.shape, bool)
+    mask.flat[:11700] = True  # of 0.01 ml each
+    monkeypatch.setattr("lungadv.lungs.lung_mask", lambda scan: mask)
+    (said,) = detection.warnings(scan, weights)
+    assert said.startswith("only 117 ml of lung: is this a chest?")
+    mask.flat[:51000] = True
+    assert detection.warnings(scan, weights) == []
 
 
 @pytest.mark.parametrize("hu", [-1000, 0])
