@@ -481,6 +481,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'lungadv.froc.Froc.to_dict': ('froc.html#froc.to_dict', 'lungadv/froc.py'),
                               'lungadv.froc.account': ('froc.html#account', 'lungadv/froc.py'),
                               'lungadv.froc.as_table': ('froc.html#as_table', 'lungadv/froc.py'),
+                              'lungadv.froc.axis_mistakes': ('froc.html#axis_mistakes', 'lungadv/froc.py'),
                               'lungadv.froc.by_group': ('froc.html#by_group', 'lungadv/froc.py'),
                               'lungadv.froc.cap': ('froc.html#cap', 'lungadv/froc.py'),
                               'lungadv.froc.check_figure': ('froc.html#check_figure', 'lungadv/froc.py'),

@@ -52,6 +52,8 @@ def one_line_errors(command):
 
         try:
             return command(*arguments, **options)
+        except BrokenPipeError:  # who reads has seen enough: typer ends without a word
+            raise
         except (InputError, ValueError, OSError) as error:
             typer.echo("error: " + " ".join(str(error).split()), err=True)
             raise typer.Exit(1) from None
@@ -234,6 +236,14 @@ def froc(
     result = scores.froc(*tables, beside)
     groups = {"diameter": scores.sizes_of(nodules)} | ({"type": scores.types_of(nodules)} if "type" in nodules else {})
     parts = {name: scores.by_group(*tables, masks, beside) for name, masks in groups.items()}
+    if out:
+        by_name = {f"by_{name}": {group: part.to_dict() for group, part in by_group.items()} for name, by_group in parts.items()}
+        with replacing(out) as path:
+            path.write_text(json.dumps(result.to_dict() | by_name, indent=1) + "\n", encoding="utf-8")
+    if figure and result.counts["nodules"]:
+        scores.write_figure(result, figure)
+    elif figure:
+        typer.echo(f"warning: '{figure}' is not drawn: without a nodule there is no curve", err=True)
     typer.echo("false positives a scan   sensitivity   95 % interval")
     for point, value in result.sensitivity.items():
         low, high = result.sensitivity_interval[point]
@@ -248,12 +258,6 @@ def froc(
     typer.echo("\n" + "\n".join(scores.account(result.counts)))
     if beside is None:
         typer.echo("no excluded findings were given: marks on them count as false")
-    if out:
-        by_name = {f"by_{name}": {group: part.to_dict() for group, part in by_group.items()} for name, by_group in parts.items()}
-        with replacing(out) as path:
-            path.write_text(json.dumps(result.to_dict() | by_name, indent=1) + "\n", encoding="utf-8")
-    if figure:
-        scores.write_figure(result, figure)
 
 
 @app.command()

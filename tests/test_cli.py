@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -202,6 +204,42 @@ def test_froc_reads_tabs_and_scores_types_and_diameters(tables):
 def test_froc_draws_a_figure(tables, ending):
     assert froc(tables, "--figure", tables / f"froc.{ending}").exit_code == 0
     assert (tables / f"froc.{ending}").stat().st_size > 5000
+
+
+def test_froc_without_a_nodule_draws_nothing_and_says_so(tables):
+    (tables / "nodules.csv").write_text(NODULES.splitlines()[0] + "\n")
+    result = froc(tables, "--figure", tables / "froc.png", "--json", tables / "froc.json")
+    assert result.exit_code == 0 and "froc.png' is not drawn: without a nodule there is no curve" in result.stderr
+    assert not (tables / "froc.png").exists() and json.loads((tables / "froc.json").read_text())["cpm"] is None
+
+
+def test_froc_warns_of_an_empty_submission_and_of_a_diameter_of_zero(tables):
+    (tables / "marks.csv").write_text(MARKS.splitlines()[0] + "\n")
+    (tables / "nodules.csv").write_text(NODULES + "scan,50,0,0,0\n")
+    result = froc(tables)
+    assert result.exit_code == 0 and result.stderr.count("\n") == 2
+    assert "warning: there is no mark at all" in result.stderr and "warning: nodules.csv, line 3: diameter_mm is 0" in result.stderr
+
+
+def test_froc_names_nodules_without_a_type(tables):
+    (tables / "nodules.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm,type\nscan,0,0,0,8,solid\nscan,50,0,0,8,\n")
+    assert "\nunspecified " in froc(tables).stdout
+
+
+def test_who_stops_reading_gets_no_error_and_the_files_all_the_same(tables):
+    options = "--annotations nodules.csv --seriesuids uids.csv --json froc.json"
+    command = f"{sys.executable} -m lungadv.cli froc marks.csv {options} | true"
+    environment = os.environ | {"PYTHONPATH": str(Path(runs.__file__).parents[1])}
+    result = subprocess.run(command, shell=True, cwd=tables, capture_output=True, encoding="utf-8", env=environment)
+    assert result.stderr == "" and json.loads((tables / "froc.json").read_text())["cpm"] == 1
+
+
+def test_groups_leave_out_marks_on_excluded_findings(tables):
+    (tables / "excluded.csv").write_text(NODULES.splitlines()[0] + "\nscan,90,0,0,-1\n")
+    for more, false in (((), 1), (("--excluded", tables / "excluded.csv"), 0)):
+        froc(tables, *more, "--json", tables / "froc.json")
+        scored = json.loads((tables / "froc.json").read_text())
+        assert scored["counts"]["false_positives"] == scored["by_diameter"]["8-12"]["counts"]["false_positives"] == false
 
 
 def test_froc_refuses_another_kind_of_figure_before_it_scores(tables):
