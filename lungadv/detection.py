@@ -419,6 +419,7 @@ def model_card(run, folder, half):
         torch=made["versions"]["torch"],
         changed=" (with uncommitted changes)" if made["dirty"] else "",
         stored="bfloat16" if half else "float32",
+        data="" if made["data"] == "phantom" else f" DATA={made['data']}",
         sums="\n".join(f"    {runs.sha256(path)}  {path.relative_to(folder)}" for path in sorted(folder.rglob("*.safetensors"))),
         **{key: made[key] for key in ("profile", "seed", "commit", "device", "precision", "data_sha256")},
     )
@@ -476,7 +477,7 @@ look at each patch, where `lungadv detect` takes the mean over its eight mirror 
 ## How it was made
 
 Commit {commit}{changed}, torch {torch}, on {device} in {precision}; stored in {stored}. The settings are in the two provenance.json.
-`make weights PROFILE={profile} SEED={seed}` writes this folder from a finished run. sha256:
+`git checkout {commit} && make reproduce weights PROFILE={profile} SEED={seed}{data}` makes this folder again. sha256:
 
 {sums}
 """

@@ -18,6 +18,7 @@ from lungadv.cli import app
 LOAD_NETWORKS, LUNG_MASK, PREDICT = candidates.load_networks, lungs.lung_mask, fpr.predict
 REAL = Path(os.environ.get("LUNGADV_REAL_CT") or Path(__file__).resolve().parents[2] / "shared" / "real_ct")
 SLAB = REAL / "lidc_idri_0001" / "dicom"
+CHEST = REAL / "lidc_idri_0001" / "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192.mhd"
 
 
 def scan_of(slices, spacing=(2.0, 2.0, 2.5), direction=None):
@@ -287,6 +288,23 @@ def ball_at(place, diameter, spacing, wall=None, core=40.0, blur=0.5):
     return ct.Scan(hu.reshape(shape).astype(np.int16), spacing, scan.origin, np.eye(3), "ball")
 
 
+def test_the_contact_sheet_shows_a_finding_in_its_ring(tmp_path):
+    place, diameter = (9.0, -6.0, 8.0), 10.0
+    finding = pd.DataFrame([["ball", *place, 0.9, 0.1, diameter]], columns=detection.COLUMNS)
+    detection.contact_sheet(ball_at(place, diameter, (1.0, 1.0, 1.0)), finding, tmp_path / "sheet.png")
+    image = matplotlib.image.imread(tmp_path / "sheet.png")[..., :3]
+    rows, columns = np.nonzero(np.abs(image - [0.902, 0.624, 0]).max(axis=2) < 0.15)  # the ring's orange
+    (top, bottom), (left, right) = (rows.min(), rows.max()), (columns.min(), columns.max())
+    across = bottom - top
+    assert across > 20 and abs(right - left - across) <= 2  # a whole ring
+    y, x = np.indices(image.shape[:2])
+    away = np.hypot(y - (top + bottom) / 2, x - (left + right) / 2) / (across / 2)
+    pixel = across / 2 / (diameter / 2 + 3)  # of the sheet, in one mm
+    assert np.hypot(rows - (top + bottom) / 2, columns - (left + right) / 2).min() > (diameter / 2 + 2) * pixel
+    assert image[away < 0.4].min() > 0.5 and image[(away > 0.75) & (away < 0.85)].max() < 0.4
+    assert image[(away > 1.2) & (away < 1.5)].max() < 0.4  # lung around it
+
+
 @pytest.mark.parametrize("diameter", [5.0, 9.0, 16.0, 24.0])
 @pytest.mark.parametrize("spacing, tolerance", [((0.7, 0.7, 1.25), 0.6), ((0.7, 0.7, 2.5), 1.0)])
 def test_the_diameter_of_a_ball_is_its_own(diameter, spacing, tolerance):
@@ -358,6 +376,13 @@ def test_large_weights_are_shipped_in_bfloat16(chain, tmp_path, monkeypatch):
     assert networks["calibration"]["blob"].tolist() == candidates.load_networks(run.path("candidates"))["calibration"]["blob"].tolist()
 
 
+def test_the_card_says_how_to_make_the_weights_again(chain):
+    run = runs.Run("tiny", 0, "phantom", runs.load_settings("tiny"), chain[0] / "phantom-tiny-0")
+    commit = detection.provenance(run.folder)[1]["commit"]
+    card = detection.model_card(run, run.folder, False)
+    assert f"`git checkout {commit} && make reproduce weights PROFILE=tiny SEED=0` makes this folder again" in card
+
+
 def test_an_unfinished_run_is_not_shipped(run, tmp_path):
     with pytest.raises(runs.InputError, match="candidates is missing: finish `make reproduce PROFILE=tiny SEED=0` first"):
         detection.ship(run, tmp_path / "weights")
@@ -385,6 +410,14 @@ def test_findings_of_trained_weights_lie_inside_the_scan(chain, tmp_path):
     assert len(findings) > 0 and (voxels > -0.5).all() and (voxels < np.array(scan.hu.shape) - 0.5).all()
     assert findings.probability.between(0, 1).all() and findings.probability.is_monotonic_decreasing
     assert "slab" not in said
+
+
+@pytest.mark.skipif(not CHEST.is_file(), reason=f"no real CT at {CHEST}: LUNGADV_REAL_CT names the folder that holds it")
+def test_shipped_weights_find_a_real_nodule(tmp_path):
+    findings, _ = run_detect(CHEST, tmp_path, detection.shipped_folder())
+    first = findings.head(8)[["coordX", "coordY", "coordZ"]].to_numpy()
+    nodule, diameter = (56.208, 86.343, -115.868), 23.35  # its row in LUNA16's annotations.csv
+    assert np.linalg.norm(first - nodule, axis=1).min() < diameter / 2
 
 
 @pytest.mark.skipif(not SLAB.is_dir(), reason=f"no real CT at {SLAB}: LUNGADV_REAL_CT names the folder that holds it")
