@@ -109,7 +109,7 @@ class Detector:
         except Exception as error:
             raise ValueError(f"the model fails on patches of shape {tuple(patches.shape)}: {type(error).__name__}: {error}") from error
         odds = log_odds(values, self.output, len(patches))
-        self.finite.update(values.reshape(len(patches), -1).isfinite().all(1).tolist())
+        self.finite.update(values[:, None].isfinite().flatten(1).all(1).tolist())  # of no patch too
         return without_nan(values), odds
 
     def odds(self, patches):

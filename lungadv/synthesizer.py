@@ -456,7 +456,7 @@ def build(run):
         (nodules, masks, table), (*real, _) = cutouts(run), cutouts(run, "validation")
         *networks, losses = train(nodules, masks, settings, run.generator("synthesizer", "training"))
         wanted = condition(table.assign(diameter_mm=diameter_mm(masks, settings.patch_spacing)))  # as it will be measured
-        terms = {"syn_kl": settings.syn_conditioned_kl, "syn_critic": settings.syn_conditioned_critic}
+        terms = {f"syn_{name}": getattr(settings, f"syn_conditioned_{name}") for name in ("steps", "judged", "kl", "critic")}
         terms = SimpleNamespace(**vars(settings) | terms)
         _, conditioned, _, more = train(nodules, masks, terms, run.generator("synthesizer", "conditioned"), wanted)
         for name, network in zip((*PARTS, "conditioned"), (*networks, conditioned), strict=True):

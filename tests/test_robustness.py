@@ -695,3 +695,10 @@ def test_a_factory_that_changes_directory_or_the_path_leaves_both_as_they_were(t
     for name in ("moving", "clearing"):
         assert robustness.make_model(f"factories_that_move:{name}") is len
         assert os.getcwd() == str(tmp_path) and sys.path == before
+
+
+@pytest.mark.parametrize("output, gain", [("logit", None), ("evidence", 1.0)])
+def test_no_patches_have_no_answers(output, gain):
+    model = (lambda x: x.flatten(1).mean(1)) if gain is None else (lambda x: gain * x.flatten(1)[:, :2])
+    confidence, uncertainty = robustness.Detector(model, output).respond(torch.rand(0, 1, 4, 4, 4))
+    assert confidence.shape == uncertainty.shape == (0,)

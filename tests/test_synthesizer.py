@@ -186,7 +186,7 @@ def test_pyramid(size, channels, edge):
 
 def test_a_built_synthesizer_loads_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path))
-    run = runs.open_run("tiny", 100, syn_steps=5)
+    run = runs.open_run("tiny", 100, syn_steps=5, syn_conditioned_steps=5)
     monkeypatch.setattr(runs, "STAGES", runs.STAGES | {"synthesizer": runs.Stage("lungadv.synthesizer:build", 1)})
     asked_for = []
     monkeypatch.setattr(synthesizer, "cutouts", lambda run, dataset="train": asked_for.append(dataset) or (*pairs(), TABLE))
