@@ -52,6 +52,8 @@ def one_line_errors(command):
 
         try:
             return command(*arguments, **options)
+        except BrokenPipeError:  # who reads has seen enough: typer ends without a word
+            raise
         except (InputError, ValueError, OSError) as error:
             typer.echo("error: " + " ".join(str(error).split()), err=True)
             raise typer.Exit(1) from None
@@ -128,53 +130,36 @@ def ingest(
         typer.echo(f"nothing changed: {counted(report['taken'] + report['refused'], 'scan')} compared with the manifest")
 
 
-def one_line_warnings(command):
-    """Warnings of a command come as one line each on stderr."""
+def check_outputs(outputs, inputs=()):
+    """Raise InputError when a file of {ending or endings: path or None} cannot be written, or what it would replace is no such output.
 
-    @functools.wraps(command)
-    def wrapped(*arguments, **options):
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *place, **more: typer.echo("warning: " + " ".join(str(message).split()), err=True)
-            return command(*arguments, **options)
-
-    return wrapped
-
-
-def check_outputs(outputs, inputs):
-    """Raise InputError when a file of {ending: path or None} cannot be written, is an input or another output, or has another ending.
-
-    So no scan, slice, table or archive is ever overwritten by what was found in it, and nothing is computed in vain.
+    That is: an input, another output, a folder, or a file with another ending. A picture's name always needs the ending.
     """
     from lungadv.runs import InputError
 
-    seen, read = set(), {path.resolve() for path in inputs if path is not None}
+    taken = dict.fromkeys([path.resolve() for path in inputs if path], "is an input")
     for ending, path in outputs.items():
         if path is None:
             continue
         if not path.absolute().parent.is_dir():
             raise InputError(f"folder '{path.parent}' does not exist: make it first")
+        if path.resolve() in taken:
+            raise InputError(f"'{path}' {taken[path.resolve()]}: give each output a name of its own")
         if path.is_dir():
-            raise InputError(f"'{path}' is a folder: give the name of a file")
-        if path.resolve() in read:
-            raise InputError(f"'{path}' is an input and would be overwritten: give the output another name")
+            raise InputError(f"'{path}' is a folder: name a file in it")
+        if path.exists() and not path.name.lower().endswith(ending):
+            raise InputError(f"'{path}' is there and is no {ending} file: give the output a name that ends in {ending}")
+        if ending == ".png" and path.suffix.lower() != ending:
+            raise InputError(f"'{path}' does not end in {ending}, but a PNG is what is drawn: name it so")
         try:
             tempfile.TemporaryFile(dir=path.absolute().parent).close()
         except OSError as error:
-            raise InputError(f"'{path}' cannot be written ({error.strerror}): give another folder") from None
-        if path.resolve() in seen:
-            raise InputError(f"'{path}' is named twice: give each output a name of its own")
-        if (path.exists() or ending == ".png") and not path.name.lower().endswith(ending):
-            what = "is there and is no" if path.exists() else "is the name of no"
-            raise InputError(f"'{path}' {what} {ending} file: give the output a name that ends in {ending}")
-        seen.add(path.resolve())
+            raise InputError(f"'{path}' cannot be written ({error.strerror}): name a file in another folder") from None
+        taken[path.resolve()] = "is named twice"
 
 
 @app.command()
 @one_line_errors
-@one_line_warnings
 def detect(
     scan: Annotated[Path, typer.Argument(help="a scan file (.mhd, .nii.gz, ...), the folder of a DICOM series, or a .zip of one of these")],
     out: Annotated[Path, typer.Option(help="the findings, a CSV")],
@@ -190,9 +175,11 @@ def detect(
     check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file}, [scan])
     weights = weights or detection.default_weights()
     volume = ct.read_scan(scan, series)
-    said = detection.warnings(volume, weights)
     started = time.perf_counter()
-    findings = detection.detect(volume, weights)
+    detection.load_networks(weights)  # what is wrong with them is said before the long search
+    mask = detection.lung_mask(volume)
+    findings = detection.detect(volume, weights, mask)
+    said = detection.warnings(volume, weights, mask)
     for sentence in said:
         typer.echo(f"note: {sentence}", err=True)
     detection.write_findings(findings, out)
@@ -204,6 +191,21 @@ def detect(
         detection.write_json(volume, findings, weights, said, json_file)
     likely = int((findings.probability > 0.5).sum())
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
+
+
+def one_line_warnings(command):
+    """Warnings of a command come as one line each on stderr."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments, **options):
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *place, **more: typer.echo("warning: " + " ".join(str(message).split()), err=True)
+            return command(*arguments, **options)
+
+    return wrapped
 
 
 @app.command()
@@ -224,13 +226,24 @@ def froc(
 
     if figure:
         scores.check_figure(figure)
-    check_outputs({".json": out, figure.suffix.lower() if figure else "": figure}, [marks, annotations, seriesuids, excluded])
+    check_outputs({".json": out, (".png", ".pdf"): figure}, [marks, annotations, seriesuids, excluded])
     nodules = scores.read_findings(annotations)
     beside = scores.read_findings(excluded, repeats=True) if excluded else None
     tables = scores.read_marks(marks), nodules, read_uids(seriesuids)
+    for path, table in {marks: tables[0], annotations: nodules, excluded: beside}.items():
+        if table is not None:
+            scores.check_padding(table, tables[2], f"{path.name}, line")
     result = scores.froc(*tables, beside)
     groups = {"diameter": scores.sizes_of(nodules)} | ({"type": scores.types_of(nodules)} if "type" in nodules else {})
     parts = {name: scores.by_group(*tables, masks, beside) for name, masks in groups.items()}
+    if out:
+        by_name = {f"by_{name}": {group: part.to_dict() for group, part in by_group.items()} for name, by_group in parts.items()}
+        with replacing(out) as path:
+            path.write_text(json.dumps(result.to_dict() | by_name, indent=1) + "\n", encoding="utf-8")
+    if figure and result.counts["nodules"]:
+        scores.write_figure(result, figure)
+    elif figure:
+        typer.echo(f"warning: '{figure}' is not drawn: without a nodule there is no curve", err=True)
     typer.echo("false positives a scan   sensitivity   95 % interval")
     for point, value in result.sensitivity.items():
         low, high = result.sensitivity_interval[point]
@@ -245,14 +258,6 @@ def froc(
     typer.echo("\n" + "\n".join(scores.account(result.counts)))
     if beside is None:
         typer.echo("no excluded findings were given: marks on them count as false")
-    if out:
-        by_name = {f"by_{name}": {group: part.to_dict() for group, part in by_group.items()} for name, by_group in parts.items()}
-        with replacing(out) as path:
-            path.write_text(json.dumps(result.to_dict() | by_name, indent=1) + "\n", encoding="utf-8")
-    if figure and result.counts["nodules"]:
-        scores.write_figure(result, figure)
-    elif figure:
-        typer.echo(f"no figure: without a nodule there is no curve to draw in {figure}")
 
 
 @app.command()

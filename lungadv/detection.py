@@ -8,7 +8,6 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from warnings import warn
 
 import numpy as np
 import pandas as pd
@@ -20,9 +19,9 @@ from lungadv import ct, lungs, runs
 COLUMNS = ["seriesuid", "coordX", "coordY", "coordZ", "probability", "uncertainty", "diameter_mm"]
 STRATEGY = "baseline-beta-finetune"  # in the committed runs no augmented network was better on validation
 SAME_MM = 8.0  # farther apart, two findings are never taken for one: what is marked on a wall may seem as large as the wall
-THICK_MM = 3.0  # farther apart, slices miss small nodules
-LITTLE_LUNG_ML = 500
-NEEDED = ("cg_spacing", "cg_anchors", "cg_keep", "cg_merge", "cg_per_scan", "patch_size", "patch_spacing")  # settings of the weights
+THICK_MM = 3.0  # farther apart, slices (and pixels) miss small nodules
+LEAST_LITRES = 0.5  # of lung: less is in no whole chest of an adult, but in a scan of the abdomen
+SETTINGS = ("patch_size", "patch_spacing", "cg_spacing", "cg_anchors", "cg_merge", "cg_keep", "cg_per_scan")  # what `detect` needs of them
 STEPS = ("searching candidates", "weighing candidates", "measuring findings")
 
 
@@ -61,26 +60,25 @@ def provenance(folder):
     """
     if not is_weights(folder):
         raise runs.InputError(f"{folder} holds no weights: give a finished run's folder, or one with its candidates/ and fpr/{STRATEGY}/")
-    first, second = map(_provenance, (Path(folder) / "candidates", _weights_file(folder).parent))
+    files = [Path(folder) / "candidates" / "provenance.json", _weights_file(folder).parent / "provenance.json"]
+    first, second = map(_read_provenance, files)
     for key in ("profile", "seed", "settings"):
         if first[key] != second[key]:
             what = "other settings" if key == "settings" else f"{key} {first[key]} and {second[key]}"
             raise runs.InputError(f"{folder} mixes the networks of two runs ({what}): give candidates/ and fpr/ of one run")
-    missing = [key for key in NEEDED if key not in first["settings"]]
-    if missing or first["settings"]["patch_size"] % 8:
-        what = f"no setting {missing[0]}" if missing else f"a patch_size of {first['settings']['patch_size']}, no multiple of 8"
-        raise runs.InputError(f"the weights in {folder} have {what}: they are of another version of lungadv; make them again")
     return first, second
 
 
-def _provenance(folder):
-    """The provenance of one stage; InputError when it is not that of trained weights of this version."""
-    path = folder / "provenance.json"
+def _read_provenance(file):
+    """What a provenance.json says. Raises InputError when it is none, or of a version with other settings."""
     try:
-        made = json.loads(path.read_text(encoding="utf-8"))
-        made["profile"], made["seed"], made["settings"].keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise runs.InputError(f"{path} is no provenance of weights ({type(error).__name__}: {error}): make them again") from None
+        made = json.loads(file.read_text(encoding="utf-8"))
+        missing = [key for key in ("profile", "seed", "settings") if key not in made]
+        missing += [key for key in SETTINGS if not missing and key not in made["settings"]]
+    except (OSError, ValueError, TypeError) as error:
+        raise runs.InputError(f"'{file}' is no provenance ({error}): give the weights of a finished run") from None
+    if missing:
+        raise runs.InputError(f"'{file}' lacks {missing[0]}, as of another version: give the weights of a finished run of this version")
     return made
 
 
@@ -89,6 +87,7 @@ def load_networks(folder):
 
     Raises InputError when the folder holds none, or broken ones, those of another architecture, or of two runs.
     """
+    import torch
     from safetensors import SafetensorError
 
     from lungadv import candidates, fpr
@@ -96,30 +95,35 @@ def load_networks(folder):
     folder = Path(folder)
     try:
         settings = SimpleNamespace(**provenance(folder)[1]["settings"])
-        return candidates.load_networks(folder / "candidates"), fpr.load_weights(_weights_file(folder).parent), settings
+        networks, network = candidates.load_networks(folder / "candidates"), fpr.load_weights(_weights_file(folder).parent)
+        fpr.predict(network, torch.zeros(1, 1, *[settings.patch_size] * 3))  # whether the network takes patches of that size
+        return networks, network, settings
     except (SafetensorError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise runs.InputError(f"the weights in {folder} cannot be loaded ({reason}): give those of a finished run") from None
 
 
-def detect(scan, weights):
-    """The findings in a scan, most probable first: a DataFrame of COLUMNS, coordinates in LPS mm, probability and uncertainty in [0, 1].
-
-    The diameter is measured in the scan, see `diameters`; a finding inside the sphere of a more probable one is the same and left out.
-    `weights` is a folder of weights. Raises InputError when it holds none, or broken ones, or when the scan is empty, shows no
-    lungs or nothing to look at; warns of little lung. Shows its progress on stderr.
-    """
-    from lungadv import candidates
-
-    networks, network, settings = load_networks(weights)
+def lung_mask(scan):
+    """The lungs in a scan, bool (z, y, x) on its voxels. Raises InputError when the scan is empty or shows none."""
     if scan.hu.min() == scan.hu.max():
         raise runs.InputError(f"scan '{scan.uid}' is empty: all its voxels are {scan.hu.min()} HU; export it again")
     mask = lungs.lung_mask(scan)
     if not mask.any():
         raise runs.InputError(f"no lungs were found in scan '{scan.uid}': give a CT of the chest, in HU")
-    millilitres = mask.sum() * np.prod(scan.spacing) / 1000
-    if millilitres < LITTLE_LUNG_ML and not lungs.slab(scan):
-        warn(f"only {millilitres:.0f} ml of lung were found in scan '{scan.uid}': is this a chest?", stacklevel=2)
+    return mask
+
+
+def detect(scan, weights, mask=None):
+    """The findings in a scan, most probable first: a DataFrame of COLUMNS, coordinates in LPS mm, probability and uncertainty in [0, 1].
+
+    The diameter is measured in the scan, see `diameters`; a finding inside the sphere of a more probable one is the same and left out.
+    `weights` is a folder of weights; `mask` that of `lung_mask`, where it is known. Raises InputError when the folder holds no weights,
+    or broken ones, or when the scan is empty, shows no lungs or nothing to look at. Shows its progress on stderr.
+    """
+    from lungadv import candidates
+
+    networks, network, settings = load_networks(weights)
+    mask = lung_mask(scan) if mask is None else mask
     with tqdm(total=len(STEPS), leave=False, bar_format="{desc:<22}{bar:20}{n}/{total} {elapsed}") as bar:
 
         def step(function, *arguments):
@@ -237,16 +241,23 @@ def _shortened(vector, longest):
 # What the reader of the findings should know of the scan and the weights.
 
 
-def warnings(scan, weights):
-    """What to tell the reader of findings in this scan by these weights: a list of sentences, empty when there is nothing."""
+def warnings(scan, weights, mask=None):
+    """What to tell the reader of findings in this scan by these weights: a list of sentences, empty when there is nothing.
+
+    `mask` is that of `lung_mask`, where it is known. Raises InputError as `lung_mask` and `provenance` do.
+    """
     said = []
-    along = np.abs(np.asarray(scan.direction)[2]).argmax()  # the array's axis from foot to head
-    short, apart, wide = lungs.slab(scan), scan.spacing[along], max(np.delete(scan.spacing, along))
+    short, upright = lungs.slab(scan), int(np.abs(scan.direction[2]).argmax())  # the axis from foot to head
+    mask = lung_mask(scan) if mask is None else mask
+    litres = mask.sum() * np.prod(scan.spacing) / 1e6
+    apart, wide = scan.spacing[upright], max(np.delete(scan.spacing, upright))
     if short:
         said.append(
             f"this scan {short}; "
             "nodules outside it were not seen, and findings near its first and last slices have less context than in training"
         )
+    elif litres < LEAST_LITRES:
+        said.append(f"only {1000 * litres:.0f} ml of lung: is this a chest? findings outside the lungs mean nothing")
     if apart > THICK_MM:
         said.append(f"the slices are {apart:.1f} mm apart: nodules smaller than {2 * apart:.0f} mm may be missed, and diameters are rough")
     if wide > THICK_MM:
@@ -408,6 +419,7 @@ def model_card(run, folder, half):
         torch=made["versions"]["torch"],
         changed=" (with uncommitted changes)" if made["dirty"] else "",
         stored="bfloat16" if half else "float32",
+        data="" if made["data"] == "phantom" else f" DATA={made['data']}",
         sums="\n".join(f"    {runs.sha256(path)}  {path.relative_to(folder)}" for path in sorted(folder.rglob("*.safetensors"))),
         **{key: made[key] for key in ("profile", "seed", "commit", "device", "precision", "data_sha256")},
     )
@@ -465,7 +477,7 @@ look at each patch, where `lungadv detect` takes the mean over its eight mirror 
 ## How it was made
 
 Commit {commit}{changed}, torch {torch}, on {device} in {precision}; stored in {stored}. The settings are in the two provenance.json.
-`make weights PROFILE={profile} SEED={seed}` writes this folder from a finished run. sha256:
+`git checkout {commit} && make reproduce weights PROFILE={profile} SEED={seed}{data}` makes this folder again. sha256:
 
 {sums}
 """

@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -92,18 +94,24 @@ def test_detect_names_a_scan_that_is_not_there_and_writes_nothing(tmp_path):
 def test_detect_overwrites_no_scan_and_none_of_its_outputs(tmp_path):
     scan = tmp_path / "scan.zip"
     scan.write_bytes(b"a scan")
-    table = tmp_path / "findings.csv"
-    assert_one_line(call("detect", scan, "--out", scan), "scan.zip' is an input and would be overwritten")
-    other = tmp_path / "other.zip"
-    other.write_bytes(b"another")
-    for option, ending in (("--sheet", ".png"), ("--markups", ".mrk.json")):
-        assert_one_line(call("detect", scan, "--out", table, option, other), f"other.zip' is there and is no {ending} file")
-    other.unlink()
-    assert_one_line(call("detect", scan, "--out", table, "--sheet", tmp_path / "sheet.jpg"), "sheet.jpg' is the name of no .png file")
-    assert_one_line(call("detect", scan, "--out", tmp_path), "is a folder: give the name of a file")
-    assert_one_line(call("detect", scan, "--out", "/proc/findings.csv"), "'/proc/findings.csv' cannot be written")
+    other, table = tmp_path / "other.zip", tmp_path / "findings.csv"
+    other.write_bytes(b"another scan")
+    assert_one_line(call("detect", scan, "--out", scan), "scan.zip' is an input")
+    assert_one_line(call("detect", scan, "--out", other), "other.zip' is there and is no .csv file")
+    assert_one_line(call("detect", scan, "--out", table, "--sheet", other), "no .png file")
+    assert_one_line(call("detect", scan, "--out", table, "--markups", other), "no .mrk.json file")
     assert_one_line(call("detect", scan, "--out", table, "--json", tmp_path / "." / "findings.csv"), "named twice")
-    assert scan.read_bytes() == b"a scan" and list(tmp_path.iterdir()) == [scan]
+    assert scan.read_bytes() == b"a scan" and other.read_bytes() == b"another scan" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_detect_finds_before_its_search_what_cannot_be_written(tmp_path):
+    common = ("detect", tmp_path / "none.mhd", "--out")
+    assert_one_line(call(*common, "/proc/findings.csv"), "'/proc/findings.csv' cannot be written")
+    assert_one_line(call(*common, tmp_path), f"'{tmp_path}' is a folder")
+    assert_one_line(call(*common, tmp_path / "findings.csv", "--sheet", "/proc/sheet.png"), "'/proc/sheet.png' cannot be written")
+    assert_one_line(call(*common, tmp_path / "findings.csv", "--sheet", tmp_path / "sheet.jpg"), "sheet.jpg' does not end in .png")
+    assert_one_line(call(*common, tmp_path / "findings.csv", "--markups", tmp_path / "none.mhd"), "none.mhd' is an input")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_detect_takes_one_of_several_series(tmp_path, monkeypatch):
@@ -113,11 +121,11 @@ def test_detect_takes_one_of_several_series(tmp_path, monkeypatch):
         scan = ct.Scan(np.full((4, 8, 8), -900, np.int16), (1, 1, 2), (0, 0, 0), np.eye(3), uid)
         ct.write_series(scan, tmp_path / "study" / uid)
 
-    def refuse(scan, weights):
+    def refuse(scan):
         raise ValueError(f"read {scan.uid}")
 
-    monkeypatch.setattr(detection, "detect", refuse)
-    monkeypatch.setattr(detection, "warnings", lambda scan, weights: [])
+    monkeypatch.setattr(detection, "load_networks", lambda weights: None)
+    monkeypatch.setattr(detection, "lung_mask", refuse)
     common = ("detect", tmp_path / "study", "--out", tmp_path / "findings.csv", "--weights", tmp_path)
     assert_one_line(call(*common), "holds 2 series: 1.2.1", "--series")
     assert_one_line(call(*common, "--series", "1.2.3"), "no series 1.2.3")
@@ -160,33 +168,6 @@ def test_froc_names_the_missing_column(tables):
     )
 
 
-def test_froc_overwrites_none_of_its_inputs_and_looks_at_its_outputs_first(tables):
-    for name in ("marks.csv", "nodules.csv", "uids.csv"):
-        before = (tables / name).read_text()
-        assert_one_line(froc(tables, "--json", tables / name), f"{name}' is an input and would be overwritten")
-        assert (tables / name).read_text() == before
-    result = froc(tables, "--json", tables / "nowhere" / "x.json")
-    assert_one_line(result, "nowhere' does not exist: make it first")
-    assert result.stdout == ""
-
-
-@pytest.mark.parametrize("header", ["SeriesInstanceUID", "uid", "series_uid", "seriesuid "])
-def test_a_header_of_the_list_of_scans_is_no_scan(tables, header):
-    (tables / "uids.csv").write_text(header + "\n" + (tables / "uids.csv").read_text())
-    assert_one_line(froc(tables), "header line", header.strip())
-
-
-def test_the_list_of_scans_may_be_quoted_but_is_no_table(tables):
-    plain = froc(tables).stdout
-    uids = (tables / "uids.csv").read_text().split()
-    (tables / "uids.csv").write_text("".join(f'"{uid}",\n' for uid in uids))
-    assert froc(tables).stdout == plain
-    (tables / "uids.csv").write_text((tables / "nodules.csv").read_text())
-    assert_one_line(froc(tables), "line 1", "more than an id")
-    (tables / "uids.csv").write_text("quite\nothers\n")
-    assert_one_line(froc(tables), "no mark and no nodule is of a listed scan", "'quite'")
-
-
 def test_froc_of_no_mark_is_zero(tables):
     (tables / "marks.csv").write_text(MARKS.splitlines()[0] + "\n")
     result = call("froc", tables / "marks.csv", "--annotations", tables / "nodules.csv", "--seriesuids", tables / "uids.csv")
@@ -225,10 +206,64 @@ def test_froc_draws_a_figure(tables, ending):
     assert (tables / f"froc.{ending}").stat().st_size > 5000
 
 
+def test_froc_without_a_nodule_draws_nothing_and_says_so(tables):
+    (tables / "nodules.csv").write_text(NODULES.splitlines()[0] + "\n")
+    result = froc(tables, "--figure", tables / "froc.png", "--json", tables / "froc.json")
+    assert result.exit_code == 0 and "froc.png' is not drawn: without a nodule there is no curve" in result.stderr
+    assert not (tables / "froc.png").exists() and json.loads((tables / "froc.json").read_text())["cpm"] is None
+
+
+def test_froc_warns_of_an_empty_submission_and_of_a_diameter_of_zero(tables):
+    (tables / "marks.csv").write_text(MARKS.splitlines()[0] + "\n")
+    (tables / "nodules.csv").write_text(NODULES + "scan,50,0,0,0\n")
+    result = froc(tables)
+    assert result.exit_code == 0 and result.stderr.count("\n") == 2
+    assert "warning: there is no mark at all" in result.stderr and "warning: nodules.csv, line 3: diameter_mm is 0" in result.stderr
+
+
+def test_froc_names_nodules_without_a_type(tables):
+    (tables / "nodules.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm,type\nscan,0,0,0,8,solid\nscan,50,0,0,8,\n")
+    assert "\nunspecified " in froc(tables).stdout
+
+
+def test_who_stops_reading_gets_no_error_and_the_files_all_the_same(tables):
+    options = "--annotations nodules.csv --seriesuids uids.csv --json froc.json"
+    command = f"{sys.executable} -m lungadv.cli froc marks.csv {options} | true"
+    environment = os.environ | {"PYTHONPATH": str(Path(runs.__file__).parents[1])}
+    result = subprocess.run(command, shell=True, cwd=tables, capture_output=True, encoding="utf-8", env=environment)
+    assert result.stderr == "" and json.loads((tables / "froc.json").read_text())["cpm"] == 1
+
+
+def test_groups_leave_out_marks_on_excluded_findings(tables):
+    (tables / "excluded.csv").write_text(NODULES.splitlines()[0] + "\nscan,90,0,0,-1\n")
+    for more, false in (((), 1), (("--excluded", tables / "excluded.csv"), 0)):
+        froc(tables, *more, "--json", tables / "froc.json")
+        scored = json.loads((tables / "froc.json").read_text())
+        assert scored["counts"]["false_positives"] == scored["by_diameter"]["8-12"]["counts"]["false_positives"] == false
+
+
 def test_froc_refuses_another_kind_of_figure_before_it_scores(tables):
     result = froc(tables, "--figure", tables / "froc.jpg")
     assert_one_line(result, "neither .png nor .pdf")
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("name", ["marks.csv", "nodules.csv", "uids.csv", "excluded.csv"])
+def test_froc_overwrites_none_of_its_inputs(tables, name):
+    (tables / "excluded.csv").write_text(NODULES.splitlines()[0] + "\n")
+    kept = (tables / name).read_bytes()
+    result = froc(tables, "--excluded", tables / "excluded.csv", "--json", tables / "." / name)
+    assert_one_line(result, f"{name}' is an input")
+    assert (tables / name).read_bytes() == kept
+
+
+def test_froc_checks_its_outputs_before_it_reads(tables):
+    (tables / "marks.csv").write_text("no table")
+    assert_one_line(froc(tables, "--json", "/proc/froc.json"), "'/proc/froc.json' cannot be written")
+    assert_one_line(froc(tables, "--json", tables / "none" / "froc.json"), "none' does not exist")
+    (tables / "froc.png").write_bytes(b"a picture")
+    assert_one_line(froc(tables, "--json", tables / "froc.png"), "is no .json file")
+    assert_one_line(froc(tables, "--json", tables / "a.png", "--figure", tables / "a.png"), "named twice")
 
 
 def test_froc_warns_of_flipped_axes_in_one_line(tables):
@@ -246,9 +281,50 @@ def test_froc_names_a_header_padding_and_candidates(tables):
     (tables / "uids.csv").write_text("056\n")
     for name, text in {"marks.csv": MARKS, "nodules.csv": NODULES}.items():
         (tables / name).write_text(text.replace("scan", "56" if name == "marks.csv" else "056"))
-    assert_one_line(froc(tables), "marks: seriesuid '56'", "'056'", "leading zeros")
+    assert_one_line(froc(tables), "marks.csv, line 2: seriesuid '56'", "'056'", "leading zeros")
     (tables / "marks.csv").write_text("seriesuid,coordX,coordY,coordZ,class\n056,0,0,0,1\n")
     assert_one_line(froc(tables), "marks.csv", "no column probability", "candidates")
+
+
+@pytest.mark.parametrize("name", ["marks.csv", "nodules.csv", "excluded.csv"])
+def test_froc_looks_for_lost_zeros_in_every_row_and_names_file_and_line(tables, name):
+    (tables / "uids.csv").write_text("056\n")
+    for file, text in {"marks.csv": MARKS, "nodules.csv": NODULES, "excluded.csv": NODULES}.items():
+        (tables / file).write_text(text.replace("scan", "056"))
+    with (tables / name).open("a") as file:
+        file.write("elsewhere,50,0,0,0.9\n56,70,0,0,0.9\n")
+    line = len((tables / name).read_text().splitlines())
+    assert_one_line(froc(tables, "--excluded", tables / "excluded.csv"), f"{name}, line {line}: seriesuid '56'", "leading zeros")
+
+
+@pytest.mark.parametrize("listed", ['"scan"\n', "scan,\n", "scan,,\n\n", "scan\t\n", "\ufeffscan\r\n"])
+def test_froc_reads_lists_as_spreadsheets_write_them(tables, listed):
+    (tables / "uids.csv").write_text(listed, encoding="utf-8")
+    result = froc(tables)
+    assert result.exit_code == 0 and "CPM         1.000" in result.stdout
+
+
+@pytest.mark.parametrize("header", ["seriesuid", "seriesuid ", "SeriesInstanceUID", "Series UID", "uid", "series_uid,", '"SeriesUID"'])
+def test_froc_takes_no_header_line_for_a_scan(tables, header):
+    (tables / "uids.csv").write_text(f"{header}\nscan\n")
+    assert_one_line(froc(tables), "uids.csv", "header line")
+
+
+def test_froc_refuses_a_wrong_list_of_scans(tables):
+    (tables / "uids.csv").write_text("other\n")
+    ids = "the marks have 'scan', the annotations 'scan', the list 'other'"
+    assert_one_line(froc(tables), "no mark and no nodule is of a listed scan", ids)
+    (tables / "uids.csv").write_text(NODULES)
+    assert_one_line(froc(tables), "uids.csv, line 1 has more than an id")
+
+
+@pytest.mark.parametrize("name", ["marks.csv", "nodules.csv", "uids.csv"])
+def test_froc_says_in_plain_words_how_excel_should_save(tables, name):
+    text = (tables / name).read_text()
+    (tables / name).write_text("sep=,\n" + text)
+    assert_one_line(froc(tables), name, "begins with Excel's line 'sep=,': remove that line")
+    (tables / name).write_text(text, encoding="utf-16")
+    assert_one_line(froc(tables), name, "it is in UTF-16", "save it as 'CSV UTF-8'")
 
 
 def test_scoring_does_not_wait_for_torch():

@@ -1,7 +1,6 @@
 import json
 import os
 import tomllib
-import warnings
 from pathlib import Path
 
 import matplotlib.image
@@ -13,12 +12,13 @@ from safetensors.torch import save
 from scipy import ndimage
 from typer.testing import CliRunner
 
-from lungadv import candidates, ct, detection, lungs, runs
+from lungadv import candidates, ct, detection, fpr, lungs, runs
 from lungadv.cli import app
 
-LOAD_NETWORKS, LUNG_MASK = candidates.load_networks, lungs.lung_mask
+LOAD_NETWORKS, LUNG_MASK, PREDICT = candidates.load_networks, lungs.lung_mask, fpr.predict
 REAL = Path(os.environ.get("LUNGADV_REAL_CT") or Path(__file__).resolve().parents[2] / "shared" / "real_ct")
 SLAB = REAL / "lidc_idri_0001" / "dicom"
+CHEST = REAL / "lidc_idri_0001" / "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192.mhd"
 
 
 def scan_of(slices, spacing=(2.0, 2.0, 2.5), direction=None):
@@ -114,7 +114,12 @@ def remade(folder, **changes):
 
 
 @pytest.mark.parametrize(
-    "changes, said", [({"profile": "full"}, "profile full and quick"), ({"seed": 4}, "seed 4 and 3"), ({"settings": {}}, "other settings")]
+    "changes, said",
+    [
+        ({"profile": "full"}, "profile full and quick"),
+        ({"seed": 4}, "seed 4 and 3"),
+        ({"settings": vars(runs.load_settings("full"))}, "other settings"),
+    ],
 )
 def test_networks_of_two_runs_do_not_fit_together(weights, changes, said):
     remade(weights / "candidates", **changes)
@@ -122,37 +127,35 @@ def test_networks_of_two_runs_do_not_fit_together(weights, changes, said):
         detection.detect(scan_of(40), weights)
 
 
-@pytest.mark.parametrize("text, said", [("{}", "KeyError: 'profile'"), ("garbage", "JSONDecodeError"), ("[1]", "TypeError")])
-def test_a_provenance_that_is_none_is_named_in_one_line(weights, text, said):
-    (weights / "candidates" / "provenance.json").write_text(text)
-    for use in (detection.provenance, detection.load_networks, lambda folder: detection.warnings(scan_of(40), folder)):
-        with pytest.raises(runs.InputError, match=f"provenance.json is no provenance of weights .{said}"):
-            use(weights)
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("{}", "lacks profile"),
+        ("{garbage", "is no provenance"),
+        ("[]", "lacks profile"),
+        ("3", "is no provenance"),
+        ('{"profile": "quick", "seed": 1, "settings": 3}', "is no provenance"),
+        ('{"profile": "quick", "seed": 1, "settings": {"patch_size": 32, "patch_spacing": 1.25}}', "lacks cg_spacing"),
+    ],
+)
+def test_weights_of_another_version_are_named_in_one_line(weights, tmp_path, text, said):
+    file = weights / "candidates" / "provenance.json"
+    file.write_text(text)
+    ct.write_scan(scan_of(40), tmp_path / "scan.mhd")
+    names = [str(tmp_path / "scan.mhd"), "--out", str(tmp_path / "findings.csv"), "--weights", str(weights)]
+    result = CliRunner().invoke(app, ["detect", *names])
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
+    assert result.stderr.startswith(f"error: '{file}' {said}"), result.stderr
 
 
-@pytest.mark.parametrize("change, said", [({"cg_merge": None}, "no setting cg_merge"), ({"patch_size": 30}, "a patch_size of 30")])
-def test_weights_of_another_version_are_named(weights, change, said):
-    settings = vars(runs.load_settings("tiny")) | change
-    settings = {key: value for key, value in settings.items() if value is not None}
+def test_a_size_of_patches_that_the_network_does_not_take_is_named(weights, monkeypatch):
+    monkeypatch.setattr("lungadv.fpr.predict", PREDICT)
+    monkeypatch.setattr("lungadv.fpr.load_weights", lambda folder: fpr.FPR("evidence", 4).eval())
+    settings = detection.load_networks(weights)[2]
     for folder in (weights / "candidates", weights / "fpr" / detection.STRATEGY):
-        remade(folder, settings=settings)
-    with pytest.raises(runs.InputError, match=f"have {said}.*another version"):
-        detection.detect(scan_of(40), weights)
-
-
-def test_little_lung_in_a_high_scan_is_warned_of(weights, monkeypatch):
-    tall = scan_of(100)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        detection.detect(tall, weights)  # 1 l
-    monkeypatch.setattr("lungadv.lungs.lung_mask", lambda scan: (scan.hu < -500) & (np.arange(100)[:, None, None] < 8))
-    with pytest.warns(UserWarning, match="only 2[0-9][0-9] ml of lung were found in scan '1.2.3': is this a chest"):
-        detection.detect(tall, weights)
-
-
-def test_wide_pixels_are_not_called_slices(weights):
-    (said,) = detection.warnings(scan_of(60, spacing=(4.0, 4.0, 2.0)), weights)
-    assert "the pixels are 4.0 mm wide: nodules smaller than 8 mm may be missed" in said
+        remade(folder, settings=vars(settings) | {"patch_size": 30})
+    with pytest.raises(runs.InputError, match=f"the weights in {weights} cannot be loaded"):
+        detection.load_networks(weights)
 
 
 def test_weights_of_the_tiny_profile_are_called_useless(weights):
@@ -180,6 +183,25 @@ def test_thick_slices_are_warned_of_and_searched(weights):
     (said,) = detection.warnings(scan, weights)
     assert "the slices are 5.0 mm apart: nodules smaller than 10 mm may be missed" in said
     assert len(detection.detect(scan, weights)) == 2
+
+
+def test_coarse_pixels_are_not_taken_for_thick_slices_whatever_the_order_of_the_axes(weights):
+    (said,) = detection.warnings(scan_of(60, spacing=(4.2, 4.2, 2.0)), weights)
+    assert said.startswith("the pixels are 4.2 mm wide: nodules smaller than 8 mm may be missed")
+    sagittal = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # the array's y runs from foot to head
+    (said,) = detection.warnings(scan_of(60, spacing=(2.0, 5.0, 2.0), direction=sagittal), weights)
+    assert said.startswith("the slices are 5.0 mm apart")
+
+
+def test_little_lung_is_doubted_in_a_scan_as_tall_as_a_chest(weights, monkeypatch):
+    scan = scan_of(60)  # 150 mm
+    mask = np.zeros(scan.hu.shape, bool)
+    mask.flat[:11700] = True  # of 0.01 ml each
+    monkeypatch.setattr("lungadv.lungs.lung_mask", lambda scan: mask)
+    (said,) = detection.warnings(scan, weights)
+    assert said.startswith("only 117 ml of lung: is this a chest?")
+    mask.flat[:51000] = True
+    assert detection.warnings(scan, weights) == []
 
 
 @pytest.mark.parametrize("hu", [-1000, 0])
@@ -266,6 +288,23 @@ def ball_at(place, diameter, spacing, wall=None, core=40.0, blur=0.5):
     return ct.Scan(hu.reshape(shape).astype(np.int16), spacing, scan.origin, np.eye(3), "ball")
 
 
+def test_the_contact_sheet_shows_a_finding_in_its_ring(tmp_path):
+    place, diameter = (9.0, -6.0, 8.0), 10.0
+    finding = pd.DataFrame([["ball", *place, 0.9, 0.1, diameter]], columns=detection.COLUMNS)
+    detection.contact_sheet(ball_at(place, diameter, (1.0, 1.0, 1.0)), finding, tmp_path / "sheet.png")
+    image = matplotlib.image.imread(tmp_path / "sheet.png")[..., :3]
+    rows, columns = np.nonzero(np.abs(image - [0.902, 0.624, 0]).max(axis=2) < 0.15)  # the ring's orange
+    (top, bottom), (left, right) = (rows.min(), rows.max()), (columns.min(), columns.max())
+    across = bottom - top
+    assert across > 20 and abs(right - left - across) <= 2  # a whole ring
+    y, x = np.indices(image.shape[:2])
+    away = np.hypot(y - (top + bottom) / 2, x - (left + right) / 2) / (across / 2)
+    pixel = across / 2 / (diameter / 2 + 3)  # of the sheet, in one mm
+    assert np.hypot(rows - (top + bottom) / 2, columns - (left + right) / 2).min() > (diameter / 2 + 2) * pixel
+    assert image[away < 0.4].min() > 0.5 and image[(away > 0.75) & (away < 0.85)].max() < 0.4
+    assert image[(away > 1.2) & (away < 1.5)].max() < 0.4  # lung around it
+
+
 @pytest.mark.parametrize("diameter", [5.0, 9.0, 16.0, 24.0])
 @pytest.mark.parametrize("spacing, tolerance", [((0.7, 0.7, 1.25), 0.6), ((0.7, 0.7, 2.5), 1.0)])
 def test_the_diameter_of_a_ball_is_its_own(diameter, spacing, tolerance):
@@ -337,6 +376,13 @@ def test_large_weights_are_shipped_in_bfloat16(chain, tmp_path, monkeypatch):
     assert networks["calibration"]["blob"].tolist() == candidates.load_networks(run.path("candidates"))["calibration"]["blob"].tolist()
 
 
+def test_the_card_says_how_to_make_the_weights_again(chain):
+    run = runs.Run("tiny", 0, "phantom", runs.load_settings("tiny"), chain[0] / "phantom-tiny-0")
+    commit = detection.provenance(run.folder)[1]["commit"]
+    card = detection.model_card(run, run.folder, False)
+    assert f"`git checkout {commit} && make reproduce weights PROFILE=tiny SEED=0` makes this folder again" in card
+
+
 def test_an_unfinished_run_is_not_shipped(run, tmp_path):
     with pytest.raises(runs.InputError, match="candidates is missing: finish `make reproduce PROFILE=tiny SEED=0` first"):
         detection.ship(run, tmp_path / "weights")
@@ -364,6 +410,14 @@ def test_findings_of_trained_weights_lie_inside_the_scan(chain, tmp_path):
     assert len(findings) > 0 and (voxels > -0.5).all() and (voxels < np.array(scan.hu.shape) - 0.5).all()
     assert findings.probability.between(0, 1).all() and findings.probability.is_monotonic_decreasing
     assert "slab" not in said
+
+
+@pytest.mark.skipif(not CHEST.is_file(), reason=f"no real CT at {CHEST}: LUNGADV_REAL_CT names the folder that holds it")
+def test_shipped_weights_find_a_real_nodule(tmp_path):
+    findings, _ = run_detect(CHEST, tmp_path, detection.shipped_folder())
+    first = findings.head(8)[["coordX", "coordY", "coordZ"]].to_numpy()
+    nodule, diameter = (56.208, 86.343, -115.868), 23.35  # its row in LUNA16's annotations.csv
+    assert np.linalg.norm(first - nodule, axis=1).min() < diameter / 2
 
 
 @pytest.mark.skipif(not SLAB.is_dir(), reason=f"no real CT at {SLAB}: LUNGADV_REAL_CT names the folder that holds it")

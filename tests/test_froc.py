@@ -1,5 +1,6 @@
 """FROC against a slow plain-Python version of the challenge's procedure, and each edge case with its stated answer."""
 
+import itertools
 import json
 import math
 import random
@@ -219,7 +220,8 @@ def test_no_false_positive_holds_the_curve_level():
 
 
 def test_no_mark_gives_zero():
-    score = froc(marks_of(), ONE, ["a"], bootstraps=20)
+    with pytest.warns(UserWarning, match="no mark at all"):
+        score = froc(marks_of(), ONE, ["a"], bootstraps=20)
     assert (score.cpm, score.cpm_interval) == (0, (0, 0))
 
 
@@ -277,6 +279,18 @@ def test_a_header_line_among_the_scans_is_an_error():
         cpm(marks_of(), scans=["seriesuid", "a"])
 
 
+@pytest.mark.parametrize("header", ["uid", "seriesuid ", "SeriesInstanceUID", "Series-UID"])
+def test_a_header_line_of_another_name_is_an_error(header):
+    with pytest.raises(ValueError, match=f"header line '{header}'"):
+        froc(marks_of(["a", 0, 0, 0, 1]), ONE, [header, "a"])
+
+
+@pytest.mark.parametrize("scans", ["abc", pd.DataFrame({"seriesuid": ["a"]})])
+def test_scans_are_a_list_of_ids(scans):
+    with pytest.raises(ValueError, match="not as a list: give a list of ids"):
+        froc(marks_of(["a", 0, 0, 0, 1]), ONE, scans)
+
+
 def test_no_scan_is_an_error():
     with pytest.raises(ValueError, match="no scan"):
         cpm(marks_of(), scans=[])
@@ -330,6 +344,26 @@ def test_swapped_or_flipped_axes_are_noticed(change, named):
         assert cpm(marks, nodules).cpm < 0.1
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
+def test_every_order_and_sign_of_the_axes_is_noticed(order, signs):
+    if (order, signs) == ((0, 1, 2), (1, 1, 1)):
+        return
+    places = np.random.default_rng(0).uniform(-150, 150, (20, 3))
+    nodules = findings(*[["a", *place, 8] for place in places]).assign(scan=0)
+    marks = marks_of(*[["a", *place, 0.5] for place in places[:, order] * signs]).assign(scan=0)
+    with pytest.warns(UserWarning, match="would hit 100% with (.*);") as caught:
+        module.warn_of_swapped_axes(marks, nodules, found=0)
+    named = str(caught[0].message).split("100% with ")[1].split("; ")[0]
+    assert np.array_equal(module.axis_mistakes()[named](marks[["coordX", "coordY", "coordZ"]].to_numpy()), places)
+
+
+def test_one_nodule_proves_no_unusual_order_of_axes():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cpm(marks_of(["a", 20, -30, 10, 0.5]), findings(["a", 10, 20, 30, 8]))
+
+
 def test_right_or_merely_bad_marks_bring_no_warning():
     places = np.random.default_rng(0).uniform(-150, 150, (20, 3))
     nodules = findings(*[["a", *place, 8] for place in places])
@@ -348,7 +382,7 @@ def test_missing_column_is_an_error():
 def test_padding_is_an_error_in_each_table_that_it_names(table):
     tables = {"marks": marks_of(["a", 0, 0, 0, 0.5]), "annotations": ONE, "excluded": findings(["a", 9, 9, 9, -1])}
     tables[table] = tables[table].assign(seriesuid="007")
-    with pytest.raises(ValueError, match=f"{table}: seriesuid '007' is not listed but '7' is: leading zeros"):
+    with pytest.raises(ValueError, match=f"{table}, row 0: seriesuid '007' is not listed but '7' is: leading zeros"):
         cpm(scans=["a", "7"], **tables)
 
 
@@ -538,6 +572,37 @@ def test_compare_is_paired():
     assert compare(good, good, nodules, scans, bootstraps=10).cpm_interval == (0, 0)
 
 
+@pytest.mark.parametrize("other", [{"scans": ["a", "c"]}, {"scans": ["b", "a"]}, {"seed": 1}, {"bootstraps": 20}])
+def test_a_difference_is_of_pairs(other):
+    terms = {"marks": marks_of(["a", 0, 0, 0, 0.5]), "annotations": ONE, "scans": ["a", "b"], "bootstraps": 30}
+    one = froc(**terms)
+    assert module.difference(one, froc(**terms)).cpm == 0
+    with pytest.raises(ValueError, match="not paired: score both with the same scans, seed and bootstraps"):
+        module.difference(one, froc(**terms | other))
+
+
+@pytest.mark.parametrize("name", ["bootstraps", "max_per_scan"])
+def test_numbers_below_zero_are_refused(name):
+    for function in (froc, lambda *tables, **more: module.by_group(*tables, {"all": np.array([True])}, **more)):
+        with pytest.raises(ValueError, match=f"{name} is -1"):
+            function(marks_of(["a", 0, 0, 0, 0.5]), ONE, ["a"], **{name: -1})
+
+
+def test_nodules_without_a_type_are_a_group_of_their_own():
+    table = pd.DataFrame({"type": ["solid", np.nan, "", "unspecified"]})
+    assert {kind: mask.tolist() for kind, mask in module.types_of(table).items()} == {
+        "solid": [True, False, False, False],
+        "unspecified": [False, True, True, True],
+    }
+
+
+def test_a_diameter_of_zero_is_named_with_its_line(tmp_path):
+    path = tmp_path / "annotations.csv"
+    path.write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\na,0,0,0,8\na,9,9,9,0\n")
+    with pytest.warns(UserWarning, match="annotations.csv, line 3: diameter_mm is 0"):
+        module.read_findings(path)
+
+
 def test_to_dict_is_json():
     marks, nodules, scans = detector(1, scans=5)
     read = json.loads(json.dumps(froc(marks, nodules, scans, bootstraps=10).to_dict()))
@@ -611,32 +676,3 @@ def test_readers_name_the_file_and_the_row(tmp_path):
         module.read_findings(path)
     with pytest.raises(ValueError, match="nowhere.csv"):
         module.read_marks(tmp_path / "nowhere.csv")
-
-
-def test_results_of_other_scans_seeds_or_resamples_are_not_paired():
-    marks, nodules = marks_of(("a", 0, 0, 0, 0.9)), findings(("a", 0, 0, 0, 8))
-    base = froc(marks, nodules, ["a", "b"], bootstraps=20)
-    assert module.difference(base, froc(marks, nodules, ["a", "b"], bootstraps=20)).cpm == 0
-    for scans, terms in ((["a"], {}), (["a", "c"], {}), (["b", "a"], {}), (["a", "b"], {"seed": 1}), (["a", "b"], {"bootstraps": 19})):
-        with pytest.raises(ValueError, match="other scans, another seed or another number of resamples"):
-            module.difference(base, froc(marks, nodules, scans, **{"bootstraps": 20} | terms))
-
-
-def test_ids_that_differ_by_zeros_are_found_behind_foreign_ones():
-    marks = marks_of(("foreign", 0, 0, 0, 0.9), ("56", 0, 0, 0, 0.9))
-    with pytest.raises(ValueError, match="'56' is not listed but '056' is"):
-        froc(marks, findings(("056", 0, 0, 0, 8)), ["056"])
-
-
-@pytest.mark.parametrize("scans", ["s1", pd.DataFrame({"seriesuid": ["s1"]})])
-def test_scans_are_a_list(scans):
-    with pytest.raises(AnnotationError, match="not a list of series UIDs"):
-        froc(marks_of(("s1", 0, 0, 0, 0.9)), findings(("s1", 0, 0, 0, 8)), scans)
-
-
-def test_nodules_without_a_type_are_a_group():
-    table = findings(("s1", 0, 0, 0, 8), ("s1", 9, 9, 9, 8), ("s1", 30, 9, 9, 8)).assign(type=["solid", np.nan, ""])
-    assert {name: mask.tolist() for name, mask in module.types_of(table).items()} == {
-        "solid": [True, False, False],
-        "unspecified": [False, True, True],
-    }
