@@ -230,7 +230,8 @@ NOISE = 0.02  # of a crop at most, standard deviation in [0, 1]: training scans 
 def crops(grids, size, batch_size, rng, scale=1.0, faded=0.5, rare=0.0):
     """Endless batches of crops (N, 1, size, size, size), half of them around a nodule, and the nodules of each: (n, 4), z, y, x, radius.
 
-    Crops are made up to `scale` times larger or smaller, turned by right angles, flipped, changed a little in contrast and made noisier.
+    Crops are flipped, changed a little in contrast and made noisier; with a `scale` above 1 also made up to that much larger or smaller,
+    and turned by right angles.
     `faded` is the share of the crops whose nodules of other types than RARE are made as faint as ground glass, of which training has few;
     `rare` the share of the crops around a nodule that are around one of RARE, where there is any.
     """
@@ -247,7 +248,7 @@ def crops(grids, size, batch_size, rng, scale=1.0, faded=0.5, rare=0.0):
             centre = places[i][rng.integers(len(places[i])), :3] + rng.uniform(-side / 4, side / 4, 3)
             (crop, added), inside = _crop(grids[i][0], nodules[i][:, :4], np.round(centre).astype(int) - side // 2, side)
             lost = 1 - rng.uniform(*FADED) if rng.random() < faded else 0
-            crop, inside = _turned(*_scaled(crop.float() - lost * added.float(), inside, size), rng)
+            crop, inside = _turned(*_scaled(crop.float() - lost * added.float(), inside, size), rng, upright=scale == 1)
             noise = rng.uniform(0, NOISE) * rng.standard_normal(crop.shape, dtype=np.float32)
             volumes.append((crop * rng.uniform(0.8, 1.1) + torch.from_numpy(noise)).clamp(0, 1))
             contents.append(inside)
@@ -262,9 +263,9 @@ def _scaled(crop, nodules, size):
     return crop, moved[((moved[:, :3] >= 0) & (moved[:, :3] <= size - 1)).all(axis=1)]
 
 
-def _turned(crop, nodules, rng):
-    "A cube and its nodules (n, 4) under a random symmetry of the cube."
-    axes, flips = rng.permutation(3), np.flatnonzero(rng.random(3) < 0.5)
+def _turned(crop, nodules, rng, upright):
+    "A cube and its nodules (n, 4) under a random symmetry of the cube; `upright`: flipped alone."
+    axes, flips = np.arange(3) if upright else rng.permutation(3), np.flatnonzero(rng.random(3) < 0.5)
     moved = np.c_[nodules[:, :3][:, axes], nodules[:, 3]]
     moved[:, flips] = len(crop) - 1 - moved[:, flips]
     return crop.permute(*axes.tolist()).flip(flips.tolist()), moved
