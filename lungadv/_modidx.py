@@ -1013,6 +1013,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'lungadv.synthesizer.resized': ('synthesizer.html#resized', 'lungadv/synthesizer.py'),
                                      'lungadv.synthesizer.size_error': ('synthesizer.html#size_error', 'lungadv/synthesizer.py'),
                                      'lungadv.synthesizer.soft_mask': ('synthesizer.html#soft_mask', 'lungadv/synthesizer.py'),
+                                     'lungadv.synthesizer.spiculate': ('synthesizer.html#spiculate', 'lungadv/synthesizer.py'),
                                      'lungadv.synthesizer.step': ('synthesizer.html#step', 'lungadv/synthesizer.py'),
                                      'lungadv.synthesizer.told_apart': ('synthesizer.html#told_apart', 'lungadv/synthesizer.py'),
                                      'lungadv.synthesizer.train': ('synthesizer.html#train', 'lungadv/synthesizer.py'),

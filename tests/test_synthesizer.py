@@ -305,6 +305,28 @@ def test_what_cannot_be_drawn_is_an_input_error(change):
         synthesizer.draw_conditioned(synthesizer.Generator(16, 4, 8, synthesizer.CONDITIONS), asked, torch.Generator())
 
 
+def test_spicules_reach_out_and_leave_volume_and_brightness():
+    masks = torch.from_numpy(np.stack([synthesizer.soft_mask(ball(d), 1.25, 3.0) for d in (8, 12, 16, 20)])).unsqueeze(1)
+    spiky = synthesizer.spiculate(0.7 * masks, masks, torch.Generator().manual_seed(1))
+    assert torch.allclose(spiky[0], 0.7 * spiky[1], atol=1e-6)
+    plain, other = (synthesizer.features(*pair, 1.25) for pair in ((0.7 * masks, masks), spiky))
+    assert (other["diameter_mm"] / plain["diameter_mm"]).between(0.93, 1.07).all()
+    assert (other["area"] > 1.05 * plain["area"]).all()
+    points = torch.from_numpy(np.indices((32,) * 3)).flatten(1).sub(15.5).norm(dim=0) * 1.25
+    farthest = [[points[mask.flatten() > 0.5].max() for mask in each] for each in (masks, spiky[1])]
+    assert all(after > 1.15 * before for before, after in zip(*farthest, strict=True))
+
+
+def test_only_what_is_to_be_spiculated_gets_spicules(monkeypatch):
+    torch.manual_seed(0)
+    generator = synthesizer.Generator(16, 4, 8, synthesizer.CONDITIONS)
+    asked = pd.DataFrame({"diameter_mm": 10.0, "type": "solid", "spiculated": [True, False, True]})
+    with_spicules = synthesizer.draw_conditioned(generator, asked, torch.Generator().manual_seed(1))
+    monkeypatch.setattr(synthesizer, "spiculate", lambda nodules, masks, generator: (nodules, masks))
+    without = synthesizer.draw_conditioned(generator, asked, torch.Generator().manual_seed(1))
+    assert [bool((a != b).any()) for a, b in zip(with_spicules[1], without[1], strict=True)] == [True, False, True]
+
+
 def test_a_forest_and_neighbours_judge_two_sets():
     rng = np.random.default_rng(0)
     one, same, far = rng.normal(size=(100, 4)), rng.normal(size=(120, 4)), rng.normal(size=(120, 4)) + 8
