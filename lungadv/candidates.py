@@ -7,11 +7,11 @@ __all__ = ['NETWORKS', 'FUSED', 'RARE', 'DATASETS', 'MARGIN', 'LUNG', 'FADED', '
            'DIAMETERS', 'CONDITIONS', 'ResBlock', 'ResUNet', 'RPN', 'lung_grid', 'blobs', 'blob_loss', 'training_grids',
            'contrast', 'nodules_on', 'crops', 'train', 'heatmaps', 'heatmap_loss', 'anchors_of', 'box_coder',
            'rpn_loss', 'overlapping', 'nms', 'tiles', 'in_tiles', 'heatmap', 'peaks', 'subvoxel', 'best_boxes',
-           'proposals', 'raw_candidates', 'blob_candidates', 'anchor_sizes', 'rarity', 'union', 'calibrate', 'detect',
-           'save_networks', 'load_networks', 'train_networks', 'hit_scores', 'score_at', 'detected_at',
-           'sensitivity_numbers', 'sensitivities', 'sensitivity_curve', 'sensitivity_table', 'harden', 'perturbed_loss',
-           'fused', 'attacked', 'shown', 'nodule_crops', 'attack_table', 'hardening_numbers', 'compare_hardened',
-           'attack_numbers', 'build']
+           'proposals', 'raw_candidates', 'blob_candidates', 'anchor_sizes', 'rarity', 'union', 'merged', 'calibrate',
+           'detect', 'save_networks', 'load_networks', 'train_networks', 'hit_scores', 'score_at', 'detected_at',
+           'sensitivity_numbers', 'sensitivities', 'threshold_table', 'sensitivity_curve', 'sensitivity_table',
+           'harden', 'perturbed_loss', 'fused', 'attacked', 'shown', 'nodule_crops', 'attack_table',
+           'hardening_numbers', 'compare_hardened', 'attack_numbers', 'build']
 
 # %% ../nbs/08_candidates.ipynb #6e998bb6
 import copy
@@ -595,7 +595,12 @@ def rarity(scores, reference, scans):
 
 
 def union(raw, calibration, settings):
-    """The best `cg_per_scan` candidates of one scan, of the FUSED sources, on the common score; two within `cg_merge` mm become one.
+    """The best `cg_per_scan` candidates of one scan: `merged`, cut."""
+    return merged(raw, calibration, settings).head(settings.cg_per_scan)
+
+
+def merged(raw, calibration, settings):
+    """All candidates of one scan, of the FUSED sources, on the common score, best first; two within `cg_merge` mm become one.
 
     It has the better score, the box's size, which a blob does not have, and the blob's place, which is the finer one, if the two
     are within half of `cg_merge`: farther off the blob may be of something else.
@@ -617,7 +622,7 @@ def union(raw, calibration, settings):
             if near and blob[second] and not blob[finer[first]]:
                 finer[first] = second
     table[["coordX", "coordY", "coordZ"]] = points[finer]
-    return table.assign(diameter_mm=diameter)[kept].head(settings.cg_per_scan).reset_index(drop=True)
+    return table.assign(diameter_mm=diameter)[kept].reset_index(drop=True)
 
 
 def calibrate(raw, scans):
@@ -762,6 +767,21 @@ def sensitivities(nodules, marks, scans, per_scan):
     for k in np.flatnonzero((share == 0) | (share == 1)):
         lower[k], upper[k] = stats.binomtest(int(share[k] * len(uids)), len(uids)).proportion_ci(method="wilson")
     return pd.DataFrame({"nodules": len(nodules), "per_scan": per_scan, "sensitivity": share, "lower": lower, "upper": upper})
+
+
+def threshold_table(data, found, per_scan):
+    """If one score decided, that which leaves `per_scan` candidates a validation scan on average, instead of the rank in each scan.
+
+    found: {dataset: the `merged` candidates of its scans}. Columns dataset, threshold, candidates_per_scan, most (in a scan), and those
+    of `sensitivities`.
+    """
+    least, rows = score_at(found["validation"], per_scan, len(data.of("validation").uids)), []
+    for name in ("validation", "in-house", "nlst"):
+        part, kept = data.of(name), found[name][found[name]["score"] >= least]
+        columns = {"candidates_per_scan": len(kept) / len(part.uids), "most": kept.groupby("seriesuid").size().max()}
+        shares = sensitivities(part.annotations, kept, len(part.uids), (per_scan,))
+        rows.append(shares.assign(dataset=name, threshold=least, **columns))
+    return pd.concat(rows)[["dataset", "threshold", "candidates_per_scan", "most", "nodules", "sensitivity", "lower", "upper"]]
 
 
 def sensitivity_curve(nodules, marks, scans):
@@ -932,8 +952,8 @@ def build(run):
 
     Makes candidates/<dataset>.csv (seriesuid, coordX, coordY, coordZ, score, source, diameter_mm), raw/<dataset>.csv (the sources
     apart), numbers.csv (claims M1, M2, M7), curves.csv (sensitivity against candidates a scan), sensitivity.csv (of
-    the benchmarks, by type and diameter), hardening.csv (the heatmap networks and their hardened copies, clean and attacked),
-    training.csv, the weights, and those of the hardened copies in hardened/.
+    the benchmarks, by type and diameter), threshold.csv (`threshold_table`), hardening.csv (the heatmap networks and their hardened
+    copies, clean and attacked), training.csv, the weights, and those of the hardened copies in hardened/.
     """
     with runs.writing(run, "candidates") as folder:
         data = datasets.load(run)
@@ -949,12 +969,13 @@ def build(run):
             _save_weights(network, folder / "hardened" / f"{name}.safetensors")
         pd.concat([losses, more]).to_csv(folder / "training.csv", index=False)
         hardening.to_csv(folder / "hardening.csv", index=False)
+        every = {name: _merged_scans(tables, networks["calibration"], run.settings) for name, tables in raw.items()}
+        threshold_table(data, every, run.settings.cg_per_scan).to_csv(folder / "threshold.csv", index=False)
         (folder / "raw").mkdir()
         numbers, curves, tables = [attack_numbers(attacks)], [], []
         for name in DATASETS:
             part = data.of(name)
-            scans = [union(table, networks["calibration"], run.settings) for _, table in raw[name].groupby("seriesuid")]
-            found = pd.concat([raw[name].iloc[:0], *scans], ignore_index=True)
+            found = every[name].groupby("seriesuid").head(run.settings.cg_per_scan)
             found.to_csv(folder / f"{name}.csv", index=False)
             raw[name].to_csv(folder / "raw" / f"{name}.csv", index=False)
             if name in ("in-house", "nlst"):
@@ -969,6 +990,10 @@ def build(run):
         pd.concat(numbers).to_csv(folder / "numbers.csv", index=False)
         pd.concat(curves).to_csv(folder / "curves.csv", index=False)
     return run.path("candidates")
+
+
+def _merged_scans(raw, calibration, settings):
+    return pd.concat([merged(table, calibration, settings) for _, table in raw.groupby("seriesuid")], ignore_index=True)
 
 
 def _search(networks, data, settings, name):

@@ -566,13 +566,29 @@ def random_raw(scans, count, seed=0):
 def test_a_scan_keeps_the_best_of_its_candidates_none_nearer_than_allowed(seed):
     raw = random_raw(4, 40, seed)
     calibration = candidates.calibrate(raw, 4)
-    free = SimpleNamespace(**vars(SETTINGS) | {"cg_per_scan": 1000})
     for _, table in raw.groupby("seriesuid"):
-        found, everything = (candidates.union(table, calibration, settings) for settings in (SETTINGS, free))
+        found, everything = (each(table, calibration, SETTINGS) for each in (candidates.union, candidates.merged))
         assert len(found) == SETTINGS.cg_per_scan < len(everything)
         pd.testing.assert_frame_equal(found, everything.head(SETTINGS.cg_per_scan))
         apart = np.linalg.norm(everything[PLACES].to_numpy()[:, None] - everything[PLACES].to_numpy(), axis=2)
         assert everything["score"].is_monotonic_decreasing and apart[~np.eye(len(apart), dtype=bool)].min() > SETTINGS.cg_merge
+
+
+def test_one_threshold_of_validation_is_held_against_each_benchmark():
+    raw = {name: random_raw(4, 40, seed) for seed, name in enumerate(("validation", "in-house", "nlst"))}
+    calibration = candidates.calibrate(raw["validation"], 4)
+    found = {
+        name: pd.concat([candidates.merged(part, calibration, SETTINGS) for _, part in tables.groupby("seriesuid")])
+        for name, tables in raw.items()
+    }
+    nodules = pd.DataFrame({"seriesuid": "0", "diameter_mm": 30.0, "type": "solid"} | dict.fromkeys(PLACES, [20.0, 40.0]))
+    data = SimpleNamespace(of=lambda name: SimpleNamespace(annotations=nodules, uids=list("0123")))
+    table = candidates.threshold_table(data, found, 20).set_index("dataset")
+    assert table["candidates_per_scan"]["validation"] in (20, 20.25) and table["threshold"].nunique() == 1  # a blob and a box may tie
+    for name, row in table.iterrows():
+        kept = found[name][found[name]["score"] >= row["threshold"]]
+        assert row["candidates_per_scan"] == len(kept) / 4 and row["most"] == kept["seriesuid"].value_counts().max()
+        assert row["sensitivity"] == (candidates.hit_scores(nodules, kept) > -np.inf).mean()
 
 
 def test_calibration_is_the_sorted_scores_of_each_source():
