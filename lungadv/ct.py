@@ -961,8 +961,8 @@ def write_scan(scan, path):
     write_volume(scan.hu, scan, path)
 
 
-def write_volume(values, scan, path):
-    """Write an array (z, y, x) on the grid of `scan`, such as a mask, as `path` (.mhd) and .zraw."""
+def write_volume(values, scan, path, packed=True):
+    """Write an array (z, y, x) on the grid of `scan`, such as a mask, as `path` (.mhd) and .zraw or, not `packed`, .raw."""
     import SimpleITK as sitk
 
     path = Path(path)
@@ -975,11 +975,12 @@ def write_volume(values, scan, path):
     image.SetOrigin(scan.origin)
     image.SetDirection(scan.direction.ravel().tolist())
     header = path.with_name(f".{os.getpid()}.{path.name}")
-    data = header.with_suffix(".zraw")
+    suffix = ".zraw" if packed else ".raw"
+    data = header.with_suffix(suffix)
     try:
-        sitk.WriteImage(image, str(header), useCompression=True, compressionLevel=1)
-        header.write_text(header.read_text().replace(data.name, path.with_suffix(".zraw").name))
-        os.replace(data, path.with_suffix(".zraw"))
+        sitk.WriteImage(image, str(header), useCompression=packed, compressionLevel=1)
+        header.write_text(header.read_text().replace(data.name, path.with_suffix(suffix).name))
+        os.replace(data, path.with_suffix(suffix))
         os.replace(header, path)
     finally:
         data.unlink(missing_ok=True)

@@ -95,7 +95,7 @@ def relabel(labels, number):
 # %% ../nbs/06_datasets.ipynb #01ee52e7
 def _make(job):
     """Simulate one scan and write it under root: a worker's job. Returns its rows: (scan, nodules, excluded, mimics)."""
-    root, folder, dataset, seed, index, recipe = job
+    root, packed, folder, dataset, seed, index, recipe = job
     try:
         made = phantom.simulate(recipe, seed, index)
     except ValueError as error:
@@ -103,20 +103,24 @@ def _make(job):
     uid, scan = made.scan.uid, made.scan
     nodules, excluded, labels = split_excluded(made.nodules, made.labels)
     files = {"path": f"{folder}{uid}.mhd", "lungs": f"seg-lungs-LUNA16/{uid}.mhd", "labels": f"masks/{uid}.mhd"}
-    for file, values in zip(files.values(), (scan.hu, made.lungs, labels), strict=True):
-        ct.write_volume(values, scan, root / file)
+    ct.write_volume(scan.hu, scan, root / files["path"], packed)
+    for name, values in (("lungs", made.lungs), ("labels", labels)):
+        ct.write_volume(values, scan, root / files[name])
     scans = pd.DataFrame([{"seriesuid": uid, "dataset": dataset} | files | {"store": ""}])
     return scans, *(table.assign(seriesuid=uid, dataset=dataset) for table in (nodules, excluded, made.mimics))
 
 
-def _simulate(root, jobs):
-    """Make the scans of jobs (folder, dataset, seed, index, recipe), in a process a thread of the stage. Paths are relative to root."""
+def _simulate(root, jobs, packed):
+    """Make the scans of jobs (folder, dataset, seed, index, recipe), in a process a thread of the stage. Paths are relative to root.
+
+    packed: whether scans are compressed; a run reads its own too often for that.
+    """
     for folder in {"seg-lungs-LUNA16/", "masks/", *(job[0] for job in jobs)}:
         (root / folder).mkdir(exist_ok=True)
     workers = min(runs.STAGES["datasets"].threads, len(jobs))
     # spawned, not forked: a copy of a process in which torch has threads may hang
     with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        made = list(tqdm(pool.map(_make, [(root, *job) for job in jobs]), total=len(jobs), desc="simulating scans"))
+        made = list(tqdm(pool.map(_make, [(root, packed, *job) for job in jobs]), total=len(jobs), desc="simulating scans"))
     scans, nodules, excluded, mimics = (pd.concat(tables, ignore_index=True) for tables in zip(*made, strict=True))
     return Data(scans, nodules[NODULES], excluded[NODULES], mimics[MIMICS])
 
@@ -448,7 +452,7 @@ def build(run):
     with runs.writing(run, "datasets") as root:
         if run.data == "phantom":
             jobs = [(f"{dataset}/", dataset, run.seed, index, recipe) for dataset, index, recipe in recipes(run)]
-            data = _simulate(root, jobs)
+            data = _simulate(root, jobs, packed=False)
         else:
             data = read_manifest(run.data)
             check_nodules(data)
@@ -515,7 +519,7 @@ def write_phantom(out, scans, seed, photons=phantom.DOSES["standard"], file_form
     temporary.mkdir(parents=True)
     try:
         people = range(FIRST_INDEX["phantom"], FIRST_INDEX["phantom"] + scans)  # nobody whom a run trains or tests on
-        made = _simulate(temporary, [("", "train", seed, k, _person(seed, k, photons)) for k in people])
+        made = _simulate(temporary, [("", "train", seed, k, _person(seed, k, photons)) for k in people], packed=True)
         if file_format == "dicom":
             for uid, name in zip(made.uids, made.scans["path"], strict=True):
                 ct.write_series(ct.read_scan(temporary / name), temporary / uid)

@@ -25,8 +25,10 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from lungadv import datasets, detection, runs
+from lungadv import runs
 from lungadv.runs import InputError
+
+# What needs torch is imported where it is used: this module starts every notebook, and torch takes seconds.
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def manifest_files(run):
     """The manifest of a run and the tables that lie beside it; none for the phantom."""
     if run.data == "phantom":
         return []
+    from lungadv import datasets
+
     tables = ("annotations.csv", "annotations_excluded.csv", "mimics.csv")
     beside = [datasets.companion(run.data), *(Path(run.data).with_name(name) for name in tables)]
     return [run.data, *(str(path) for path in beside if path.exists())]
@@ -250,6 +254,7 @@ class ProgressLines:
 
 def run_notebook(path, out, given, threads=1):
     """Run a notebook with papermill, `given` parameters as text, keeping the executed notebook at `out` as its log."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # a grammar of web addresses: jsonschema does without, and it takes a second to load
     import papermill
 
     path, out = Path(path), Path(out)
@@ -285,6 +290,8 @@ def reproduce(run, cores):
     Raises InputError when the manifest or what it names is wrong, a step fails, or the same run is being made already.
     """
     if run.data != "phantom":  # what is wrong with it is said at once, in one line
+        from lungadv import datasets
+
         datasets.check_nodules(datasets.read_manifest(run.data))
     run.folder.mkdir(parents=True, exist_ok=True)
     before = _made(run)
@@ -667,6 +674,8 @@ def _run_command(options):
         run = runs.open_run(options.profile, options.seed, options.data)
         print(f"the results of {run.folder.name} are now those of {accept(run)}")
     elif options.command == "weights":
+        from lungadv import detection
+
         run = runs.open_run(options.profile, options.seed, options.data)
         print(f"the networks of {run.folder.name} and their model card are now in {detection.ship(run, detection.shipped_folder())}")
     else:

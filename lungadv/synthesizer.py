@@ -129,6 +129,7 @@ class Generator(nn.Module):
         nn.init.constant_(self.draw.bias, -4)  # begin with an empty cube: unlearning a full one loses the small nodules
         if conditions:
             self.tone = nn.Linear(conditions, 1)  # of appearance; by way of the seed alone density comes late
+            nn.init.zeros_(self.tone.weight)
 
     def forward(self, z, *condition):
         seed = self.seed(torch.cat([z, *condition], dim=1)).unflatten(1, self.seed_shape).contiguous(memory_format=torch.channels_last_3d)
@@ -137,7 +138,7 @@ class Generator(nn.Module):
         maps = F.interpolate(maps.float().contiguous(), scale_factor=2, mode="trilinear")
         appearance, mask = maps.split(1, dim=1)
         for numbers in condition:
-            appearance = appearance + self.tone(numbers)[:, :, None, None, None]
+            appearance = appearance + 5 * self.tone(numbers)[:, :, None, None, None]  # 5: it has farther to go than other weights
         mask = mask.sigmoid()
         return mask * appearance.sigmoid(), mask
 

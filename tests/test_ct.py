@@ -162,6 +162,14 @@ def test_resample_to_half_is_the_mean_of_blocks(name):
     assert np.abs(half.hu[tuple(index.round().astype(int).T)] - blocks.ravel()).max() <= 1
 
 
+@pytest.mark.parametrize("packed, suffix", [(True, "zraw"), (False, "raw")])
+def test_a_volume_reads_back_packed_or_not(tmp_path, packed, suffix):
+    scan = noise_scan()
+    ct.write_volume(scan.hu, scan, tmp_path / "a.mhd", packed)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mhd", f"a.{suffix}"]
+    assert (ct.read_scan(tmp_path / "a.mhd").hu == scan.hu).all()
+
+
 def test_unit_window():
     assert ct.to_unit(np.array([-1000, 400, -32768, 32767], np.int16)).tolist() == [0, 1, 0, 1]
     assert np.isclose(ct.to_unit(np.float32(-972)) - ct.to_unit(np.float32(-1000)), 0.02)  # eps 0.02 is 28 HU

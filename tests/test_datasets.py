@@ -31,8 +31,8 @@ def data(run):
 def test_layout_is_luna16s(run, data):
     root = run.path("datasets")
     for uid, dataset in data.scans[["seriesuid", "dataset"]].itertuples(index=False):
-        for folder in (dataset, "seg-lungs-LUNA16", "masks"):
-            assert (root / folder / f"{uid}.mhd").exists() and (root / folder / f"{uid}.zraw").exists()
+        for folder, voxels in ((dataset, "raw"), ("seg-lungs-LUNA16", "zraw"), ("masks", "zraw")):
+            assert (root / folder / f"{uid}.mhd").exists() and (root / folder / f"{uid}.{voxels}").exists()
     for name in datasets.DATASETS:
         part = data.of(name)
         assert (root / name / "seriesuids.csv").read_text().split() == part.uids

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -41,6 +42,11 @@ def clone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LUNGADV_RUNS", raising=False)
     return tmp_path
+
+
+def test_what_starts_a_notebook_waits_for_no_torch():
+    code = "import sys, lungadv.pipeline; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
 def finish(seed, cpm, data="phantom"):
