@@ -770,18 +770,19 @@ def sensitivities(nodules, marks, scans, per_scan):
 
 
 def threshold_table(data, found, per_scan):
-    """If one score decided, that which leaves `per_scan` candidates a validation scan on average, instead of the rank in each scan.
+    """Sensitivity where one score decides, that which leaves `per_scan` candidates a validation scan on average, not the rank in each scan.
 
-    found: {dataset: the `merged` candidates of its scans}. Columns dataset, threshold, candidates_per_scan, most (in a scan), and those
-    of `sensitivities`.
+    found: {dataset: the `merged` candidates of its scans}. Columns dataset, threshold, candidates_per_scan, most (in a scan), nodules,
+    sensitivity, lower and upper as of `sensitivities`.
     """
     least, rows = score_at(found["validation"], per_scan, len(data.of("validation").uids)), []
     for name in ("validation", "in-house", "nlst"):
         part, kept = data.of(name), found[name][found[name]["score"] >= least]
         columns = {"candidates_per_scan": len(kept) / len(part.uids), "most": kept.groupby("seriesuid").size().max()}
-        shares = sensitivities(part.annotations, kept, len(part.uids), (per_scan,))
+        shares = sensitivities(part.annotations, kept, len(part.uids), (len(kept),))  # of all that is kept
         rows.append(shares.assign(dataset=name, threshold=least, **columns))
-    return pd.concat(rows)[["dataset", "threshold", "candidates_per_scan", "most", "nodules", "sensitivity", "lower", "upper"]]
+    columns = ["dataset", "threshold", "candidates_per_scan", "most", "nodules", "sensitivity", "lower", "upper"]
+    return pd.concat(rows, ignore_index=True)[columns]
 
 
 def sensitivity_curve(nodules, marks, scans):

@@ -314,7 +314,7 @@ def against_exact(slices):
     return rows
 
 # %% ../nbs/05b_realism.ipynb #4bf21208
-def gates(real=None, persons=6, patches=1000, slices=4):
+def gates(real=None, persons=6, patches=1000, slices=3):
     """All measures as a table: measure; value; spread (standard deviation over people, nan for what is one number) and the standard
     error of their mean; the share of people inside the gate; gate; holds: whether the value is inside (<NA> without a gate).
 

@@ -5,7 +5,7 @@ import typer
 from lungadv import realism
 
 
-def main(persons: int = 6, patches: int = 1000, slices: int = 4):
+def main(persons: int = 6, patches: int = 1000, slices: int = 3):
     """Print the gates. The real chest is that of LUNGADV_REAL_CT (default ../shared/real_ct); without it, the noise alone is measured."""
     real = realism.real_chest()
     if real is None:

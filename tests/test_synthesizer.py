@@ -305,16 +305,25 @@ def test_what_cannot_be_drawn_is_an_input_error(change):
         synthesizer.draw_conditioned(synthesizer.Generator(16, 4, 8, synthesizer.CONDITIONS), asked, torch.Generator())
 
 
-def test_spicules_reach_out_and_leave_volume_and_brightness():
-    masks = torch.from_numpy(np.stack([synthesizer.soft_mask(ball(d), 1.25, 3.0) for d in (8, 12, 16, 20)])).unsqueeze(1)
+def test_spicules_reach_out_and_keep_the_volume():
+    masks = torch.from_numpy(synthesizer.soft_mask(ball(16), 1.25, 3.0)).expand(32, 1, -1, -1, -1)
     spiky = synthesizer.spiculate(0.7 * masks, masks, torch.Generator().manual_seed(1))
     assert torch.allclose(spiky[0], 0.7 * spiky[1], atol=1e-6)
     plain, other = (synthesizer.features(*pair, 1.25) for pair in ((0.7 * masks, masks), spiky))
-    assert (other["diameter_mm"] / plain["diameter_mm"]).between(0.93, 1.07).all()
+    assert ((other["diameter_mm"] / 16) ** 3).mean() == pytest.approx(((plain["diameter_mm"] / 16) ** 3).mean(), rel=0.03)
     assert (other["area"] > 1.05 * plain["area"]).all()
     points = torch.from_numpy(np.indices((32,) * 3)).flatten(1).sub(15.5).norm(dim=0) * 1.25
-    farthest = [[points[mask.flatten() > 0.5].max() for mask in each] for each in (masks, spiky[1])]
-    assert all(after > 1.15 * before for before, after in zip(*farthest, strict=True))
+    farthest = torch.stack([points[mask.flatten() > 0.5].max() for mask in spiky[1]])
+    assert (farthest > 1.15 * 8).all()
+
+
+def test_a_condition_sets_the_brightness_of_the_whole_nodule():
+    torch.manual_seed(0)
+    generator, z = synthesizer.Generator(16, 4, 8, 2), torch.randn(3, 4)
+    generator.seed.weight.data[:, 4:] = 0  # by this way alone
+    generator.tone.weight.data[:] = torch.tensor([[0.5, 0.0]])
+    (dark, mask), (bright, same) = (generator(z, torch.tensor([[first, 1.0]]).expand(3, 2)) for first in (0.0, 1.0))
+    assert torch.equal(mask, same) and (bright > dark).all()
 
 
 def test_only_what_is_to_be_spiculated_gets_spicules(monkeypatch):
