@@ -718,12 +718,10 @@ def hit_scores(nodules, marks):
 
 
 def score_at(marks, per_scan, scans):
-    "The score that leaves at most `per_scan` marks a scan on average; -inf when there are no more, inf when none is allowed."
+    "The score that leaves at most `per_scan` marks a scan on average, equal scores all or none; -inf when there are no more."
     ordered = np.sort(marks["score"].to_numpy())[::-1]
     allowed = int(per_scan * scans)
-    if allowed == 0:
-        return np.inf
-    return ordered[allowed - 1] if allowed <= len(ordered) else -np.inf
+    return np.nextafter(ordered[allowed], np.inf) if allowed < len(ordered) else -np.inf
 
 def detected_at(nodules, marks, per_scan, scans):
     "Whether each nodule is hit when at most `per_scan` marks a scan are kept on average, bool (number of nodules,)."
@@ -870,7 +868,8 @@ def shown(logits, volumes, nodules, score):
 def nodule_crops(run, data):
     "Of the first `cg_attack_scans` scans with nodules: (uid, crops (n, 1, S, S, S) around each nodule, their nodules, that one first)."
     settings = run.settings
-    for uid in data.uids[: settings.cg_attack_scans]:
+    held = set(data.annotations["seriesuid"])
+    for uid in [uid for uid in data.uids if uid in held][: settings.cg_attack_scans]:
         grid, _ = lung_grid(data.scan(uid), data.lungs(uid), settings.cg_spacing)
         volume, spheres = _unit(grid), _spheres(nodules_on(grid, data.annotations))
         starts = np.round(spheres[:, :3]).astype(int) - settings.cg_crop // 2

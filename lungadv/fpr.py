@@ -527,8 +527,10 @@ def build_outline(run):
         torch.manual_seed(run.generator("outline", "weights").initial_seed())
         table, hu = read_patches(run, "train")
         _, outlines = read_patches(run, "train", "outline")
-        nodules = hu[torch.tensor((table["kind"] == "nodule").to_numpy())]
-        held_out = torch.arange(len(nodules)) % 10 == 0
+        mine = (table["kind"] == "nodule").to_numpy()
+        nodules = hu[torch.from_numpy(mine)]
+        scan, uids = pd.factorize(table.loc[mine, "seriesuid"])
+        held_out = torch.from_numpy((scan % 10 == 0) & (len(uids) > 1))  # whole scans: neighbours lie in each other's patches
         network, size = new_network(run, "logits"), run.settings.patch_size
         batches = outline_batches(nodules[~held_out], outlines[~held_out], size, run.settings.fpr_batch, run.generator("outline"))
         losses = train(network, outline_loss, batches, run.settings.fpr_outline_updates, desc="outlining nodules")

@@ -28,7 +28,7 @@ from .robustness import stress_test as stress_test, wilson as wilson  # found he
 # %% ../nbs/12_stress_tests.ipynb #6e3ef695
 def equal_rate_threshold(confidence, rate=0.05):
     """The smallest observed confidence above which at most `rate` of the given negatives lie."""
-    return float(np.quantile(np.asarray(confidence, dtype=float), 1 - rate, method="higher"))
+    return float(np.quantile(np.asarray(confidence, dtype=float), 1 - rate, method="inverted_cdf"))
 
 # %% ../nbs/12_stress_tests.ipynb #79a37058
 def along_axes(pool, values, window, padding=0):
@@ -144,7 +144,7 @@ def rejection(clean, attacked, attacked_wrong, keep=0.95):
     """
     from sklearn.metrics import roc_auc_score
 
-    threshold = float(np.quantile(clean, keep, method="higher"))
+    threshold = float(np.quantile(clean, keep, method="inverted_cdf"))
     fooled = np.asarray(attacked)[np.asarray(attacked_wrong)]
     auroc = roc_auc_score(np.r_[np.zeros(len(clean)), np.ones(len(attacked))], np.r_[clean, attacked])
     return {

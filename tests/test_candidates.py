@@ -582,7 +582,7 @@ def test_one_threshold_of_validation_is_held_against_each_benchmark():
     nodules = pd.DataFrame(places, columns=PLACES).assign(seriesuid="0", diameter_mm=10.0, type="solid")
     data = SimpleNamespace(of=lambda name: SimpleNamespace(annotations=nodules, uids=list("0123")))
     table = candidates.threshold_table(data, found, 20).set_index("dataset")
-    assert table["candidates_per_scan"]["validation"] in (20, 20.25) and table["threshold"].nunique() == 1  # a blob and a box may tie
+    assert 19 <= table["candidates_per_scan"]["validation"] <= 20 and table["threshold"].nunique() == 1  # ties go together
     assert table["candidates_per_scan"]["in-house"] > 25 and table["candidates_per_scan"]["nlst"] < 15
     for name, row in table.iterrows():
         kept = found[name][found[name]["score"] >= row["threshold"]]
@@ -648,6 +648,12 @@ def test_a_hit_is_closer_than_the_radius_and_in_the_same_scan():
 def test_score_at_leaves_that_many(per_scan, scans, left):
     table = marks([(0, score) for score in np.random.default_rng(0).permutation(20) / 20])
     assert (table["score"] >= candidates.score_at(table, per_scan, scans)).sum() == left
+
+
+def test_score_at_takes_equal_scores_all_or_none():
+    table = marks([(0, 0.9), (9, 0.7), (18, 0.7), (27, 0.7), (36, 0.1)])
+    left = [int((table["score"] >= candidates.score_at(table, per_scan, 1)).sum()) for per_scan in range(7)]
+    assert left == [0, 1, 1, 1, 4, 5, 5]
 
 
 def test_score_at_leaves_none_where_none_is_allowed():

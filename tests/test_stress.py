@@ -37,7 +37,7 @@ def patches():
 def test_the_threshold_lets_five_percent_of_negatives_through(count):
     confidence = np.random.default_rng(count).random(count)
     threshold = stress.equal_rate_threshold(confidence)
-    assert 0.05 - 1.5 / count <= (confidence > threshold).mean() <= 0.05
+    assert (confidence > threshold).sum() == count // 20
     assert (np.repeat([0.2, 0.9], [90, 10]) > stress.equal_rate_threshold(np.repeat([0.2, 0.9], [90, 10]))).mean() == 0
 
 
@@ -76,7 +76,7 @@ def test_uncertainty_rejection_by_hand():
     clean = np.arange(1, 101) / 100
     attacked, fooled = np.array([0.1, 0.5, 0.97, 0.99]), np.array([True, True, True, False])
     result = stress.rejection(clean, attacked, fooled)
-    assert (clean <= result["threshold"]).mean() == pytest.approx(0.95, abs=0.011)
+    assert (clean <= result["threshold"]).sum() == 95
     assert result["kept"] == pytest.approx(2 / 3) and result["n_wrong"] == 3
     assert stress.rejection(clean, clean + 2, np.ones(100, bool))["auroc"] == 1
 
