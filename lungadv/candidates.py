@@ -718,10 +718,15 @@ def hit_scores(nodules, marks):
 
 
 def score_at(marks, per_scan, scans):
-    "The score that leaves at most `per_scan` marks a scan on average, equal scores all or none; -inf when there are no more."
+    """The score that leaves at most `per_scan` marks a scan on average, equal scores all or none.
+
+    -inf when there are no more, inf when none is allowed.
+    """
     ordered = np.sort(marks["score"].to_numpy())[::-1]
     allowed = int(per_scan * scans)
-    return np.nextafter(ordered[allowed], np.inf) if allowed < len(ordered) else -np.inf
+    if allowed >= len(ordered):
+        return -np.inf
+    return ordered[ordered > ordered[allowed]].min(initial=np.inf)
 
 def detected_at(nodules, marks, per_scan, scans):
     "Whether each nodule is hit when at most `per_scan` marks a scan are kept on average, bool (number of nodules,)."
