@@ -962,7 +962,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'lungadv.stress.rejection': ('stress_tests.html#rejection', 'lungadv/stress.py'),
                                 'lungadv.stress.rejections': ('stress_tests.html#rejections', 'lungadv/stress.py'),
                                 'lungadv.stress.search_numbers': ('stress_tests.html#search_numbers', 'lungadv/stress.py'),
-                                'lungadv.stress.smallest_eps': ('stress_tests.html#smallest_eps', 'lungadv/stress.py'),
+                                'lungadv.stress.smallest_radius': ('stress_tests.html#smallest_radius', 'lungadv/stress.py'),
                                 'lungadv.stress.ssim': ('stress_tests.html#ssim', 'lungadv/stress.py'),
                                 'lungadv.stress.steps_tests': ('stress_tests.html#steps_tests', 'lungadv/stress.py'),
                                 'lungadv.stress.summaries': ('stress_tests.html#summaries', 'lungadv/stress.py'),

@@ -366,9 +366,9 @@ def summarise(folder):
             for bank, table in shard.to_pandas().groupby("bank", sort=False):
                 target = folder / f"bank_{bank}.csv"
                 table.drop(columns="bank").to_csv(target, mode="a", header=not target.exists(), index=False)
-                before, searched, after = (table[f"confidence_{name}"] > 0.5 for name in ("before", "searched", "after"))
+                before, after = (table[f"confidence_{name}"] > 0.5 for name in ("before", "after"))
                 numbers = {"stored": len(table), "positive_before": before.sum(), "positive_after": after.sum()}
-                counts.loc[bank, ["changed", *numbers]] += [(searched != after).sum(), *numbers.values()]
+                counts.loc[bank, list(numbers)] += list(numbers.values())
     return counts.reset_index()
 
 

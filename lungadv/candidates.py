@@ -172,7 +172,7 @@ LUNG = 0.1  # unit value of lung tissue, -860 HU
 
 
 def training_grids(run, data):
-    """Every scan of `data` as (unit volume float16 (2, D, H, W), lungs, nodules table with voxel centres z, y, x and radius in voxels).
+    """Every scan of `data` as (unit volume float16 (2, D, H, W), voxels of the lungs (n, 3), nodules table with z, y, x, radius in voxels).
 
     The second channel is what nodules of other types than RARE add to the lung (`contrast`).
     """
@@ -288,7 +288,10 @@ def _crop(volume, nodules, start, size):
 
 # %% ../nbs/08_candidates.ipynb #ec1bdc5e
 def train(network, loss, batches, updates, rate, desc):
-    "Train with Adam and cosine decay, on the accelerator if there is one; returns the loss of every update."
+    """Train with Adam and cosine decay, on the accelerator if there is one; returns the loss of every update.
+
+    batches: (volumes (N, 1, S, S, S) in [0, 1], nodules (n, 4) of each), endless, see `crops`; loss(network, volumes, nodules) is a scalar.
+    """
     device = runs.device()
     network.to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)

@@ -158,6 +158,19 @@ def check_outputs(outputs, inputs=()):
         taken[path.resolve()] = "is named twice"
 
 
+def check_folder(out):
+    """Raise InputError when `out` is no folder and cannot become one, or nothing can be written there."""
+    from lungadv.runs import InputError
+
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError(f"'{there}' is a file: name a folder for the output")
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise InputError(f"nothing can be written into '{there}' ({error.strerror}): name another folder") from None
+
+
 @app.command()
 @one_line_errors
 def detect(
@@ -277,6 +290,7 @@ def stress(
     from lungadv import robustness
     from lungadv.runs import InputError
 
+    check_folder(out)
     positives, negatives = robustness.load_patches(patches)
     models = [robustness.make_model(name) for name in (factory, surrogate) if name]
     terms = {"output": output.value, "eps": eps, "steps": steps, "queries": queries, "seed": seed}

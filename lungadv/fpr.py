@@ -180,7 +180,7 @@ def _label_boxes(labels, scan):
 
 
 def patch_positions(run, data, uid, candidates, rng):
-    "The rows of one scan's patch table: annotated nodules, candidates and random lung positions."
+    "The opened scan and the rows of its patch table: annotated nodules, candidates and random lung positions."
     scan = data.opened(uid)
     mine = {name: table[table["seriesuid"] == uid] for name, table in vars(data).items() if isinstance(table, pd.DataFrame)}
     nodules, excluded = mine["annotations"], mine["excluded"]
@@ -335,7 +335,13 @@ def total_updates(strategy, settings):
 
 
 def mixture(real, banks, count):
-    "How many of `count` samples each pool gives, as (pool, share) pairs: all real without banks, else half real, the rest the banks'."
+    """How many of `count` samples each pool gives, as (pool, share) pairs: all real without banks, else half real, the rest the banks'.
+
+    Raises runs.InputError when the banks' half cannot be divided among them evenly.
+    """
+    if banks and (count // 2 < len(banks) or count // 2 % len(banks)):
+        uneven = f"{count // 2} samples cannot be divided among {len(banks)} banks"
+        raise runs.InputError(f"fpr_batch: {uneven}: make it a multiple of {4 * len(banks)}")
     shares = [count - count // 2] + [count // 2 // len(banks)] * len(banks) if banks else [count]
     return list(zip([real, *banks], shares, strict=True))
 
@@ -366,6 +372,7 @@ def outline_batches(patches, outlines, size, batch_size, generator):
 def train(network, loss, batches, updates, rate=1e-3, decay=0.95, desc="training", watch=None):
     """Train on `updates` batches with Adam and cosine decay, on the accelerator if there is one; returns the loss of each update.
 
+    batches: tuples of tensors, endless; loss(network, *tensors) is a scalar.
     The moving average of the weights is left in `network`. `watch(updates so far, average)` is called before the first update and after
     each one. Raises FloatingPointError when the loss is no longer finite.
     """

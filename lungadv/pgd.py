@@ -11,6 +11,7 @@ import contextlib
 import math
 import warnings
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -279,6 +280,7 @@ def pgd(
     cosine; 2 eps at first under "halving", which halves it for a sample that has stopped rising and sends that sample back to its best
     point (Auto-PGD, Croce and Hein 2020, with their checkpoints).
     K steps cost K forwards and gradients and one forward of the last iterate; a random start one more, of the start itself.
+    The loss is called as it is: a network in training mode would move its batch statistics, so call this within `frozen(network)`.
 
     Raises ValueError for arguments that cannot be meant and for a loss that does not return one value a sample.
     """
@@ -336,7 +338,7 @@ class _Record:
         rows = walk.rows
         self.loss_start, self.loss_best = self.loss_start.to(values.dtype), self.loss_best.to(values.dtype)
         _keep(~self.begun[rows], rows, values, self.loss_start)
-        better = values > self.loss_best[rows]  # never true of NaN
+        better = (values > self.loss_best[rows]) & ~self.broken[rows]  # never true of NaN
         won = torch.zeros_like(better)
         if self.success is not None:
             won = self.success(walk, values) & ~values.isnan()
@@ -461,7 +463,8 @@ def _ascend(score, walk, move, record, bar):
         walk = move(walk, values, gradients, step)
         bar.update()
     else:
-        record.note(walk, _score(score, walk))
+        if len(walk.rows):
+            record.note(walk, _score(score, walk))
         return
     bar.update(move.steps - step)
 
@@ -610,7 +613,7 @@ def _known(loss_start, start):
 
 
 def _check_search(start, context, steps, restarts, random_start):
-    if steps < 1 or restarts < 1:
+    if not all(isinstance(number, Integral) and number >= 1 for number in (steps, restarts)):
         raise ValueError(f"steps = {steps} and restarts = {restarts}: both are whole numbers from 1 up")
     if restarts > 1 and not random_start:
         raise ValueError("restarts without random_start would all be the same: set random_start=True or restarts=1")
@@ -745,9 +748,12 @@ def smallest_eps(loss, start, *, context=(), eps, success, halvings=8, norm="lin
     radius = torch.where(found.success, reached, math.inf)
     for _ in range(halvings):
         rows = (radius.isfinite() & (radius > 0)).nonzero().flatten()
+        if len(rows) == 0:
+            break
         middle = (low[rows] + radius[rows]) / 2
         again, reached = attack(rows, middle, found.loss_start[rows])
         won = again.success
         best[rows[won]], loss_best[rows[won]] = again.best[won], again.loss_best[won]
         radius[rows[won]], low[rows[~won]] = torch.minimum(reached, middle)[won], middle[~won]
+        low = torch.where(low < radius, low, 0)  # it succeeded by less than a radius at which it had failed
     return radius, replace(found, best=best, loss_best=loss_best)

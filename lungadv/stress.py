@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SOLID_HU', 'SOURCE', 'INDEPENDENT', 'NETWORKS', 'SHOWN', 'SEVEN', 'QUERIES', 'COLUMNS', 'equal_rate_threshold',
-           'along_axes', 'ssim', 'smallest_eps', 'describe_nodules', 'density', 'random_search', 'dilated',
+           'along_axes', 'ssim', 'smallest_radius', 'describe_nodules', 'density', 'random_search', 'dilated',
            'synthetic_nodules', 'rejection', 'benchmark_patches', 'benchmark_samples', 'clean_negatives',
            'validation_thresholds', 'example_picks', 'keeping', 'all_answers', 'eps_tests', 'all_synthetic',
            'steps_tests', 'audit', 'checklists', 'image_numbers', 'synthetic_numbers', 'search_numbers', 'fall_numbers',
@@ -55,7 +55,7 @@ def ssim(a, b, region=None, window=7):
     return ((index * weight).flatten(1).sum(1) / weight.flatten(1).sum(1)).float()
 
 # %% ../nbs/12_stress_tests.ipynb #8601e30f
-def smallest_eps(detector, patches, label, grid, *, steps, generator):
+def smallest_radius(detector, patches, label, grid, *, steps, generator):
     """The smallest radius of `grid` (N,) at which PGD flips each decision at 0.5, and the patches that it flipped.
 
     0 where the clean patch is judged wrongly already, inf (and the clean patch) where no radius suffices.
@@ -259,7 +259,7 @@ def eps_tests(run, detectors, positives):
             pd.DataFrame({"attack": "transfer", "network": shares.index, "eps": eps, "n": len(positives), "share_wrong": shares.values})
         )
     for name, detector in tqdm(shown.items(), desc="smallest radius"):
-        eps, flipped = smallest_eps(detector, positives, 1, grid, generator=_generator(run, detector, "smallest", name), **terms)
+        eps, flipped = smallest_radius(detector, positives, 1, grid, generator=_generator(run, detector, "smallest", name), **terms)
         likeness = torch.where(eps.isinf(), torch.nan, ssim(positives, flipped))
         falls.append(pd.DataFrame({"network": name, "index": range(len(eps)), "eps": eps.numpy(), "ssim": likeness.numpy()}))
         shares = [(eps <= radius).float().mean().item() for radius in (0.0, *grid)]

@@ -218,19 +218,6 @@ def test_what_a_file_holds_rebuilds_the_patches_that_the_network_was_shown(toy, 
             assert ((confidence < shown["confidence_before"]) == (kind == "perturbed")).all()
 
 
-def test_decisions_changed_by_rounding_are_counted(toy, tmp_path):
-    written(toy, tmp_path, ["noise"])
-    counts = banks.summarise(tmp_path).set_index("bank").loc["noise"]
-    assert counts["stored"] == 12 and counts["changed"] == 0
-    path = tmp_path / "noise-0.parquet"
-    table = banks.pq.read_table(path).to_pandas()
-    table.loc[[1, 4], "confidence_searched"] = 1 - table.loc[[1, 4], "confidence_after"]
-    banks.pq.write_table(banks.pa.Table.from_pandas(table), path)
-    (tmp_path / "bank_noise.csv").unlink()
-    assert banks.summarise(tmp_path).set_index("bank").loc["noise", "changed"] == 2
-    assert len(pd.read_csv(tmp_path / "bank_noise.csv")) == 12
-
-
 def test_packed_changes_stay_in_the_ball_and_are_off_by_a_third_at_most():
     delta = SETTINGS.attack_eps * (2 * patches() - 1)
     again = recipes.unpack(recipes.pack(delta, SETTINGS.attack_eps), SETTINGS.attack_eps, SIZE)

@@ -773,6 +773,16 @@ def test_a_nodule_is_looked_for_in_its_sphere_wherever_it_lies():
     assert seen == around
 
 
+def test_scans_without_nodules_do_not_use_up_those_that_are_attacked(monkeypatch):
+    grid = ct.Scan(np.zeros((16, 16, 16), np.int16), (2.5, 2.5, 2.5), (0, 0, 0), np.eye(3), "1.2")
+    monkeypatch.setattr(candidates, "lung_grid", lambda scan, lungs, spacing: (replace(grid, uid=scan), None))
+    table = nodules(*[(uid, 20.0, 8.0) for uid in ("b", "d", "d", "e")]).assign(coordY=20.0, coordZ=20.0)
+    data = SimpleNamespace(uids=list("abcde"), annotations=table, scan=lambda uid: uid, lungs=lambda uid: None)
+    settings = SimpleNamespace(cg_attack_scans=2, cg_spacing=2.5, cg_crop=8)
+    found = list(candidates.nodule_crops(SimpleNamespace(settings=settings), data))
+    assert [(uid, len(crops)) for uid, crops, _ in found] == [("b", 1), ("d", 2)]
+
+
 HARDEN = SimpleNamespace(**vars(SETTINGS), cg_crop=16, cg_scale=1.0, cg_batch=4, cg_rate=0.02, cg_harden_updates=3, cg_harden_steps=2)
 
 

@@ -416,6 +416,12 @@ def test_stress_writes_where_it_was_told_though_the_factory_changed_directory(mo
     assert (models / "out" / "audit.csv").exists()
 
 
+def test_stress_looks_at_its_folder_before_it_begins(models):
+    for out in ("models_of_a_user.py", "models_of_a_user.py/out"):
+        result = stress("mean", "--out", out)
+        assert result.exit_code == 1 and "models_of_a_user.py' is a file" in result.stderr and "stress test" not in result.stderr  # no bar
+
+
 def test_stress_says_that_a_model_has_no_gradients(models):
     result = stress("asked")
     assert result.exit_code == 0 and "note: the model has no gradients" in result.stderr and "not measured" in result.stdout

@@ -252,6 +252,12 @@ def test_mixtures_are_those_of_the_paper(name, size):
         assert [pool for pool, _ in shares] == ["real", *banks] and [share for _, share in shares] == expected[len(banks)]
 
 
+def test_banks_that_cannot_share_a_batch_evenly_are_an_input_error():
+    for count in (3, 10):
+        with pytest.raises(runs.InputError, match="make it a multiple of 8"):
+            fpr.mixture("real", ["synthetic-pgd", "perturbed"], count)
+
+
 def test_strategies_are_the_rows_of_the_paper_and_one_beyond():
     assert list(fpr.STRATEGIES) == list(runs.STRATEGIES)
     used = {name: (set(plan.positives), set(plan.negatives)) for name, plan in fpr.STRATEGIES.items() if plan.positives or plan.negatives}

@@ -230,6 +230,29 @@ def test_nan_on_the_way_keeps_the_best_point_before_it_and_the_next_restart_trie
     assert attack.success.all() and (attack.loss_best > 1.66).all()
 
 
+@pytest.mark.parametrize("success", [None, 99.0])
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_gradient_that_is_nan_in_part_ends_the_search_whatever_the_norm(norm, success):
+    def loss(batch):  # the gradient of the first number is NaN below the edge, that of the second is not
+        return torch.where(batch > 0.5, (batch - 0.5).sqrt(), 0).sum(1)
+
+    start = torch.tensor([[0.3, 0.8], [0.6, 0.8]])
+    with pytest.warns(UserWarning, match=r"samples \[0\]"):
+        attack = pgd(loss, start, eps=0.1, steps=3, norm=norm, success=success, random_start=False)
+    assert torch.equal(attack.best[0], start[0]) and not attack.success[0] and (attack.loss_best > loss(start))[1]
+
+
+def test_a_loss_is_never_called_without_samples():
+    def loss(batch):
+        return batch.view(batch.size(0), -1).sum(1)  # cannot be had of no sample
+
+    ones = torch.ones(3, 1, 2, 2, 2)
+    for attack in (fgsm(loss, ones, eps=0.1, success=0.0), pgd(loss, ones, eps=0.1, steps=2, random_start=False, success=8.5)):
+        assert attack.success.all()
+    for success, radius in ((0.0, 0.0), (100.0, torch.inf)):
+        assert (smallest_eps(loss, ones, eps=0.1, steps=2, success=success)[0] == radius).all()
+
+
 def test_a_loss_that_works_in_place_leaves_points_and_start_alone():
     def loss(batch):
         batch -= 0.5
@@ -357,6 +380,7 @@ BAD = [
     (dict(bounds=(float("nan"), 1)), "or NaN"),
     (dict(eps=torch.ones(3)), "one for each of the 2 samples"),
     (dict(steps=0), "steps = 0"),
+    (dict(steps=2.5), "steps = 2.5"),
     (dict(restarts=0), "restarts = 0"),
     (dict(restarts=2, random_start=False), "would all be the same"),
     (dict(bounds=(0, 0.1)), "leaves the bounds"),
@@ -865,6 +889,15 @@ def test_smallest_eps_does_not_depend_on_the_batch_and_names_what_it_cannot_take
     assert torch.equal(whole[4:], alone)
     with pytest.raises(ValueError, match="the step follows the radius"):
         smallest_eps(rugged, start, step_size=0.1, **terms)
+
+
+def test_more_halvings_never_give_a_larger_radius():
+    def loss(batch):  # two places where it succeeds, one of them narrow
+        return ((batch > 0.18) & (batch < 0.2) | (batch > 0.9)).float().sum(1) + 0.01 * batch.sum(1)
+
+    terms = dict(eps=1.0, steps=10, success=0.5, random_start=False)
+    found = [smallest_eps(loss, torch.zeros(1, 1), halvings=halvings, **terms)[0].item() for halvings in range(9)]
+    assert found == sorted(found, reverse=True) and 0.18 < found[-1] < found[0]
 
 
 # the others' bugs that are left

@@ -57,16 +57,16 @@ def test_ssim_in_a_region_averages_the_map_there():
     assert stress.ssim(a, b, region).item() == pytest.approx(full[region[0, 0].numpy()].mean(), abs=1e-5)
 
 
-def test_smallest_eps_is_the_first_radius_that_suffices(patches):
+def test_the_smallest_radius_is_the_first_radius_that_suffices(patches):
     model = Template(bias=2.0)
     detector, odds = stress.Detector(model, "logit"), model(patches).detach()
     grid = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
     reach = model.template.abs().sum().item()
     expected = [next((radius for radius in (0, *grid) if radius * reach >= margin), np.inf) for margin in odds.tolist()]
-    eps, flipped = stress.smallest_eps(detector, patches, 1, grid, steps=20, generator=torch.Generator().manual_seed(0))
+    eps, flipped = stress.smallest_radius(detector, patches, 1, grid, steps=20, generator=torch.Generator().manual_seed(0))
     np.testing.assert_allclose(eps, expected, rtol=1e-6)
     assert (detector.respond(flipped)[0][eps.isfinite()] <= 0.5).all()
-    never, untouched = stress.smallest_eps(
+    never, untouched = stress.smallest_radius(
         stress.Detector(Template(bias=100.0), "logit"), patches, 1, grid, steps=5, generator=torch.Generator().manual_seed(0)
     )
     assert never.isinf().all() and torch.equal(untouched, patches)
