@@ -535,7 +535,7 @@ def build_outline(run):
         table, hu = read_patches(run, "train")
         _, outlines = read_patches(run, "train", "outline")
         mine = (table["kind"] == "nodule").to_numpy()
-        nodules = hu[torch.from_numpy(mine)]
+        nodules = hu[torch.tensor(mine)]
         scan, uids = pd.factorize(table.loc[mine, "seriesuid"])
         held_out = torch.from_numpy((scan % 10 == 0) & (len(uids) > 1))  # whole scans: neighbours lie in each other's patches
         network, size = new_network(run, "logits"), run.settings.patch_size

@@ -1,4 +1,4 @@
-"""Training from a bank rebuilt on the fly against training from tensors; the bank on disk and in memory. Prints; see perf/README.md."""
+"""Banks made, on disk, in memory, and rebuilt on the fly in training against tensors. Prints; see perf/README.md."""
 
 import argparse
 import random
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from lungadv import fpr, recipes, runs
+from lungadv import banks, fpr, recipes, runs
 
 ROUNDS, UPDATES = 7, 2
 PAPER = {"perturbed": 22_169, "noise": 100_000, "synthetic": 2 * 389_280}  # patches of 64^3
@@ -34,11 +34,11 @@ class Tensors:
         return self.patches[rows]
 
 
-def pools(run, plan, banks):
-    """The positives and negatives of a strategy, (pool, share) pairs, with these banks."""
+def pools(run, plan, content):
+    """The positives and negatives of a strategy, (pool, share) pairs, with banks {name: content}."""
     real, half = fpr.real_patches(run), run.settings.fpr_batch // 2
     named = ((1, plan.positives), (0, plan.negatives))
-    return [fpr.mixture(real[label], [banks[name] for name in names], half) for label, names in named]
+    return [fpr.mixture(real[label], [content[name] for name in names], half) for label, names in named]
 
 
 def seconds(network, batches, updates):
@@ -52,9 +52,9 @@ def seconds(network, batches, updates):
     return time.perf_counter() - clock, time.process_time() - process
 
 
-def compare(run, name, banks):
+def compare(run, name, rebuilt):
     """Print updates per second from tensors and from recipes, and the ratio in shuffled pairs."""
-    plan, ways = fpr.STRATEGIES[name], {"tensors": {key: Tensors(bank) for key, bank in banks.items()}, "recipes": banks}
+    plan, ways = fpr.STRATEGIES[name], {"tensors": {key: Tensors(bank) for key, bank in rebuilt.items()}, "recipes": rebuilt}
     network = fpr.new_network(run, plan.output).to(runs.device()).train()
     size = run.settings.patch_size
     batches = {
@@ -109,10 +109,27 @@ def read(folder):
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
+def make(run, shards):
+    """Print how fast the first shards of a run's banks are made on `runs.device()`, and how long all of them and the paper's would take."""
+    work = banks.prepare(run)
+    print(f"{runs.device()}, {torch.get_num_threads()} threads, patches of {run.settings.patch_size}^3")
+    print("bank         patches a second   this run's bank, minutes   the paper's number, hours   peak MiB after each shard")
+    for kind, items in work.items.items():
+        made, peaks, started = 0, [], time.perf_counter()
+        for k in range(min(shards, -(-len(items) // banks.SHARD))):
+            banks.make_shard(work, kind, k)
+            made += len(items[k * banks.SHARD : (k + 1) * banks.SHARD])
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        each = 2 if kind == "synthetic" else 1  # as drawn and as searched
+        rate = each * made / (time.perf_counter() - started)
+        print(f"{kind:10} {rate:18.1f} {each * len(items) / rate / 60:26.1f} {PAPER[kind] / rate / 3600:27.1f}   {peaks}")
+
+
 def main():
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--read", help=argparse.SUPPRESS)
+    parser.add_argument("--make", type=int, metavar="SHARDS", help="time the making of so many shards of each kind instead")
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -121,12 +138,15 @@ def main():
         return
     run = runs.open_run(options.profile, options.seed)
     torch.set_num_threads(1)
-    banks = {name: fpr.load_bank(run, name)[1] for name in fpr.BANKS}
+    if options.make:
+        make(run, options.make)
+        return
+    rebuilt = {name: fpr.load_bank(run, name)[1] for name in fpr.BANKS}
     print("strategy             updates a second    recipes / tensors")
     print("                    tensors  recipes   time                     of CPU; at most 1.10 is asked for")
     for name, plan in fpr.STRATEGIES.items():
         if plan.positives and not plan.online:
-            compare(run, name, banks)
+            compare(run, name, rebuilt)
     sizes(run)
     print()
     for shards in (4, 16):

@@ -418,6 +418,21 @@ def workshop(run, monkeypatch):
     return run, given
 
 
+@pytest.mark.parametrize("scans", [1, 2, 12])
+def test_the_outlines_dice_is_of_whole_scans_that_the_network_has_not_seen(scans, run, monkeypatch):
+    kinds = ["nodule", "candidate", "nodule", "nodule"] * scans
+    table = pd.DataFrame({"seriesuid": np.repeat([f"1.{k}" for k in range(scans)], 4), "kind": kinds})
+    side, scan, trained = run.settings.patch_size + 2 * fpr.MARGIN, torch.arange(4 * scans) // 4, []
+    hu = scan.reshape(-1, 1, 1, 1, 1).expand(-1, 1, side, side, side)
+    content = {"hu": hu, "outline": torch.ones(3 * scans, 1, side, side, side)}
+    monkeypatch.setattr(fpr, "read_patches", lambda run, dataset, key="hu": (table, content[key]))
+    monkeypatch.setattr(fpr, "outline_batches", lambda nodules, outlines, *rest: trained.extend(nodules[:, 0, 0, 0, 0].tolist()))
+    monkeypatch.setattr(fpr, "train", lambda *given, **named: [0.5])
+    found = pd.read_csv(fpr.build_outline(run) / "numbers.csv").iloc[0]
+    held = {1: [], 2: [0], 12: [0, 10]}[scans]
+    assert trained == [k for k in range(scans) for _ in range(3) if k not in held] and found["nodules"] == 3 * len(held)
+
+
 @pytest.mark.parametrize("name", [name for name, plan in fpr.STRATEGIES.items() if not plan.online])
 def test_a_strategy_trains_on_its_pools_from_its_start(name, workshop):
     run, given = workshop
