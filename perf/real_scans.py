@@ -29,9 +29,11 @@ def rank(findings):
 
 
 def main(weights: Path = None, sheets: Path = None):
-    """Print the table as Markdown; `--sheets FOLDER` also draws a contact sheet of each scan into a folder that exists."""
+    """Print the table as Markdown; `--sheets FOLDER` also draws a contact sheet of each scan into a folder, made where it is missing."""
     torch.set_num_threads(2)
     weights, folder = weights or detection.default_weights(), realism.real_folder()
+    if sheets is not None:
+        sheets.mkdir(parents=True, exist_ok=True)
     print("| scan | voxels | lungs, l | findings | above 0.5 | s | said |\n| --- | --- | --- | --- | --- | --- | --- |")
     for name, place in SCANS.items():
         if not (folder / place).exists():
