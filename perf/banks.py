@@ -2,7 +2,6 @@
 
 import argparse
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -101,12 +100,17 @@ def memory(shards):
     print(f"{256 * shards:7} patches of 64^3: {16 * shards:5} MiB, read with {int(risen):5} MiB more than before")
 
 
+def peak():
+    """The most memory of this process so far, in MiB; ru_maxrss would begin at that of the process it was started from."""
+    return int(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))) // 1024
+
+
 def read(folder):
     """Read a bank of noise and print the MiB by which the peak has risen."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     bank = recipes.read(Path(folder), "noise", recipes.COLUMNS["noise"], "noise")
     assert len(bank["delta"])
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+    print(peak() - before)
 
 
 def make(run, shards):
@@ -119,7 +123,7 @@ def make(run, shards):
         for k in range(min(shards, -(-len(items) // banks.SHARD))):
             banks.make_shard(work, kind, k)
             made += len(items[k * banks.SHARD : (k + 1) * banks.SHARD])
-            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+            peaks.append(peak())
         each = 2 if kind == "synthetic" else 1  # as drawn and as searched
         rate = each * made / (time.perf_counter() - started)
         print(f"{kind:10} {rate:18.1f} {each * len(items) / rate / 60:26.1f} {PAPER[kind] / rate / 3600:27.1f}   {peaks}")
