@@ -21,6 +21,7 @@ STRATEGY = "baseline-beta-finetune"  # in the committed runs no augmented networ
 SAME_MM = 8.0  # farther apart, two findings are never taken for one: what is marked on a wall may seem as large as the wall
 THICK_MM = 3.0  # farther apart, slices (and pixels) miss small nodules
 LEAST_LITRES = 0.5  # of lung: less is in no whole chest of an adult, but in a scan of the abdomen
+CHEST_MM = 250.0  # from foot to head; a slab should hold its share of LEAST_LITRES
 SETTINGS = ("patch_size", "patch_spacing", "cg_spacing", "cg_anchors", "cg_merge", "cg_keep", "cg_per_scan")  # what `detect` needs of them
 STEPS = ("searching candidates", "weighing candidates", "measuring findings")
 
@@ -256,7 +257,7 @@ def warnings(scan, weights, mask=None):
             f"this scan {short}; "
             "nodules outside it were not seen, and findings near its first and last slices have less context than in training"
         )
-    elif litres < LEAST_LITRES:
+    if litres < LEAST_LITRES * (min(1, lungs.extent_mm(scan) / CHEST_MM) if short else 1):
         said.append(f"only {1000 * litres:.0f} ml of lung: is this a chest? findings outside the lungs mean nothing")
     if apart > THICK_MM:
         said.append(f"the slices are {apart:.1f} mm apart: nodules smaller than {2 * apart:.0f} mm may be missed, and diameters are rough")

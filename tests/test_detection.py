@@ -204,6 +204,17 @@ def test_little_lung_is_doubted_in_a_scan_as_tall_as_a_chest(weights, monkeypatc
     assert detection.warnings(scan, weights) == []
 
 
+def test_little_lung_is_doubted_in_a_slab_for_its_height(weights, monkeypatch):
+    scan = scan_of(30)  # 75 mm, which should hold 150 ml
+    mask = np.zeros(scan.hu.shape, bool)
+    monkeypatch.setattr("lungadv.lungs.lung_mask", lambda scan: mask)
+    for millilitres, doubted in ((140, True), (160, False)):
+        mask.flat[: 100 * millilitres] = True  # of 0.01 ml each
+        said = detection.warnings(scan, weights)
+        assert "a slab, not a chest" in said[0] and len(said) == 1 + doubted
+        assert not doubted or said[1].startswith("only 140 ml of lung: is this a chest?")
+
+
 @pytest.mark.parametrize("hu", [-1000, 0])
 def test_an_empty_scan_is_called_empty(weights, hu):
     scan = scan_of(40)
