@@ -183,7 +183,7 @@ def settings_of(step, settings):
     """The settings that a step's sources mention by name: a change of another one does not concern it."""
     text = "\n".join(Path(path).read_text(encoding="utf-8") for path in sources(step) if path.endswith((".py", ".ipynb")))
     words = set(re.findall(r"\w+", text))
-    return {key: value for key, value in sorted(vars(settings).items()) if key in words}
+    return {key: value for key, value in sorted(vars(settings).items()) if key in words and key in runs.FLAT}
 
 
 def has_parameters(step):
@@ -481,7 +481,7 @@ def finished_seeds(run):
 
     Development seeds and those of the ledger are never mixed (`runs.DEVELOPMENT_SEEDS`).
     """
-    terms = json.loads(json.dumps({"settings": vars(run.settings), "data_sha256": runs.data_sha256(run)}))
+    terms = json.loads(json.dumps({"settings": {key: value for key, value in vars(run.settings).items() if key in runs.FLAT}, "data_sha256": runs.data_sha256(run)}))
     pattern = re.compile(re.escape(run.folder.name.removesuffix(str(run.seed))) + r"(\d+)")
     found = {}
     for path in run.folder.parent.glob("*/claims/provenance.json"):

@@ -5,8 +5,6 @@ writes one folder of the run, to a temporary name that is renamed when it is com
 nothing half-made.
 """
 
-import ast
-import configparser
 import hashlib
 import importlib
 import json
@@ -23,6 +21,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+
+from lungadv.settings import PARTS, load_settings as settings_of_profile
+from lungadv.utils.errors import InputError  # noqa: F401
+from lungadv.utils.files import repo_root  # noqa: F401
 
 STRATEGIES = {  # Table II's rows by folder name, the controls (each baseline, trained on as long without new data), and what goes beyond
     "baseline-ce": "baseline-ce",
@@ -77,48 +79,102 @@ STAGES = {
 DEVELOPMENT_SEEDS = 100  # seeds from here on are for development; the ledger counts those below
 
 
-class InputError(Exception):
-    """Something the user gave is wrong: one line that names it and the remedy."""
-
-
-def repo_root(start=None):
-    """The clone that holds settings.ini and the Snakefile, searched upwards from `start` (default: here)."""
-    start = Path(start or Path.cwd()).resolve()
-    for folder in (start, *start.parents, Path(__file__).resolve().parents[1]):
-        if (folder / "settings.ini").exists() and (folder / "Snakefile").exists():
-            return folder
-    raise InputError(
-        "no clone of lungadv here: settings.ini and Snakefile were not found in this folder or above it; "
-        "run `git clone` of the project, `cd lungadv`, then `make reproduce`"
-    )
+FLAT = {  # until every module reads the parts
+    "patch_size": "patch.size",
+    "patch_spacing": "patch.spacing",
+    "attack_eps": "attack.eps",
+    "attack_steps": "attack.steps",
+    "latent_eps": "latent.eps",
+    "latent_steps": "latent.steps",
+    "latent_curve": "latent.curve_nodules",
+    "latent_curve_eps": "latent.curve_eps",
+    "cg_spacing": "candidates.spacing",
+    "cg_width": "candidates.width",
+    "cg_crop": "candidates.crop_size",
+    "cg_scale": "candidates.max_scale",
+    "cg_batch": "candidates.batch_size",
+    "cg_rate": "candidates.learning_rate",
+    "cg_sigma": "candidates.sigma",
+    "cg_anchors": "candidates.anchors",
+    "cg_merge": "candidates.merge_distance",
+    "cg_keep": "candidates.per_source",
+    "cg_per_scan": "candidates.per_scan",
+    "cg_updates": "candidates.updates",
+    "cg_finetune_updates": "candidates.finetune_updates",
+    "cg_attack_scans": "candidates.attack_scans",
+    "cg_harden_updates": "candidates.adversarial_updates",
+    "cg_harden_steps": "candidates.adversarial_steps",
+    "fpr_width": "fpr.width",
+    "fpr_batch": "fpr.batch_size",
+    "fpr_rate": "fpr.learning_rate",
+    "fpr_outline_updates": "fpr.segmentation_updates",
+    "fpr_updates": "fpr.updates",
+    "fpr_finetune_updates": "fpr.finetune_updates",
+    "fpr_candidates": "fpr.candidates",
+    "fpr_backgrounds": "fpr.backgrounds",
+    "fpr_looks": "fpr.validation_checks",
+    "fpr_watched": "fpr.validation_patches",
+    "online_steps": "fpr.online_steps",
+    "froc_bootstraps": "froc.bootstraps",
+    "stress_positives": "stress.positives",
+    "stress_negatives": "stress.negatives",
+    "stress_noise": "stress.noise_patches",
+    "stress_whitebox": "stress.whitebox_patches",
+    "stress_curve": "stress.curve_nodules",
+    "stress_audit": "stress.audit_patches",
+    "stress_eps": "stress.curve_eps",
+    "stress_calibration": "stress.calibration_patches",
+    "stress_synthetic": "stress.synthetic_nodules",
+    "stress_search": "stress.random_search_nodules",
+    "stress_uniform": "stress.uniform_noise",
+    "stress_poisson": "stress.poisson_scales",
+    "syn_edge": "synthesizer.edge",
+    "syn_latent": "synthesizer.latent_size",
+    "syn_width": "synthesizer.width",
+    "syn_steps": "synthesizer.updates",
+    "syn_judged": "synthesizer.critic_every",
+    "syn_batch": "synthesizer.batch_size",
+    "syn_rate": "synthesizer.learning_rate",
+    "syn_kl": "synthesizer.kl_weight",
+    "syn_critic": "synthesizer.critic_weight",
+    "syn_penalty": "synthesizer.gradient_penalty",
+    "syn_conditioned_steps": "conditioned_synthesizer.updates",
+    "syn_conditioned_judged": "conditioned_synthesizer.critic_every",
+    "syn_conditioned_kl": "conditioned_synthesizer.kl_weight",
+    "syn_conditioned_critic": "conditioned_synthesizer.critic_weight",
+    "syn_size": "synthesizer.size_weight",
+    "syn_orders": "conditioned_synthesizer.requested_sizes",
+    "bank_backgrounds": "banks.backgrounds",
+    "bank_samples": "banks.samples",
+    "bank_noise": "banks.noise_patches",
+    "moons_seeds": "two_moons.seeds",
+    "moons_steps": "two_moons.updates",
+    "moons_batch": "two_moons.batch_size",
+    "moons_rate": "two_moons.learning_rate",
+    "moons_width": "two_moons.width",
+    "moons_tail": "two_moons.tail",
+    "moons_latent": "two_moons.latent_size",
+    "moons_vae_steps": "two_moons.vae_updates",
+    "moons_samples": "two_moons.samples",
+    "moons_latent_eps": "two_moons.latent_eps",
+    "moons_noise_eps": "two_moons.noise_eps",
+    "moons_search_steps": "two_moons.search_steps",
+    "moons_restarts": "two_moons.restarts",
+}
 
 
 def load_settings(profile, **overrides):
-    """The settings of one profile as a namespace; values are Python literals, else text.
-
-    Raises InputError for an unknown profile, a key of it that [DEFAULT] lacks (a misspelt one would be passed over
-    in silence), or an override that names no setting.
-    """
-    parser = configparser.ConfigParser(inline_comment_prefixes=("#",))
-    parser.optionxform = str
-    parser.read(repo_root() / "settings.ini", encoding="utf-8")
-    if profile not in parser.sections():
-        raise InputError(f"unknown profile '{profile}': choose one of {', '.join(parser.sections())}")
-    strange = sorted(set(parser[profile]) - set(parser.defaults()))
-    if strange:
-        raise InputError(f"settings.ini [{profile}]: '{strange[0]}' is not in [DEFAULT]: correct its name, or add it there")
-    values = {key: _literal(text) for key, text in parser[profile].items()}
-    unknown = sorted(set(overrides) - set(values))
-    if unknown:
-        raise InputError(f"unknown setting '{unknown[0]}': settings.ini [{profile}] has {', '.join(sorted(values))}")
-    return SimpleNamespace(**(values | overrides))
-
-
-def _literal(text):
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    """The settings of one profile, by part and, until every module reads the parts, flat."""
+    parts = {}
+    for key, value in overrides.items():
+        if key in FLAT:
+            part, name = FLAT[key].split(".")
+            parts.setdefault(part, {})[name] = value
+        else:
+            parts[key] = value
+    nested = settings_of_profile(profile, **parts)
+    flat = {key: getattr(getattr(nested, place.split(".")[0]), place.split(".")[1]) for key, place in FLAT.items()}
+    return SimpleNamespace(**flat, **{part: getattr(nested, part) for part in PARTS})
 
 
 @dataclass(frozen=True)
@@ -276,7 +332,7 @@ def describe(run, stage, inputs):
         "seed": run.seed,
         "data": Path(run.data).name,
         "data_sha256": data_sha256(run),
-        "settings": vars(run.settings),
+        "settings": {key: value for key, value in vars(run.settings).items() if key in FLAT},
         **git_state(),
         "versions": {name: version(name) for name in ("torch", "numpy", "scipy", "pandas")},
         "python": platform.python_version(),

@@ -1,0 +1,239 @@
+"""What can be set: one frozen dataclass a part, read from settings.ini for a profile."""
+
+import ast
+import configparser
+import dataclasses
+from dataclasses import dataclass
+
+from lungadv.utils.errors import InputError
+from lungadv.utils.files import repo_root
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """The cubes that false-positive reduction looks at."""
+
+    size: int  # voxels along an edge
+    spacing: float  # mm
+
+
+@dataclass(frozen=True)
+class AttackSettings:
+    """Image PGD: one radius for banks, stress tests and claims."""
+
+    eps: float  # linf radius in [0, 1]; 0.02 is 28 HU
+    steps: int  # gradient steps
+
+
+@dataclass(frozen=True)
+class LatentSettings:
+    """Latent PGD (Eq. 9), and the curve over its radius."""
+
+    eps: float  # L2 radius, in standard deviations of the prior
+    steps: int  # gradient steps
+    curve_nodules: int  # nodules of the curve
+    curve_eps: tuple[float, ...]  # radii of the curve
+
+
+@dataclass(frozen=True)
+class CandidateSettings:
+    """The three networks of candidate generation."""
+
+    spacing: float  # mm, of the grid that the networks see
+    width: int  # channels of the finest level
+    crop_size: int  # voxels along an edge of a training crop
+    max_scale: float  # a training crop is made larger or smaller by this factor at most; above 1 it is turned as well
+    batch_size: int
+    learning_rate: float  # halved to fine-tune
+    sigma: float  # mm, of the Gaussian blobs
+    anchors: tuple[float, ...]  # mm, edges of the RPN's anchor boxes
+    merge_distance: float  # mm; a blob and a box closer than this are one candidate
+    per_source: int  # best candidates of each source in a scan
+    per_scan: int  # best candidates of the union in a scan
+    updates: int  # of the first network
+    finetune_updates: int  # of each network that starts from it
+    attack_scans: int  # benchmark scans whose nodules test an attack on candidate generation
+    adversarial_updates: int  # of each heatmap network, on crops under attack
+    adversarial_steps: int  # gradient steps of that attack
+
+
+@dataclass(frozen=True)
+class FprSettings:
+    """The networks of false-positive reduction."""
+
+    width: int  # channels of the finest level
+    batch_size: int
+    learning_rate: float
+    segmentation_updates: int  # of the pre-training on nodule segmentation
+    updates: int  # of a baseline, from the segmentation network
+    finetune_updates: int  # of every strategy that starts from a baseline
+    candidates: int  # training candidates of each scan, the best
+    backgrounds: int  # random lung patches of each scan (section IV)
+    validation_checks: int  # points of a learning curve, beside the one before training
+    validation_patches: int  # patches of a learning curve, half of them nodules
+    online_steps: int  # gradient steps of PGD against the network in training (beta+online)
+
+
+@dataclass(frozen=True)
+class SynthesizerSettings:
+    """The VAE with its critic (Eqs. 1 to 6)."""
+
+    edge: float  # mm over which the mask of a cut-out fades
+    latent_size: int  # numbers in a latent code
+    width: int  # channels of the finest level of encoder and critic; the generator has twice as many
+    updates: int
+    critic_every: int  # the critic takes part in every update of this number
+    batch_size: int
+    learning_rate: float
+    kl_weight: float  # lambda 1 of Eq. 6; the reconstruction error is relative to the nodule's volume
+    critic_weight: float  # lambda 2 of Eq. 6
+    gradient_penalty: float  # weight of the gradient penalty (Eq. 5)
+    size_weight: float  # weight of the size error, where a size is asked for
+
+
+@dataclass(frozen=True)
+class ConditionedSynthesizerSettings:
+    """What the synthesizer of nodules to order has otherwise."""
+
+    updates: int
+    critic_every: int
+    kl_weight: float
+    critic_weight: float
+    requested_sizes: int  # diameters asked of it, of each type
+
+
+@dataclass(frozen=True)
+class BankSettings:
+    """How many samples the banks hold."""
+
+    backgrounds: int  # of each training scan
+    samples: int  # synthetic nodules of each kind on a background
+    noise_patches: int  # adversarial noise patches
+
+
+@dataclass(frozen=True)
+class FrocSettings:
+    """The scoring of the benchmarks."""
+
+    bootstraps: int  # resamples of scans
+
+
+@dataclass(frozen=True)
+class StressSettings:
+    """What the stress tests look at."""
+
+    positives: int  # benchmark nodules under noise and attack
+    negatives: int  # random benchmark lung patches
+    noise_patches: int  # patches of uniform noise
+    whitebox_patches: int  # of each kind, for the attack on every network itself
+    curve_nodules: int  # nodules of the curves over eps and of the audit
+    audit_patches: int  # nodules, and as many negatives, on which each network of the paper is audited
+    curve_eps: tuple[float, ...]  # linf radii of the curves
+    calibration_patches: int  # benchmark negatives that show the false-positive rate at the thresholds
+    synthetic_nodules: int  # fresh synthetic nodules, each searched by latent PGD
+    random_search_nodules: int  # of them also searched at random
+    uniform_noise: tuple[float, ...]  # magnitudes in [0, 1]
+    poisson_scales: tuple[float, ...]  # patches are scaled to [0, scale] before drawing
+
+
+@dataclass(frozen=True)
+class TwoMoonsSettings:
+    """The toy of Fig. 7."""
+
+    seeds: int  # repetitions
+    updates: int  # of each classifier
+    batch_size: int
+    learning_rate: float
+    width: int  # of the two hidden layers
+    tail: float  # scale of the long tail, as a share of the arc
+    latent_size: int  # numbers in a latent code
+    vae_updates: int
+    samples: int  # synthetic spots of each kind
+    latent_eps: float  # L2 radius of the search for codes
+    noise_eps: float  # L2 radius of the search for negatives, times the root of the dimension
+    search_steps: int
+    restarts: int  # of the search for codes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one profile."""
+
+    patch: PatchSettings
+    attack: AttackSettings
+    latent: LatentSettings
+    candidates: CandidateSettings
+    fpr: FprSettings
+    synthesizer: SynthesizerSettings
+    conditioned_synthesizer: ConditionedSynthesizerSettings
+    banks: BankSettings
+    froc: FrocSettings
+    stress: StressSettings
+    two_moons: TwoMoonsSettings
+
+
+PARTS = {field.name: field.type for field in dataclasses.fields(Settings)}
+
+
+def load_settings(profile: str, **overrides: dict) -> Settings:
+    """The settings of a profile from settings.ini; `overrides` gives a part other values, as in `fpr={"updates": 5}`.
+
+    Raises InputError for an unknown profile, part or key, a key that is missing, and a value of another type.
+    """
+    path = repo_root() / "settings.ini"
+    parser = configparser.ConfigParser(inline_comment_prefixes=("#",))
+    parser.optionxform = str
+    parser.read(path, encoding="utf-8")
+    profiles = list(parser["profiles"])
+    if profile not in profiles:
+        raise InputError(f"unknown profile '{profile}': choose one of {', '.join(profiles)}")
+    known = {"profiles", *PARTS, *(f"{part}:{name}" for part in PARTS for name in profiles)}
+    if strange := sorted(set(parser.sections()) - known):
+        raise InputError(f"settings.ini: unknown section [{strange[0]}]: the parts are {', '.join(PARTS)}, the profiles {', '.join(profiles)}")
+    if strange := sorted(set(overrides) - set(PARTS)):
+        raise InputError(f"unknown settings '{strange[0]}': the parts are {', '.join(PARTS)}")
+    return Settings(**{part: _read_part(parser, part, profile, overrides.get(part, {})) for part in PARTS})
+
+
+def _read_part(parser, part, profile, overrides):
+    """The dataclass of one part."""
+    values = dict(parser[part]) if part in parser else {}
+    own = f"{part}:{profile}"
+    if own in parser:
+        if strange := sorted(set(parser[own]) - set(values)):
+            raise InputError(f"settings.ini [{own}]: '{strange[0]}' is not in [{part}]: correct its name, or add it there")
+        values |= dict(parser[own])
+    return settings_from(part, {key: _literal(text) for key, text in values.items()} | overrides)
+
+
+def settings_from(part: str, values: dict) -> object:
+    """The dataclass of a part from {key: value}. Raises InputError for a key too many or missing, and a value of another type."""
+    fields = {field.name: field.type for field in dataclasses.fields(PARTS[part])}
+    if strange := sorted(set(values) - set(fields)):
+        raise InputError(f"settings [{part}]: unknown setting '{strange[0]}': it has {', '.join(fields)}")
+    if missing := sorted(set(fields) - set(values)):
+        raise InputError(f"settings [{part}] lacks '{missing[0]}': add it to settings.ini")
+    return PARTS[part](**{name: _typed(part, name, kind, values[name]) for name, kind in fields.items()})
+
+
+def _literal(text):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _typed(part, name, kind, value):
+    """The value as a field of that type: a whole number is a number, too; a list (of JSON) is a tuple."""
+    many = kind not in (int, float)
+    numbers = tuple(value) if many and isinstance(value, list | tuple) else (value,) if not many else ()
+    types = (int,) if kind is int else (int, float)
+    if not numbers or not all(isinstance(number, types) and not isinstance(number, bool) for number in numbers):
+        wanted = "numbers in brackets" if many else "a whole number" if kind is int else "a number"
+        raise InputError(f"settings [{part}]: {name} = {value!r} is not {wanted}")
+    return numbers if many else value
+
+
+def as_dict(settings: Settings) -> dict:
+    """The settings as {part: {key: value}}, as JSON holds them."""
+    return dataclasses.asdict(settings)
