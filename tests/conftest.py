@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lungadv import runs
+from lungadv.pipeline.runs import open_run
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def reproduce():
 def run(tmp_path, monkeypatch):
     """An empty tiny run in a temporary folder."""
     monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path))
-    return runs.open_run("tiny")
+    return open_run("tiny")
 
 
 @pytest.fixture(scope="session")

@@ -1,55 +1,85 @@
+"""The committed notebooks: their shape, their order, their outputs."""
+
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from lungadv import pipeline, runs
+import lungadv
+from lungadv.pipeline.notebooks import notebook_parameters
+from lungadv.pipeline.outputs import output_problems
+from lungadv.pipeline.steps import STEPS
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "nbs").glob("*.ipynb"))
-EXPERIMENT = "#| experiment"
+PACKAGE = Path(lungadv.__file__).parent
+NOTEBOOKS = sorted((PACKAGE.parent / "nbs").glob("*.ipynb"))
+EXPERIMENT, EXPORT = re.compile(r"#\|\s*experiment"), re.compile(r"#\|\s*export\b")
+LONGEST_CELL = 40  # lines of an exported cell
 
 
-def cells_of(path):
-    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def code_of(path):
-    return ["".join(cell["source"]) for cell in cells_of(path) if cell["cell_type"] == "code"]
+    return ["".join(cell["source"]) for cell in read(path)["cells"] if cell["cell_type"] == "code"]
+
+
+def public_definitions(code):
+    nodes = ast.parse(code).body
+    return [node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_committed_without_outputs(path):
-    for cell in cells_of(path):
-        assert not cell.get("outputs") and cell.get("execution_count") is None
+def test_outputs_hold_no_path_progress_bar_or_warning_and_stay_small(path):
+    assert not output_problems(read(path))
+    assert all(cell.get("execution_count") is None for cell in read(path)["cells"])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_an_experiment_has_one_parameters_cell_of_tiny_size(path):
-    if any(code.startswith(EXPERIMENT) for code in code_of(path)):
-        parameters = pipeline.notebook_parameters(path)
+    if any(EXPERIMENT.match(code) for code in code_of(path)):
+        parameters = notebook_parameters(path)
         assert parameters | {"profile": "tiny", "seed": 0, "data": "phantom"} == parameters
-    else:
-        assert not pipeline.has_parameters(pipeline.Step(path.stem, path.stem))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_an_experiment_imports_from_the_package_exists(path):
+def test_what_a_notebook_imports_from_the_package_exists(path):
     for code in code_of(path):
-        for node in ast.walk(ast.parse(code)) if code.startswith(EXPERIMENT) else ():
-            if isinstance(node, ast.ImportFrom) and node.module == "lungadv":
-                for alias in node.names:
-                    assert (Path(runs.__file__).parent / f"{alias.name}.py").exists(), alias.name
+        lines = [line for line in code.splitlines() if not line.startswith(("%", "!"))]
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lungadv":
+                place = PACKAGE.joinpath(*node.module.split(".")[1:])
+                assert place.is_dir() or place.with_suffix(".py").exists(), node.module
 
 
-def test_every_notebook_with_an_experiment_is_a_step_of_the_pipeline_and_every_step_has_its_notebook():
-    experiments = {path.stem for path in NOTEBOOKS if any(code.startswith(EXPERIMENT) for code in code_of(path))}
-    assert experiments == {step.notebook for step in pipeline.present() if step.notebook}
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_exported_cells_are_short_and_define_one_public_thing(path):
+    for code in code_of(path):
+        if EXPORT.match(code):
+            assert len(code.splitlines()) <= LONGEST_CELL, code.splitlines()[1]
+            assert len(public_definitions(code)) <= 1, public_definitions(code)
 
 
-def test_modules_that_compute_do_not_import_matplotlib():
-    for path in Path(runs.__file__).parent.glob("*.py"):
-        if path.stem != "plots":
-            for node in ast.parse(path.read_text(encoding="utf-8")).body:
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "")]
-                assert not any((name or "").startswith("matplotlib") for name in names), path.name
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_nothing_refers_forward(path):
+    """A notebook imports no module that a later notebook exports."""
+    exports = {}
+    for other in NOTEBOOKS:
+        for code in code_of(other):
+            if found := re.match(r"#\|\s*default_exp (\S+)", code):
+                exports[f"lungadv.{found[1]}"] = other.stem
+    text = "\n".join(code for code in code_of(path) if not EXPERIMENT.match(code))
+    for name in re.findall(r"^\s*(?:from|import) (lungadv[\w.]*)", text, re.MULTILINE):
+        assert exports.get(name, path.stem) <= path.stem, name
+
+
+def test_every_notebook_with_an_experiment_is_a_step_and_every_step_has_its_notebook():
+    experiments = {path.stem for path in NOTEBOOKS if any(EXPERIMENT.match(code) for code in code_of(path))}
+    assert experiments == {step.notebook for step in STEPS if step.notebook}
+
+
+def test_notebooks_are_numbered_without_gaps_or_letters():
+    numbers = [path.stem.split("_")[0] for path in NOTEBOOKS if path.stem != "index"]
+    assert numbers == [f"{number:02d}" for number in range(len(numbers))]

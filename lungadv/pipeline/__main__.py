@@ -1,0 +1,66 @@
+"""The commands behind the Snakefile and the Makefile: `python -m lungadv.pipeline ...`."""
+
+import argparse
+import sys
+import time
+from contextlib import redirect_stderr
+from pathlib import Path
+
+from lungadv.pipeline.accept import accept
+from lungadv.pipeline.artefacts import build_stage
+from lungadv.pipeline.notebooks import ProgressLines, run_notebook
+from lungadv.pipeline.readme import render_readme
+from lungadv.pipeline.runs import open_run
+from lungadv.utils.errors import InputError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The commands behind the Snakefile and the Makefile."""
+    parser = argparse.ArgumentParser(prog="python -m lungadv.pipeline", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    notebook = commands.add_parser("notebook", help="run one notebook with papermill")
+    notebook.add_argument("notebook", type=Path)
+    notebook.add_argument("out", type=Path)
+    notebook.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    notebook.add_argument("--threads", type=int, default=1)
+    texts = {"stage": "build one stage", "accept": "make a run the committed results", "weights": "ship a run's networks with the package"}
+    for name, text in texts.items():
+        command = commands.add_parser(name, help=text)
+        if name == "stage":
+            command.add_argument("stage")
+        command.add_argument("--profile", default="quick")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--data", default="phantom")
+    commands.add_parser("readme", help="write README.md from nbs/index.ipynb")
+    options = parser.parse_args(arguments)
+    try:
+        _run_command(options)
+    except (InputError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _run_command(options):
+    if options.command == "readme":
+        render_readme()
+    elif options.command == "accept":
+        run = open_run(options.profile, options.seed, options.data)
+        print(f"the results of {run.folder.name} are now those of {accept(run)}")
+    elif options.command == "weights":
+        from lungadv.detection.weights import export_weights, shipped_folder
+
+        run = open_run(options.profile, options.seed, options.data)
+        print(f"the networks of {run.folder.name} and their model card are now in {export_weights(run, shipped_folder())}")
+    else:
+        name = options.stage if options.command == "stage" else options.out.stem
+        started = time.perf_counter()
+        print(f"[{name}] starts", file=sys.stderr, flush=True)
+        if options.command == "stage":
+            with redirect_stderr(ProgressLines(name, sys.stderr)):
+                build_stage(open_run(options.profile, options.seed, options.data), options.stage)
+        else:
+            run_notebook(options.notebook, options.out, dict(options.parameters), options.threads)
+        print(f"[{name}] done in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""A whole run: Snakemake brings every step up to date; the run is locked, watched, and stopped cleanly."""
+
+import fcntl
+import glob
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+
+from lungadv.pipeline.artefacts import write_json
+from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.runs import Run
+from lungadv.pipeline.steps import STEPS, outputs
+from lungadv.utils.errors import InputError
+from lungadv.utils.files import repo_root, sha256
+
+
+def reproduce(run: Run, cores: int) -> dict | None:
+    """Bring every step of a run up to date with Snakemake; returns wall_seconds, peak_memory_mib and more, None if nothing was to do.
+
+    Raises InputError when the manifest or what it names is wrong, a step fails, or the same run is being made already.
+    """
+    if run.data != "phantom":  # what is wrong with it is said at once, in one line
+        from lungadv.data import dataset
+
+        dataset.check_nodules(dataset.read_manifest(run.data))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    before = _made(run)
+    with _locked(run) as lock:
+        _sweep(run)
+        started = time.perf_counter()
+        peak, process = _watched(_snakemake(run, cores), run, lock)
+        if process.returncode:
+            raise InputError(f"the pipeline stopped at the step named above; the notebooks it ran so far: {run.folder}/notebooks")
+        built = [stage for stage, made in _made(run).items() if before.get(stage) != made]
+        if not built:
+            return None
+        record = {
+            "wall_seconds": round(time.perf_counter() - started, 1),
+            "peak_memory_mib": round(peak / 2**20),
+            "cores": cores,
+            "stages_built": built,
+        }
+        if built != ["claims"] or not _timed(run):  # another seed only renews the ledger: the time of the run stays
+            write_json(run.folder / "run.json", record)
+        return record
+
+
+def _watched(command, run, lock):
+    """Run a command in a process group of its own to its end: (peak memory in bytes, the ended process).
+
+    Ctrl-C, SIGTERM or SIGHUP end it and its descendants at once: stages are written aside and renamed, so nothing is lost, while processes
+    that are asked to stop answer with pages of tracebacks. Then raises InputError.
+    """
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    process = subprocess.Popen(command, pass_fds=(lock.fileno(),), process_group=0)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        return _watch(process, run), process
+    except KeyboardInterrupt:
+        family = _family(process.pid)  # notebooks' kernels have groups of their own
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(family, timeout=10)
+        raise InputError("stopped; the same command goes on after the last finished step") from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _snakemake(run, cores):
+    terms = {"profile": run.profile, "seed": run.seed, "data": run.data}
+    options = ["--quiet", "host", "reason", "rules", "progress", "--rerun-incomplete", "--nolock", "--cores", str(cores)]
+    config = [f"{name}={json.dumps(value)}" for name, value in terms.items()]
+    where = ["--snakefile", str(repo_root() / "Snakefile"), "--directory", str(run.folder)]
+    return [sys.executable, "-m", "snakemake", *where, *options, "--config", *config]
+
+
+@contextmanager
+def _locked(run) -> Iterator:
+    """Hold the run's lock; unlike Snakemake's own it goes with the processes that hold it, so a killed run needs no unlocking."""
+    with open(run.folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{run.folder} is being made by another process: wait for its end, or stop it") from None
+        yield lock
+
+
+def _sweep(run):
+    """Remove what a killed run left half-made."""
+    for stage in STAGES:
+        folder = run.path(stage)
+        for half_made in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+            shutil.rmtree(half_made)
+
+
+def _made(run):
+    return {name: sha256(path) for name in STAGES if (path := run.path(name) / "provenance.json").exists()}
+
+
+def _timed(run):
+    """Whether run.json was written after all stages but the ledger, so that its time is theirs."""
+    record, stages = run.folder / "run.json", [run.path(name) / "provenance.json" for name in STAGES if name != "claims"]
+    return record.exists() and all(path.stat().st_mtime < record.stat().st_mtime for path in stages)
+
+
+def _watch(process, run):
+    """Wait for Snakemake to end, saying how many steps are done; returns the most memory that its processes held at once, in bytes."""
+    started = time.perf_counter()
+    peak, done = 0, _done(run)
+    while process.poll() is None:
+        peak = max(peak, _memory(process.pid))
+        before, done = done, _done(run)
+        if done > before:
+            print(f"{done} of {len(STEPS)} steps done, {(time.perf_counter() - started) / 60:.1f} minutes", file=sys.stderr, flush=True)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+    return peak
+
+
+def _done(run):
+    return sum(all((run.folder / path).exists() for path in outputs(step)) for step in STEPS)
+
+
+def _memory(pid):
+    """The resident memory of a process and its descendants, in bytes."""
+    total = 0
+    for member in _family(pid):
+        with suppress(psutil.NoSuchProcess):
+            total += member.memory_info().rss
+    return total
+
+
+def _family(pid):
+    """A process and its descendants; none when it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return [root := psutil.Process(pid), *root.children(recursive=True)]
+    return []

@@ -1,0 +1,112 @@
+"""Outputs of a run, kept in the committed notebooks: cleaned so that two runs of the same code differ only where results do."""
+
+import json
+import re
+from pathlib import Path
+
+from lungadv.pipeline.artefacts import write_json
+from lungadv.pipeline.notebooks import run_notebook
+from lungadv.pipeline.runs import Run
+from lungadv.pipeline.steps import STEPS
+from lungadv.training.strategies import BASELINE
+from lungadv.utils.errors import InputError
+from lungadv.utils.files import repo_root
+
+# Of a notebook that the pipeline runs once for each strategy, the outputs of this one are kept.
+SHOWN_STRATEGIES = (BASELINE, "beta+perturb+syn")
+LARGEST_BYTES = 2**20  # of a committed notebook
+
+UNSTABLE = re.compile(
+    r"it/s\]|s/it\]|\d+%\|"  # progress bars
+    r"|Warning\b"
+    r"|Traceback \(most recent call last\)"
+    r"|(?<![\w.])/(?:home|root|tmp|usr|var|work|Users|private|opt)/"  # paths of a machine
+    r"|\bat 0x[0-9a-f]+"  # addresses of objects
+)
+
+
+def keep_outputs(run: Run) -> list[Path]:
+    """Copy the outputs of a finished run into nbs/; a notebook that no step runs is run here, as it opens.
+
+    Returns the notebooks. Raises InputError when a notebook was not run, has changed since, or its outputs cannot be committed.
+    """
+    kept = []
+    for path in sorted((repo_root() / "nbs").glob("[0-9]*.ipynb")):
+        executed = _executed(run, path)
+        content = with_outputs(_read(path), _read(executed), path.name)
+        for problem in output_problems(content):
+            raise InputError(f"{path.name}: {problem}")
+        write_json(path, content)
+        kept.append(path)
+    return kept
+
+
+def _executed(run, path):
+    """The executed notebook of a run; made now where the pipeline has no step for it."""
+    steps = [step for step in STEPS if step.notebook == path.stem]
+    chosen = [step for step in steps if step.parameters.get("strategy") in (None, *SHOWN_STRATEGIES)]
+    executed = run.path("notebooks", f"{chosen[0].name if chosen else path.stem}.ipynb")
+    if not steps:
+        run_notebook(path, executed, {})
+    if not executed.exists():
+        raise InputError(f"{executed} is missing: finish `make reproduce` with the same terms before `make accept`")
+    return executed
+
+
+def _read(path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def with_outputs(notebook: dict, executed: dict, name: str) -> dict:
+    """The notebook's cells with the cleaned outputs of the executed one, matched by cell id.
+
+    Raises InputError when a code cell differs from the one that was executed.
+    """
+    ran = {cell.get("id"): cell for cell in executed["cells"]}
+    cells = []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            other = ran.get(cell.get("id"))
+            if other is None or "".join(other["source"]) != "".join(cell["source"]):
+                raise InputError(f"{name} has changed since the run: `make reproduce` with the same terms first")
+            cell = cell | {"outputs": clean_outputs(other["outputs"]), "execution_count": None}
+        cells.append(cell)
+    return notebook | {"cells": cells}
+
+
+def clean_outputs(outputs: list[dict]) -> list[dict]:
+    """Outputs for a reader: pictures, tables and printed text; no messages on stderr, no counters, no metadata."""
+    cleaned = []
+    for output in outputs:
+        if output["output_type"] == "stream" and output["name"] == "stderr":
+            continue
+        output = {key: value for key, value in output.items() if key not in ("execution_count", "metadata", "transient")}
+        if output["output_type"] in ("display_data", "execute_result"):
+            output |= {"metadata": {}}
+            if output["output_type"] == "execute_result":
+                output["execution_count"] = None
+            if "image/png" in output["data"]:
+                output["data"] = {"image/png": output["data"]["image/png"]}
+        cleaned.append(output)
+    return cleaned
+
+
+def output_problems(notebook: dict) -> list[str]:
+    """Why a notebook's outputs should not be committed, in words; empty when they may be."""
+    problems = []
+    for number, cell in enumerate(notebook["cells"]):
+        for output in cell.get("outputs", []):
+            if found := UNSTABLE.search(_text(output)):
+                problems.append(f"cell {number} shows '{found[0]}': print what a reader needs, not paths, progress or warnings")
+    size = len(json.dumps(notebook))
+    if size > LARGEST_BYTES:
+        problems.append(f"it would have {size / 2**20:.1f} MiB with its outputs, more than 1: draw fewer or smaller pictures")
+    return problems
+
+
+def _text(output):
+    """What an output says in words; pictures apart."""
+    if output["output_type"] == "error":
+        return "Traceback (most recent call last)"
+    data = output.get("data", {"text/plain": output.get("text", "")})
+    return "\n".join("".join(text) for kind, text in data.items() if kind.startswith("text/"))

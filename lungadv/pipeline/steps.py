@@ -1,0 +1,154 @@
+"""The steps that Snakemake runs: one a notebook, one a stage without one, one a strategy; and what each is made from."""
+
+import ast
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.runs import Run
+from lungadv.settings import Settings
+from lungadv.training.strategies import STRATEGIES
+from lungadv.utils.files import repo_root
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rule of the pipeline: a notebook (or a stage without one), the stage it builds and the figures it draws."""
+
+    name: str
+    notebook: str | None = None
+    stage: str | None = None
+    figures: tuple[str, ...] = ()  # file names in the run's figures
+    parameters: dict = field(default_factory=dict)  # of the notebook
+    reads: tuple[str, ...] = ()  # data files, as patterns from the repository's root
+
+    @property
+    def threads(self) -> int:
+        """Threads that the step computes with."""
+        return STAGES[self.stage].threads if self.stage else 1
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Stages that the step reads."""
+        return STAGES[self.stage].needs if self.stage else ()
+
+
+def _figures(*numbers):
+    return tuple(f"fig{number:02d}.png" for number in numbers)
+
+
+def _notebook_step(notebook, stage=None, figures=(), **more):
+    return Step(notebook, notebook, stage, figures, **more)
+
+
+def _strategy_step(name):
+    """The step of one of Table II's rows: what reads banks comes after the notebook that makes them."""
+    strategy = STRATEGIES[name]
+    notebook = "10_strategies" if strategy.banks or strategy.online else "07_fpr"
+    return Step(f"{notebook}-{name}", notebook, f"fpr/{name}", (f"training-{name}.png",), parameters={"strategy": name})
+
+
+NOTEBOOK_STEPS = (
+    _notebook_step("00_two_moons", "two_moons", _figures(1, 7)),
+    _notebook_step("04_phantom", figures=("phantom_layers.png", "phantom.png", "gates.csv", "scanner.png", "artefacts.png")),
+    _notebook_step("05_datasets", "datasets", ("table1.csv",), reads=("data_manifests/*",)),
+    _notebook_step("06_candidates", "candidates", _figures(3)),
+    *(_strategy_step(name) for name in STRATEGIES),
+    _notebook_step("08_synthesizer", "synthesizer", _figures(4)),
+    _notebook_step("09_banks", "banks", _figures(2, 5, 6, 8)),
+    _notebook_step(
+        "11_benchmarks",
+        "benchmarks",
+        ("table2.csv", "froc.png", "difficulty.png", "learning.png", "calibration.png", "uncertainty.png"),
+        reads=("lungadv/paper/table2.csv",),
+    ),
+    _notebook_step("12_stress_tests", "stress", _figures(*range(9, 15))),
+    _notebook_step("13_claims", "claims", ("claims.csv",), reads=("lungadv/paper/*.csv",)),
+)
+STEPS = (  # a stage that no notebook tells of is built by its module alone
+    *NOTEBOOK_STEPS,
+    *(Step(name, stage=name) for name in STAGES if name not in {step.stage for step in NOTEBOOK_STEPS}),
+)
+
+
+def priority(step: Step) -> int:
+    """How many stages wait for this step, directly or not: of the steps that could start, the one with most goes first.
+
+    A step without a stage goes before the controls: while steps of one thread run, there is a core for it.
+    """
+    if not step.stage:
+        return 1 + max(len(_descendants(f"fpr/{name}")) for name, strategy in STRATEGIES.items() if strategy.control)
+    return len(_descendants(step.stage))
+
+
+def _descendants(stage):
+    """The stages that need this one, directly or not."""
+    direct = {name for name, other in STAGES.items() if stage in other.needs}
+    return direct.union(*(_descendants(name) for name in direct))
+
+
+def outputs(step: Step) -> list[str]:
+    """What a step makes, as paths in the run's folder."""
+    stage = [f"{step.stage}/provenance.json"] if step.stage else []
+    return stage + [f"figures/{name}" for name in step.figures]
+
+
+def notebook_path(step: Step) -> Path | None:
+    """The notebook of a step, or None."""
+    return step.notebook and repo_root() / "nbs" / f"{step.notebook}.ipynb"
+
+
+def step_settings(step: Step, settings: Settings) -> dict:
+    """The parts of the settings that a step's stage declares: a change of another one does not concern it."""
+    return {part: asdict(getattr(settings, part)) for part in STAGES[step.stage].settings} if step.stage else {}
+
+
+def sources(step: Step) -> list[str]:
+    """The files that a step's results follow from: its notebook, every module of the package that it imports, its data."""
+    root = repo_root()
+    code = f"import {STAGES[step.stage].module}\n" if step.stage else ""
+    found = set()
+    if step.notebook:
+        found.add(notebook_path(step))
+        code += notebook_code(notebook_path(step))
+    unread = _imported(code)
+    while unread:
+        module = unread.pop()
+        if module not in found:
+            found.add(module)
+            unread |= _imported(module.read_text(encoding="utf-8"), module)
+    return sorted(map(str, found | {path for pattern in step.reads for path in root.glob(pattern) if path.is_file()}))
+
+
+def notebook_code(path: Path) -> str:
+    """The code cells of a notebook as one text, without lines for IPython alone (%, !)."""
+    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    lines = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code").splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+
+
+def _imported(code, module=None):
+    """The files of the lungadv modules that some code imports, absolutely or (in a module) relatively."""
+    package = Path(__file__).resolve().parents[1]
+    here = ("lungadv", *module.relative_to(package).parts) if module else ()
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom):
+            origin = ".".join(filter(None, (*(here[: -node.level] if node.level else ()), node.module)))
+            names |= {origin} | {f"{origin}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    places = [package.joinpath(*name.split(".")[1:]) for name in names if name.split(".")[0] == "lungadv"]
+    return {path for place in places for path in (place.with_suffix(".py"), place / "__init__.py") if path.exists()}
+
+
+def manifest_files(run: Run) -> list[str]:
+    """The manifest of a run and the tables that lie beside it; none for the phantom."""
+    if run.data == "phantom":
+        return []
+    from lungadv.data import dataset
+
+    tables = ("annotations.csv", "annotations_excluded.csv", "mimics.csv")
+    beside = [dataset.companion(run.data), *(Path(run.data).with_name(name) for name in tables)]
+    return [run.data, *(str(path) for path in beside if path.exists())]

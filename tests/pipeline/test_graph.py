@@ -1,0 +1,39 @@
+"""The graph of stages: its order, its modules, and the settings that each stage declares."""
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from lungadv.pipeline.graph import STAGES
+from lungadv.settings import PARTS
+from lungadv.training.strategies import BASELINE, STRATEGIES
+
+
+def test_stages_need_only_stages_listed_before_them():
+    seen = set()
+    for name, stage in STAGES.items():
+        assert set(stage.needs) <= seen, name
+        seen.add(name)
+
+
+def test_every_strategy_is_a_stage_that_needs_what_it_starts_from_and_its_banks():
+    for name, strategy in STRATEGIES.items():
+        needs = STAGES[f"fpr/{name}"].needs
+        assert any(need in (strategy.start, f"fpr/{strategy.start}") for need in needs)
+        assert ("banks" in needs) == bool(strategy.banks)
+    assert f"fpr/{BASELINE}" in STAGES["banks"].needs
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_declares_the_settings_that_its_module_reads(name):
+    """`run.settings.<part>` or `settings.<part>` in a stage's module: each part must be declared, for Snakemake looks at no other."""
+    stage = STAGES[name]
+    tree = ast.parse(Path(importlib.util.find_spec(stage.module).origin).read_text(encoding="utf-8"))
+    read = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in PARTS and ast.unparse(node.value).endswith("settings")
+    }
+    assert read <= set(stage.settings) and set(stage.settings) <= set(PARTS)

@@ -1,0 +1,50 @@
+import copy
+
+import pytest
+
+from lungadv.pipeline.outputs import clean_outputs, output_problems, with_outputs
+from lungadv.utils.errors import InputError
+
+PICTURE = {"output_type": "display_data", "data": {"image/png": "iVBOR", "text/plain": "<Figure size 1>"}, "metadata": {"w": 3}}
+TEXT = {"output_type": "stream", "name": "stdout", "text": "8 of 9 nodules\n"}
+BAR = {"output_type": "stream", "name": "stderr", "text": "100%|####| 3/3 [00:01<00:00, 3.0it/s]"}
+VALUE = {"output_type": "execute_result", "data": {"text/plain": "0.25"}, "metadata": {}, "execution_count": 7}
+
+
+def notebook(*outputs, source="1 / 4"):
+    cell = {"cell_type": "code", "id": "a", "source": [source], "metadata": {}, "outputs": list(outputs), "execution_count": None}
+    return {"cells": [{"cell_type": "markdown", "id": "m", "source": ["# Title"]}, cell], "nbformat": 4}
+
+
+def test_outputs_are_kept_without_what_changes_from_run_to_run():
+    kept = with_outputs(notebook(), notebook(BAR, TEXT, PICTURE, VALUE), "n.ipynb")["cells"][1]
+    assert kept["execution_count"] is None
+    assert [output["output_type"] for output in kept["outputs"]] == ["stream", "display_data", "execute_result"]
+    assert kept["outputs"][1]["data"] == {"image/png": "iVBOR"} and kept["outputs"][2]["execution_count"] is None
+    assert not output_problems({"cells": [kept]})
+
+
+def test_the_same_run_twice_changes_nothing():
+    first = clean_outputs([BAR, TEXT, PICTURE, VALUE])
+    again = copy.deepcopy([BAR, TEXT, PICTURE, VALUE | {"execution_count": 99}])
+    again[0]["text"] = "100%|####| 3/3 [00:09<00:00, 0.3it/s]"
+    assert clean_outputs(again) == first == clean_outputs(first)
+
+
+def test_a_notebook_that_has_changed_since_the_run_is_refused():
+    with pytest.raises(InputError, match="n.ipynb has changed since the run"):
+        with_outputs(notebook(source="1 / 5"), notebook(VALUE), "n.ipynb")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["in /home/me/lungadv", "100%|####| 3/3 [00:01<00:00, 3.0it/s]", "UserWarning: careful", "<object at 0x7f00>", "/tmp/runs/fpr"],
+)
+def test_paths_progress_and_warnings_are_named(text):
+    (problem,) = output_problems(notebook(TEXT | {"text": text}))
+    assert problem.startswith("cell 1 shows")
+
+
+def test_large_outputs_are_named():
+    (problem,) = output_problems(notebook(PICTURE | {"data": {"image/png": "A" * 2**20}}))
+    assert "MiB" in problem

@@ -1,0 +1,65 @@
+import dataclasses
+from pathlib import Path
+
+import lungadv
+from lungadv.pipeline.accept import expected_figures
+from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.runs import open_run
+from lungadv.pipeline.steps import STEPS, manifest_files, priority, sources, step_settings
+from lungadv.settings import load_settings
+from lungadv.training.strategies import STRATEGIES
+
+FIGURES = [f"fig{number:02d}.png" for number in range(1, 15)]
+TABLES = ["table1.csv", "table2.csv", "claims.csv"]
+
+
+def test_the_steps_make_every_figure_and_table_of_the_paper_once():
+    made = expected_figures()
+    assert len(made) == len(set(made))
+    assert {*FIGURES, *TABLES} <= set(made)
+    assert {step.stage for step in STEPS if step.stage} == set(STAGES)
+
+
+def test_sources_follow_imports_through_the_package():
+    (step,) = [step for step in STEPS if step.stage == "patches"]
+    package = Path(lungadv.__file__).parent
+    found = {str(Path(path).relative_to(package)) for path in sources(step)}
+    assert {"pipeline/stages/patches.py", "data/patches.py", "data/dataset.py", "pipeline/artefacts.py", "settings.py"} <= found
+    assert not {"two_moons.py", "evaluation/claims.py"} & found
+
+
+def test_sources_follow_relative_imports_of_exported_modules():
+    (step,) = [step for step in STEPS if step.stage == "benchmarks"]
+    found = {Path(path).name for path in sources(step)}
+    assert {"11_benchmarks.ipynb", "froc.py", "table2.csv", "hits.py"} <= found
+
+
+def test_a_strategy_is_trained_by_the_notebook_that_comes_after_what_it_reads():
+    notebooks = {step.stage: step.notebook for step in STEPS if step.stage}
+    for name, strategy in STRATEGIES.items():
+        made_by = [notebooks["banks"]] if strategy.banks else []
+        assert all(notebook < notebooks[f"fpr/{name}"] for notebook in made_by)
+        assert notebooks[f"fpr/{name}"] in ("07_fpr", "10_strategies")
+
+
+def test_a_setting_concerns_the_steps_that_declare_its_part_alone():
+    settings = load_settings("tiny")
+    concerned = {step.stage: step_settings(step, settings) for step in STEPS if step.stage in ("two_moons", "stress", None)}
+    assert concerned["two_moons"] == {"two_moons": dataclasses.asdict(settings.two_moons)}
+    assert "stress" in concerned["stress"] and "two_moons" not in concerned["stress"]
+    assert concerned[None] == {}
+
+
+def test_the_tables_beside_a_manifest_are_inputs_too(clone):
+    for name in ("scans.csv", "annotations.csv", "mimics.csv"):
+        (clone / name).touch()
+    files = manifest_files(open_run("quick", 0, "scans.csv"))
+    assert files == [str(clone / name) for name in ("scans.csv", "annotations.csv", "mimics.csv")]
+    assert manifest_files(open_run("quick")) == []
+
+
+def test_what_others_wait_for_goes_first():
+    steps = {step.stage: step for step in STEPS if step.stage}
+    for stage, step in steps.items():
+        assert all(priority(steps[need]) > priority(step) for need in step.needs), stage
+    assert priority(steps["claims"]) == 0 and priority(steps["stress"]) == 1
