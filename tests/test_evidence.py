@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Beta, kl_divergence
 
-from lungadv.evidence import beta_loss, confidence, kl, log_odds_margin, uncertainty
+from lungadv.evidence import beta_loss, confidence, kl_to_uniform, log_odds_margin, uncertainty
 
 EVIDENCE = torch.tensor([[0, 0], [1e-3, 2.0], [3, 0.5], [40, 700], [1e4, 0], [0, 1e4], [123, 123]], dtype=torch.float64)
 
@@ -40,7 +40,7 @@ def test_squared_error_equals_an_integral():
 def test_regulariser_equals_torch_kl_to_the_uniform(label):
     wrong = EVIDENCE[:, label] + 1  # label 1: column 1 is the wrong class's
     expected = kl_divergence(Beta(torch.ones_like(wrong), wrong), Beta(torch.ones_like(wrong), torch.ones_like(wrong)))
-    torch.testing.assert_close(kl(EVIDENCE, targets(label)), expected, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(kl_to_uniform(EVIDENCE, targets(label)), expected, rtol=1e-6, atol=1e-12)
     whole = beta_loss(EVIDENCE, targets(label), kl_weight=0.3)
     torch.testing.assert_close(whole, beta_loss(EVIDENCE, targets(label), kl_weight=0) + 0.3 * expected, rtol=1e-6, atol=1e-12)
 
@@ -56,7 +56,7 @@ def test_targets_may_be_whole_floating_or_boolean():
     assert torch.equal(whole, beta_loss(EVIDENCE, targets(1).bool()))
 
 
-@pytest.mark.parametrize("loss", [beta_loss, kl, log_odds_margin])
+@pytest.mark.parametrize("loss", [beta_loss, kl_to_uniform, log_odds_margin])
 @pytest.mark.parametrize("label", [0, 1])
 def test_gradients_are_those_of_finite_differences(loss, label):
     evidence = (torch.rand(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 20 + 0.1).requires_grad_()
@@ -98,7 +98,7 @@ def test_wrong_shape_is_named(function, shape):
         function(torch.ones(shape))
 
 
-@pytest.mark.parametrize("loss", [beta_loss, kl, log_odds_margin])
+@pytest.mark.parametrize("loss", [beta_loss, kl_to_uniform, log_odds_margin])
 def test_wrong_targets_are_named(loss):
     with pytest.raises(ValueError, match="target has shape"):
         loss(torch.ones(4, 2), torch.ones(4, 1))

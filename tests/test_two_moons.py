@@ -3,11 +3,10 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from lungadv import runs, two_moons
+from lungadv import two_moons
 
 
 def generator(seed=0):
@@ -15,7 +14,7 @@ def generator(seed=0):
 
 
 def test_moons_lie_on_their_arcs_in_order():
-    positives, position, negatives = two_moons.moons(500, np.random.default_rng(0))
+    positives, position, negatives = two_moons.sample_moons(500, np.random.default_rng(0))
     offset = positives - two_moons.arc(position)
     assert positives.shape == negatives.shape == (500, 2)
     assert abs(offset.std() - 0.15) < 0.02 and np.abs(offset.mean(0)).max() < 0.03
@@ -23,7 +22,7 @@ def test_moons_lie_on_their_arcs_in_order():
 
 
 def test_the_long_tail_thins_out_along_the_arc():
-    positives, position, _ = two_moons.moons(500, np.random.default_rng(0))
+    positives, position, _ = two_moons.sample_moons(500, np.random.default_rng(0))
     kept = [two_moons.long_tail(position[:, None], position, 20, 0.4, np.random.default_rng(seed))[:, 0] for seed in range(200)]
     assert all(len(np.unique(row)) == 20 for row in kept)
     thirds = np.histogram(np.concatenate(kept), [0, 1 / 3, 2 / 3, 1])[0]
@@ -42,7 +41,7 @@ def test_batched_networks_are_separate_and_equal_ordinary_ones():
 
 def test_the_mixture_gives_classes_and_sources_their_halves():
     groups = [torch.full((2, n, 2), float(n)) for n in (20, 500, 100, 10, 30)]
-    points, targets, weights = two_moons.mixture(groups[0], groups[1], [groups[2]], [groups[3], groups[4]])
+    points, targets, weights = two_moons.training_set(groups[0], groups[1], [groups[2]], [groups[3], groups[4]])
     share = {n: weights[0][points[0, :, 0] == n].sum().item() for n in (20, 500, 100, 10, 30)}
     assert share == pytest.approx({20: 0.5, 100: 0.5, 500: 0.5, 10: 0.25, 30: 0.25})
     assert targets[0][points[0, :, 0] == 100].all() and not targets[0][points[0, :, 0] == 10].any()
@@ -51,9 +50,9 @@ def test_the_mixture_gives_classes_and_sources_their_halves():
 def test_training_draws_by_weight_and_separates():
     spots = torch.tensor([[[0.0, 0.0], [1.0, 1.0], [5.0, 5.0]]])
     network = two_moons.Classifier(1, 2, 8, generator())
-    options = dict(steps=300, batch=16, rate=0.02, generator=generator(), name="")
+    options = dict(updates=300, batch_size=16, learning_rate=0.02, generator=generator(), name="")
     # the third spot would contradict the second's side of the plane, but its weight is zero
-    two_moons.train(network, spots, torch.tensor([[0, 1, 0]]), torch.tensor([[0.5, 0.5, 0.0]]), **options)
+    two_moons.train_classifiers(network, spots, torch.tensor([[0, 1, 0]]), torch.tensor([[0.5, 0.5, 0.0]]), **options)
     confidence = network.confidence(spots)[0]
     assert confidence[0] < 0.3 and confidence[1] > 0.7 and confidence[2] > 0.7
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -61,7 +60,7 @@ def test_training_draws_by_weight_and_separates():
 
 def test_the_synthesizer_learns_where_positives_lie():
     spots = torch.tensor(two_moons.arc(np.linspace(0, 1, 50)), dtype=torch.float32)[None]
-    synthesizer = two_moons.fit_synthesizer(spots, latent=1, width=32, steps=600, rate=0.01, generator=generator())
+    synthesizer = two_moons.fit_synthesizer(spots, latent_size=1, width=32, updates=600, learning_rate=0.01, generator=generator())
     codes = torch.randn(1, 200, 1, generator=generator())
     made = synthesizer(codes, torch.zeros(1, 200, 2))
     assert torch.cdist(made, spots).amin(-1).mean() < 0.15
@@ -88,7 +87,7 @@ def test_searches_climb_within_their_radius():
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_the_far_points_fill_the_far_box_evenly_outside_the_near_one(dimension):
     width = torch.arange(1.0, dimension + 1)
-    points = two_moons.away(1, 20_000, torch.ones(dimension), width, generator())[0]
+    points = two_moons.far_points(1, 20_000, torch.ones(dimension), width, generator())[0]
     shell = ((points - 1) / width).abs().amax(1)
     assert shell.min() >= two_moons.NEAR / 2 and shell.max() <= two_moons.FAR / 2
     edge = 4.0  # the share of the hollow box's volume beyond it
@@ -109,45 +108,7 @@ def test_spots_are_judged_by_where_they_lie():
     few = arc[:, :200:10]  # training positives in the first fifth of the arc only
     data = {"few": few, "test_positives": arc}
     rare, common, far = arc[:, 900:], arc[:, :100], arc[:, :100] + 30
-    measures = two_moons.judge_spots({"rare": rare, "common": common, "far": far}, data)
+    measures = two_moons.evaluate_samples({"rare": rare, "common": common, "far": far}, data)
     assert measures["rare", "sparse_share_of_arc"] == 1 and measures["common", "sparse_share_of_arc"] == 0
     assert measures["far", "arc_share"] == 0 and measures["rare", "arc_share"] == 1
     assert measures["far", "nearest_positive"] > 30 > measures["rare", "nearest_positive"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("LUNGADV_RUNS", str(tmp_path_factory.mktemp("runs")))
-    run = runs.open_run("tiny", 100, moons_seeds=2, moons_steps=60, moons_vae_steps=60)
-    two_moons.build(run)
-    yield run
-    patch.undo()
-
-
-def test_a_tiny_run_measures_everything_for_every_repetition(tiny):
-    numbers = pd.read_csv(tiny.path("two_moons", "numbers.csv"))
-    assert list(numbers) == ["seed", "group", "name", "dimension", "measure", "value"]
-    assert numbers.groupby(["group", "name", "dimension", "measure"]).seed.apply(list).map(lambda seeds: seeds == [0, 1]).all()
-    sizes = numbers.groupby("group").size()
-    assert sizes.to_dict() == {"panel": 6 * 4 * 2, "spots": 4 * 4 * 2, "dimension": 3 * 3 * 4 * 2}
-    shares = numbers[numbers.measure != "nearest_positive"].value.dropna()
-    assert shares.between(0, 1).all()
-    full = numbers[(numbers.name == "a") & (numbers.measure == "accuracy")].value
-    assert (full > 0.85).all()  # even a short training tells the full moons apart
-
-
-def test_a_tiny_run_keeps_what_the_figures_need(tiny):
-    maps = dict(np.load(tiny.path("two_moons", "maps.npz"), allow_pickle=False))
-    assert sorted(maps) == sorted(f"{name}_{box}" for name in "abcdef" for box in ("near", "far"))
-    assert all(m.shape == (241, 241) and 0 <= m.min() < m.max() <= 1 for m in maps.values())
-    counts = pd.read_csv(tiny.path("two_moons", "samples.csv")).groupby("kind").size().to_dict()
-    assert counts == {"positive": 500, "negative": 500, "few": 20, "random": 100, "hard": 100, "uniform": 20, "noise": 20}
-
-
-def test_the_same_seed_gives_the_same_numbers(tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path))
-    again = runs.open_run("tiny", 100, moons_seeds=2, moons_steps=60, moons_vae_steps=60)
-    two_moons.build(again)
-    for name in ("numbers.csv", "samples.csv"):
-        assert tiny.path("two_moons", name).read_bytes() == again.path("two_moons", name).read_bytes()

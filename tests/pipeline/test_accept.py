@@ -49,7 +49,7 @@ def test_seeds_of_other_data_are_not_pooled(clone, finish):
     assert [run.seed for run in finished_seeds(first)] == [0, 2]
 
 
-def test_an_unfinished_run_is_not_accepted(clone):
+def test_an_unfinished_run_is_not_accepted(clone, finish):
     run = finish(0, 0.7)
     (run.figures / "fig08.png").unlink()
     with pytest.raises(InputError, match="fig08.png is missing"):

@@ -14,7 +14,8 @@ from lungadv.utils.files import repo_root
 def test_the_readme_is_filled_from_the_committed_results(clone):
     (clone / "nbs").mkdir()
     (clone / "figures" / "quick").mkdir(parents=True)
-    text = "# T\n\n![](../figures/quick/fig07.png) [moons](00_two_moons.ipynb) [froc](11_benchmarks.ipynb)\n\n<!-- ledger -->\n\n<!-- table1 -->"
+    links = "![](../figures/quick/fig07.png) [moons](00_two_moons.ipynb) [froc](11_benchmarks.ipynb)"
+    text = f"# T\n\n{links}\n\n<!-- ledger -->\n\n<!-- table1 -->"
     content = {"cells": [{"cell_type": "markdown", "source": text, "metadata": {}}, {"cell_type": "code", "source": "1", "metadata": {}}]}
     (clone / "nbs" / "index.ipynb").write_text(json.dumps(content))
     row = {"id": "S8", "claim": "a | b", "measured": "1", "interval": "0 to 2", "seeds": "1", "verdict": "reproduced"}
@@ -51,7 +52,7 @@ def test_the_committed_run_kept_its_time_and_memory():
 def test_the_cost_is_the_committed_runs_beside_its_budget(clone, finish):
     folder = accept(finish(0, 0.7))
     (row,) = [line for line in _cost(folder).splitlines() if line.startswith("| 05_datasets ")]
-    assert [cell.strip() for cell in row.split("|")][2:4] == [f"{BUDGET["05_datasets",]:.1f}", "0.0"]
+    assert [cell.strip() for cell in row.split("|")][2:4] == [f"{BUDGET['05_datasets',]:.1f}", "0.0"]
     assert "| sum | 20.0 |" in _cost(clone / "nowhere")
 
 
