@@ -2,10 +2,13 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from lungadv.runs import replacing
+from lungadv.training.monitor import auc
+from lungadv.training.strategies import STRATEGIES
 
 STRATEGY_COLOURS = {  # Okabe-Ito: told apart in print and by colour-blind readers
     "baseline-ce": "#999999",
@@ -122,4 +125,25 @@ def stress_report(report):
         grid["audit"].text(0.77, height, row.failure_means if row.verdict == "fail" else "", color=VERDICT_COLOURS["fail"], **look)
     for number, note in enumerate(report.notes):
         grid["audit"].text(0, -0.04 * (number + 1), note, fontsize=7, transform=grid["audit"].transAxes)
+    return figure
+
+
+def training_curves(strategy: str, training: pd.DataFrame, learning: pd.DataFrame, validation: pd.DataFrame) -> Figure:
+    """The loss and Brier score of a training, and histograms of the confidence of validation patches.
+
+    The tables are training.csv, learning.csv and validation.csv of the stage `fpr/<strategy>`.
+    """
+    scored = validation[validation["label"] >= 0]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 2.6), layout="constrained")
+    left.plot(training["update"], training["loss"].rolling(20, min_periods=1).mean(), color=STRATEGIES[strategy].colour)
+    left.set(xlabel="update", ylabel="training loss (mean of 20)", title=STRATEGIES[strategy].label)
+    beside = left.twinx()
+    beside.plot(learning["update"], learning["brier"], "o:", ms=3, color="#555555")
+    beside.set(ylabel="validation, Brier score (dotted)", ylim=(0, None))
+    beside.spines["right"].set_visible(True)
+    bins = [i / 25 for i in range(26)]
+    for label, colour, name in ((0, "#D55E00", "not a nodule"), (1, "#0072B2", "nodule")):
+        right.hist(scored.loc[scored["label"] == label, "confidence"], bins, density=True, histtype="step", color=colour, label=name)
+    right.set(xlabel="confidence", ylabel="density", title=f"validation, AUC {auc(scored['confidence'], scored['label'] == 1):.3f}")
+    right.legend()
     return figure

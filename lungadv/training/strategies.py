@@ -5,6 +5,11 @@ To add a strategy, add one entry to `STRATEGIES`.
 
 from dataclasses import dataclass
 
+from lungadv.settings import FprSettings
+
+__all__ = ["BANKS", "BASELINE", "BEYOND", "SEGMENTATION", "STRATEGIES", "Strategy", "total_updates", "updates_of"]
+
+BANKS = ("synthetic-random", "synthetic-pgd", "perturbed", "noise")  # what can stand beside the real patches
 BASELINE = "baseline-beta-finetune"  # the banks are made against it, and every augmented network starts from it
 SEGMENTATION = "segmentation"  # the DenseUNet pre-trained on nodule segmentation
 
@@ -37,9 +42,7 @@ STRATEGIES = {
     "baseline-ce": Strategy("baseline-ce", "#999999", SEGMENTATION, output="logits"),
     "baseline-beta": Strategy("baseline-beta", "#56B4E9", SEGMENTATION),
     "baseline-beta-finetune": Strategy("baseline-beta-finetune", "#000000", "baseline-ce"),
-    "control-ce": Strategy(
-        "baseline-ce, trained on (control)", "#999999", "baseline-ce", output="logits", control=True, in_paper=False
-    ),
+    "control-ce": Strategy("baseline-ce, trained on (control)", "#999999", "baseline-ce", output="logits", control=True, in_paper=False),
     "control-beta": Strategy("baseline-beta, trained on (control)", "#56B4E9", "baseline-beta", control=True, in_paper=False),
     "control": Strategy("baseline-beta-finetune, trained on (control)", "#E69F00", control=True, in_paper=False),
     "beta+syn-random": Strategy("beta+syn (random)", "#CC79A7", positives=("synthetic-random",)),
@@ -53,3 +56,14 @@ STRATEGIES = {
 
 # Rows that neither the paper nor a control has: no claim of the paper is judged on them.
 BEYOND = tuple(name for name, strategy in STRATEGIES.items() if not (strategy.in_paper or strategy.control))
+
+
+def updates_of(strategy: str, settings: FprSettings) -> int:
+    """Updates that a strategy makes itself: those of a baseline from the segmentation network, else those of fine-tuning."""
+    return settings.updates if STRATEGIES[strategy].start == SEGMENTATION else settings.finetune_updates
+
+
+def total_updates(strategy: str, settings: FprSettings) -> int:
+    """Classification updates that the weights of a strategy have seen, those of its starting point included."""
+    start = STRATEGIES[strategy].start
+    return updates_of(strategy, settings) + (0 if start == SEGMENTATION else total_updates(start, settings))

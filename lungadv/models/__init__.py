@@ -1,0 +1,1 @@
+"""The networks: what goes in, what comes out, and their losses. They know nothing of files."""

@@ -1,0 +1,87 @@
+"""The stage `patches`: the cubes that false-positive reduction trains on and answers to, cut once from every scan."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from lungadv import datasets, runs
+from lungadv.ct import Scan, extract_patches, to_unit
+from lungadv.data.positions import MARGIN, patch_positions, world_positions
+from lungadv.datasets import DATASETS, Data
+from lungadv.runs import Run
+from lungadv.training.augment import center_crop
+from lungadv.utils.errors import InputError
+
+__all__ = ["build", "load_patches", "read_patches", "real_patches"]
+
+
+def build(run: Run) -> Path:
+    """Cut the patches of every data set: patches/<dataset>.csv and .safetensors (`hu`, int16 HU).
+
+    The training patches are larger by MARGIN. Their file also holds the masks of the nodules (`outline`, uint8).
+    """
+    with runs.writing(run, "patches") as folder:
+        data = datasets.load(run)
+        for dataset in DATASETS:
+            candidates = pd.read_csv(run.path("candidates", f"{dataset}.csv"), dtype={"seriesuid": str})
+            if dataset == "train":
+                ordered = candidates.sort_values("score", ascending=False)
+                candidates = ordered.groupby("seriesuid").head(run.settings.fpr.candidates)
+            table, tensors = _cut_patches(run, data.of(dataset), candidates, dataset)
+            table.to_csv(folder / f"{dataset}.csv", index=False)
+            save_file(tensors, folder / f"{dataset}.safetensors")
+    return run.path("patches")
+
+
+def _cut_patches(run: Run, data: Data, candidates: pd.DataFrame, dataset: str) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
+    """The patch table of a data set and its tensors."""
+    settings, train = run.settings, dataset == "train"
+    size, spacing = settings.patch.size + 2 * MARGIN * train, settings.patch.spacing
+    width = (settings.patch.size + 2 * MARGIN) * spacing  # free of nodules however the patch is shifted
+    tables, patches, masks = [], [], []
+    for uid in tqdm(data.uids, desc=f"patches of {dataset}"):
+        scan, rng = data.opened(uid), run.rng("patches", uid)
+        table = patch_positions(scan, data, candidates, width=width, backgrounds=settings.fpr.backgrounds, rng=rng)
+        tables.append(table)
+        patches.append(extract_patches(scan, world_positions(table), size, spacing).round().to(torch.int16))
+        if train:
+            labels = Scan((data.labels(uid) > 0).astype(np.int16), scan.spacing, scan.origin, scan.direction, uid)
+            nodules = world_positions(table[table["kind"] == "nodule"])
+            masks.append(extract_patches(labels, nodules, size, spacing) > 0.5)
+    tensors = {"hu": torch.cat(patches)} | ({"outline": torch.cat(masks).to(torch.uint8)} if masks else {})
+    return pd.concat(tables, ignore_index=True), tensors
+
+
+def read_patches(run: Run, dataset: str, key: str = "hu") -> tuple[pd.DataFrame, torch.Tensor]:
+    """The whole patch table of a data set and a stored tensor (N, 1, Q, Q, Q).
+
+    `key` is "hu", int16 HU, or for "train" "outline", the masks of the rows of kind nodule, uint8.
+    """
+    folder = runs.require(run, "patches")
+    table = pd.read_csv(folder / f"{dataset}.csv", dtype={"seriesuid": str, "type": str})
+    return table, load_file(folder / f"{dataset}.safetensors")[key]
+
+
+def load_patches(run: Run, dataset: str, kinds: Collection[str]) -> tuple[pd.DataFrame, torch.Tensor]:
+    """The rows of `kinds` ("nodule", "candidate", "background") and their patches (N, 1, P, P, P) float32 in [0, 1], without margin."""
+    table, hu = read_patches(run, dataset)
+    chosen = table["kind"].isin(kinds).to_numpy()
+    patches = center_crop(hu[torch.tensor(chosen)], run.settings.patch.size)
+    return table[chosen].reset_index(drop=True), to_unit(patches.float())
+
+
+def real_patches(run: Run) -> dict[int, torch.Tensor]:
+    """The training patches by label, 1 for nodules and 0 for others: int16 HU (N, 1, Q, Q, Q), with their margin.
+
+    Raises InputError when one of the classes is missing.
+    """
+    table, hu = read_patches(run, "train")
+    real = {label: hu[torch.tensor((table["label"] == label).to_numpy())] for label in (0, 1)}
+    if not (len(real[0]) and len(real[1])):
+        raise InputError(f"{len(real[1])} training patches of nodules, {len(real[0])} others: both needed, see annotations.csv")
+    return real

@@ -1,0 +1,53 @@
+"""The stage `segmentation`: the DenseUNet pre-trained to segment the training nodules, from which both baselines start."""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from lungadv import runs
+from lungadv.ct import to_unit
+from lungadv.models.dense_unet import new_network
+from lungadv.runs import Run
+from lungadv.pipeline.stages.patches import read_patches
+from lungadv.training.augment import center_crop
+from lungadv.training.checkpoint import save_network
+from lungadv.training.loop import EMA_DECAY, fit
+from lungadv.training.losses import segmentation_loss, soft_dice
+from lungadv.training.sampling import segmentation_batches
+
+__all__ = ["build"]
+
+
+def build(run: Run) -> Path:
+    """Train on the masks of the training nodules: segmentation/weights.safetensors, network.json, training.csv (loss of each update).
+
+    numbers.csv holds the mean Dice of the nodules of every tenth scan, which training does not see.
+    """
+    settings = run.settings
+    with runs.writing(run, "segmentation") as folder:
+        torch.manual_seed(run.generator("outline", "weights").initial_seed())  # the stage's former name keeps its streams
+        network, size = new_network("logits", settings.fpr.width), settings.patch.size
+        nodules, masks, held_out = _nodule_masks(run)
+        batches = segmentation_batches(nodules[~held_out], masks[~held_out], size, settings.fpr.batch_size, run.generator("outline"))
+        losses = fit(
+            network, segmentation_loss, batches, settings.fpr.segmentation_updates,
+            learning_rate=settings.fpr.learning_rate, ema_decay=EMA_DECAY, desc="nodule segmentation",
+        )  # fmt: skip
+        with torch.no_grad():
+            logits = network.unet.segment(to_unit(center_crop(nodules[held_out], size).float()))
+            dice = soft_dice((logits > 0).float(), center_crop(masks[held_out], size).float())
+        save_network(network, folder)
+        losses.to_csv(folder / "training.csv", index=False)
+        numbers = pd.DataFrame({"measure": ["dice"], "value": [dice.mean().item()], "nodules": [len(dice)]})
+        numbers.to_csv(folder / "numbers.csv", index=False)
+    return run.path("segmentation")
+
+
+def _nodule_masks(run: Run) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The training nodules' patches and masks, and which are held out: whole scans, as neighbours lie in each other's patches."""
+    (table, hu), (_, masks) = read_patches(run, "train"), read_patches(run, "train", "outline")
+    rows = (table["kind"] == "nodule").to_numpy()
+    scan, uids = pd.factorize(table.loc[rows, "seriesuid"])
+    held_out = (scan % 10 == 0) & (len(uids) > 1)
+    return hu[torch.tensor(rows)], masks, torch.from_numpy(held_out)

@@ -1,0 +1,41 @@
+"""The registry of strategies against the paper's Table II."""
+
+import subprocess
+import sys
+
+from lungadv.settings import load_settings
+from lungadv.training.strategies import BANKS, BASELINE, BEYOND, SEGMENTATION, STRATEGIES, total_updates, updates_of
+
+
+def test_strategies_are_the_rows_of_the_paper_their_controls_and_one_beyond():
+    used = {name: (set(row.positives), set(row.negatives)) for name, row in STRATEGIES.items() if row.positives or row.negatives}
+    assert used == {
+        "beta+syn-random": ({"synthetic-random"}, set()),
+        "beta+syn": ({"synthetic-pgd"}, set()),
+        "beta+perturb": ({"perturbed"}, {"noise"}),
+        "beta+perturb+syn": ({"synthetic-pgd", "perturbed"}, {"noise"}),
+        "beta+online": ({"perturbed"}, {"noise"}),
+    }
+    assert BEYOND == ("beta+online",) and {name for name, row in STRATEGIES.items() if row.online} == set(BEYOND)
+    assert [name for name, row in STRATEGIES.items() if row.control] == ["control-ce", "control-beta", "control"]
+    assert [name for name, row in STRATEGIES.items() if row.output == "logits"] == ["baseline-ce", "control-ce"]
+    assert {STRATEGIES[name].start for name in ("control", *used)} == {BASELINE}
+    assert {bank for row in STRATEGIES.values() for bank in row.banks} == set(BANKS) and STRATEGIES["beta+online"].banks == ()
+
+
+def test_each_starts_from_one_that_comes_before_it():
+    names = [SEGMENTATION, *STRATEGIES]
+    assert all(names.index(row.start) < names.index(name) for name, row in STRATEGIES.items())
+
+
+def test_rows_that_are_compared_have_seen_as_many_updates():
+    settings, augmented = load_settings("quick").fpr, [name for name, row in STRATEGIES.items() if row.positives]
+    equal = (("baseline-ce", "baseline-beta"), ("baseline-beta-finetune", "control-ce", "control-beta"), ("control", *augmented))
+    for number, names in enumerate(equal):
+        assert {total_updates(name, settings) for name in names} == {settings.updates + number * settings.finetune_updates}
+        assert {updates_of(name, settings) for name in names} == {settings.finetune_updates if number else settings.updates}
+
+
+def test_the_registry_is_read_without_torch():
+    code = "import sys; import lungadv.training.strategies; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
