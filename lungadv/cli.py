@@ -8,6 +8,7 @@ import functools
 import json
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -27,28 +28,34 @@ Data = Annotated[str, typer.Option(help="'phantom', or the path of a manifest")]
 
 
 class FileFormat(StrEnum):
+    """File formats of simulated scans."""
+
     mhd = "mhd"
     dicom = "dicom"
 
 
 class Output(StrEnum):
+    """What a model returns."""
+
     evidence = "evidence"
     logit = "logit"
     logits = "logits"
 
 
 class Kind(StrEnum):
+    """Kinds of data sets: the keys of `lungadv.data.ingest.sources.SOURCES`, which takes torch to import."""
+
     luna16 = "luna16"
     lidc = "lidc"
     dicom = "dicom"
 
 
-def one_line_errors(command):
+def one_line_errors(command: Callable) -> Callable:
     """Bad input, or a file that cannot be read or written, ends a command with one line on stderr and exit code 1."""
 
     @functools.wraps(command)
     def wrapped(*arguments, **options):
-        from lungadv.runs import InputError
+        from lungadv.utils.errors import InputError
 
         try:
             return command(*arguments, **options)
@@ -68,19 +75,20 @@ def reproduce(
     seed: Seed = 0,
     data: Data = "phantom",
     cores: Annotated[int, typer.Option(min=1, help="processor cores to use; results do not depend on it")] = 2,
-):
+) -> None:
     """Make every figure and table of the paper; needs a clone of the repository."""
-    from lungadv import pipeline, runs
+    from lungadv.pipeline import accept, execute
+    from lungadv.pipeline.runs import open_run
 
-    run = runs.open_run(profile, seed, data)
-    made = pipeline.reproduce(run, cores)
+    run = open_run(profile, seed, data)
+    made = execute.reproduce(run, cores)
     if made:
         minutes, gib = made["wall_seconds"] / 60, made["peak_memory_mib"] / 1024
         typer.echo(f"took {minutes:.1f} minutes on {cores} cores, at most {gib:.2f} GiB of memory")
     else:
         typer.echo("nothing to do: every figure and table is there and up to date")
     typer.echo(f"figures and tables: {run.figures}")
-    table = pipeline.compare_expected(run)
+    table = accept.compare_expected(run)
     outside = table[~table.inside.astype(bool)]
     if table.empty:
         typer.echo("not compared: of this profile no results are committed")
@@ -98,11 +106,11 @@ def phantom(
     seed: Seed = 0,
     file_format: Annotated[FileFormat, typer.Option("--format", help="of the scans")] = FileFormat.mhd,
     dose: Annotated[str, typer.Option(help="standard, low, ultralow or a number of photons")] = "standard",
-):
+) -> None:
     """Write simulated chest CT scans with their annotated nodules."""
-    from lungadv import datasets
+    from lungadv.phantom.dataset import write_phantom
 
-    datasets.write_phantom(out, scans, seed, dose, file_format.value)
+    write_phantom(out, scans, seed, dose, file_format.value)
     typer.echo(f"{scans} scans and their annotations.csv are in {out}")
 
 
@@ -113,29 +121,29 @@ def ingest(
     kind: Annotated[Kind, typer.Option(help="luna16: .mhd scans and annotations.csv; lidc: DICOM and XML; dicom: DICOM alone")],
     out: Annotated[Path, typer.Option(help="the manifest, a CSV in a folder of its own")],
     nodules: Annotated[Path | None, typer.Option(help="CSV of nodules: LUNA16's columns, and type where known")] = None,
-):
+) -> None:
     """Read a data set once, check it, and write a manifest for `reproduce --data`; called again, go on, or name a changed scan."""
-    from lungadv import ingest as reading
-    from lungadv.runs import counted
+    from lungadv.data.ingest import ingest as ingest_folder
+    from lungadv.utils.errors import plural
 
-    report = reading.ingest(src, kind.value, out, nodules)
-    counts = f"{counted(report['taken'], 'scan')} taken, {report['refused']} refused"
-    left = f"{counted(report['left_out_rows'], 'row')} of tables and {counted(report['left_out_files'], 'file')} left out"
+    report = ingest_folder(src, kind.value, out, nodules)
+    counts = f"{plural(report['taken'], 'scan')} taken, {report['refused']} refused"
+    left = f"{plural(report['left_out_rows'], 'row')} of tables and {plural(report['left_out_files'], 'file')} left out"
     typer.echo(f"{counts}; {left}; each with its reason: {report['lines']}")
     types = ", ".join(f"{count} {name}" for name, count in report["by_type"].items())
-    typer.echo(counted(report["nodules"], "nodule") + (f": {types}" if types else ""))
+    typer.echo(plural(report["nodules"], "nodule") + (f": {types}" if types else ""))
     for sentence in [*report["expected"], *report["left_out"]]:
         typer.echo(sentence)
     if report["unchanged"]:
-        typer.echo(f"nothing changed: {counted(report['taken'] + report['refused'], 'scan')} compared with the manifest")
+        typer.echo(f"nothing changed: {plural(report['taken'] + report['refused'], 'scan')} compared with the manifest")
 
 
-def check_outputs(outputs, inputs=()):
+def check_outputs(outputs: dict[str | tuple[str, ...], Path | None], inputs: Iterable[Path | None] = ()) -> None:
     """Raise InputError when a file of {ending or endings: path or None} cannot be written, or what it would replace is no such output.
 
     That is: an input, another output, a folder, or a file with another ending. A picture's name always needs the ending.
     """
-    from lungadv.runs import InputError
+    from lungadv.utils.errors import InputError
 
     taken = dict.fromkeys([path.resolve() for path in inputs if path], "is an input")
     for ending, path in outputs.items():
@@ -158,9 +166,9 @@ def check_outputs(outputs, inputs=()):
         taken[path.resolve()] = "is named twice"
 
 
-def check_folder(out):
+def check_folder(out: Path) -> None:
     """Raise InputError when `out` is no folder and cannot become one, or nothing can be written there."""
-    from lungadv.runs import InputError
+    from lungadv.utils.errors import InputError
 
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     if not there.is_dir():
@@ -181,32 +189,36 @@ def detect(
     sheet: Annotated[Path | None, typer.Option(help="a contact sheet of the most probable findings, a PNG")] = None,
     markups: Annotated[Path | None, typer.Option(help="the findings as points for 3D Slicer, a .mrk.json")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="the findings and what they were made from")] = None,
-):
+) -> None:
     """Find nodules in one scan. Not for clinical use."""
-    from lungadv import ct, detection
+    from lungadv.data.io.read import read_scan
+    from lungadv.detection import report
+    from lungadv.detection.detect import detect as find_nodules
+    from lungadv.detection.detect import find_lungs
+    from lungadv.detection.weights import default_weights, load_detector
 
     check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file}, [scan])
-    weights = weights or detection.default_weights()
-    volume = ct.read_scan(scan, series)
+    weights = weights or default_weights()
+    volume = read_scan(scan, series)
     started = time.perf_counter()
-    detection.load_networks(weights)  # what is wrong with them is said before the long search
-    mask = detection.lung_mask(volume)
-    findings = detection.detect(volume, weights, mask)
-    said = detection.warnings(volume, weights, mask)
-    for sentence in said:
-        typer.echo(f"note: {sentence}", err=True)
-    detection.write_findings(findings, out)
+    load_detector(weights)  # what is wrong with them is said before the long search
+    mask = find_lungs(volume)
+    findings = find_nodules(volume, weights, mask)
+    notes = report.scan_warnings(volume, weights, mask)
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    report.write_findings(findings, out)
     if sheet:
-        detection.contact_sheet(volume, findings, sheet)
+        report.contact_sheet(volume, findings, sheet)
     if markups:
-        detection.write_markups(findings, markups)
+        report.write_markups(findings, markups)
     if json_file:
-        detection.write_json(volume, findings, weights, said, json_file)
+        report.write_json(volume, findings, weights, notes, json_file)
     likely = int((findings.probability > 0.5).sum())
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
 
 
-def one_line_warnings(command):
+def one_line_warnings(command: Callable) -> Callable:
     """Warnings of a command come as one line each on stderr."""
 
     @functools.wraps(command)
@@ -231,46 +243,59 @@ def froc(
     excluded: Annotated[Path | None, typer.Option(help="CSV of findings that are neither true nor false")] = None,
     out: Annotated[Path | None, typer.Option("--json", help="write the result there")] = None,
     figure: Annotated[Path | None, typer.Option(help="draw the curve there, a PNG or PDF")] = None,
-):
+) -> None:
     """Score a detector's marks as the LUNA16 challenge does: FROC and CPM with 95 % intervals, by diameter and type."""
-    from lungadv import froc as scores
-    from lungadv.annotations import read_uids
-    from lungadv.runs import replacing
+    from lungadv.data.tables import read_uids
+    from lungadv.evaluation import froc as scoring
+    from lungadv.evaluation import marks as tables
+    from lungadv.evaluation.froc_figure import check_figure_path, write_froc_figure
 
     if figure:
-        scores.check_figure(figure)
+        check_figure_path(figure)
     check_outputs({".json": out, (".png", ".pdf"): figure}, [marks, annotations, seriesuids, excluded])
-    nodules = scores.read_findings(annotations)
-    beside = scores.read_findings(excluded, repeats=True) if excluded else None
-    tables = scores.read_marks(marks), nodules, read_uids(seriesuids)
-    for path, table in {marks: tables[0], annotations: nodules, excluded: beside}.items():
+    nodules = tables.read_findings(annotations)
+    beside = tables.read_findings(excluded, repeats=True) if excluded else None
+    inputs = tables.read_marks(marks), nodules, read_uids(seriesuids)
+    for path, table in {marks: inputs[0], annotations: nodules, excluded: beside}.items():
         if table is not None:
-            scores.check_padding(table, tables[2], f"{path.name}, line")
-    result = scores.froc(*tables, beside)
-    groups = {"diameter": scores.sizes_of(nodules)} | ({"type": scores.types_of(nodules)} if "type" in nodules else {})
-    parts = {name: scores.by_group(*tables, masks, beside) for name, masks in groups.items()}
+            tables.check_padding(table, inputs[2], f"{path.name}, line")
+    result = scoring.froc(*inputs, beside)
+    groups = {"diameter": tables.size_masks(nodules)} | ({"type": tables.type_masks(nodules)} if "type" in nodules else {})
+    parts = {name: scoring.froc_by_group(*inputs, masks, beside) for name, masks in groups.items()}
     if out:
-        by_name = {f"by_{name}": {group: part.to_dict() for group, part in by_group.items()} for name, by_group in parts.items()}
-        with replacing(out) as path:
-            path.write_text(json.dumps(result.to_dict() | by_name, indent=1) + "\n", encoding="utf-8")
+        _write_froc(result, parts, out)
     if figure and result.counts["nodules"]:
-        scores.write_figure(result, figure)
+        write_froc_figure(result, figure)
     elif figure:
         typer.echo(f"warning: '{figure}' is not drawn: without a nodule there is no curve", err=True)
+    _print_froc(result, parts)
+    typer.echo("\n" + "\n".join(tables.describe_counts(result.counts)))
+    if beside is None:
+        typer.echo("no excluded findings were given: marks on them count as false")
+
+
+def _write_froc(result, parts, out):
+    """The JSON of `lungadv froc`: the score of all nodules, and of each group by name."""
+    from lungadv.utils.files import atomic_write
+
+    by_name = {f"by_{name}": {group: part.to_dict() for group, part in by_group.items()} for name, by_group in parts.items()}
+    with atomic_write(out) as path:
+        path.write_text(json.dumps(result.to_dict() | by_name, indent=1) + "\n", encoding="utf-8")
+
+
+def _print_froc(result, parts):
+    """Sensitivity at each operating point with its interval, the CPM, and a table a group."""
     typer.echo("false positives a scan   sensitivity   95 % interval")
     for point, value in result.sensitivity.items():
         low, high = result.sensitivity_interval[point]
         typer.echo(f"{point:>22g} {value:>13.3f}   {low:.3f} to {high:.3f}")
     typer.echo(f"{'CPM':>22} {result.cpm:>13.3f}   {result.cpm_interval[0]:.3f} to {result.cpm_interval[1]:.3f}")
     for name, by_group in parts.items():
-        header = "".join(f"{point:>7g}" for point in scores.OPERATING_POINTS)
+        header = "".join(f"{point:>7g}" for point in result.sensitivity)
         typer.echo(f"\n{name + (', mm' if name == 'diameter' else ''):<16} nodules     CPM   95 % interval {header}")
         for group, part in by_group.items():
             (low, high), values = part.cpm_interval, "".join(f"{value:>7.3f}" for value in part.sensitivity.values())
             typer.echo(f"{group:<16} {part.counts['nodules']:>7} {part.cpm:>7.3f}  {low:.3f} to {high:.3f} {values}")
-    typer.echo("\n" + "\n".join(scores.account(result.counts)))
-    if beside is None:
-        typer.echo("no excluded findings were given: marks on them count as false")
 
 
 @app.command()
@@ -285,10 +310,10 @@ def stress(
     steps: Annotated[int, typer.Option(min=1, help="gradient steps of PGD")] = 20,
     queries: Annotated[int, typer.Option(min=1, help="looks at the model that Square takes")] = 200,
     seed: Seed = 0,
-):
+) -> None:
     """Stress a model of your own with noise and attacks, and audit whether the attacks can be believed."""
     from lungadv import robustness
-    from lungadv.runs import InputError
+    from lungadv.utils.errors import InputError
 
     check_folder(out)
     positives, negatives = robustness.load_patches(patches)
@@ -310,23 +335,24 @@ def stress(
 
 @app.command()
 @one_line_errors
-def claims(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom"):
+def claims(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom") -> None:
     """Print a run's ledger: each claim of the paper, what was measured, the verdict."""
     import pandas as pd
 
-    from lungadv import runs
+    from lungadv.pipeline.runs import open_run
+    from lungadv.utils.errors import InputError
 
-    run = runs.open_run(profile, seed, data)
+    run = open_run(profile, seed, data)
     path = run.path("claims", "claims.csv")
     if not path.exists():
-        raise runs.InputError(f"{path} does not exist: run `make reproduce PROFILE={profile} SEED={seed}` first")
+        raise InputError(f"{path} does not exist: run `make reproduce PROFILE={profile} SEED={seed}` first")
     ledger = pd.read_csv(path, dtype=str, keep_default_na=False)
     for row in ledger.itertuples():
         typer.echo(f"{row.id:<4} {row.verdict:<15} {row.measured}  [{row.interval}]\n     {row.claim}")
     typer.echo(", ".join(f"{count} {verdict}" for verdict, count in ledger.verdict.value_counts().items()))
 
 
-def main():
+def main() -> None:
     """The entry point of the `lungadv` command."""
     app(prog_name="lungadv")
 

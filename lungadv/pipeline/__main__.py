@@ -46,7 +46,8 @@ def _run_command(options):
         run = open_run(options.profile, options.seed, options.data)
         print(f"the results of {run.folder.name} are now those of {accept(run)}")
     elif options.command == "weights":
-        from lungadv.detection.weights import export_weights, shipped_folder
+        from lungadv.detection.weights import shipped_folder
+        from lungadv.pipeline.export import export_weights
 
         run = open_run(options.profile, options.seed, options.data)
         print(f"the networks of {run.folder.name} and their model card are now in {export_weights(run, shipped_folder())}")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import numpy as np
 
 from lungadv.settings import Settings, load_settings
 from lungadv.utils.errors import InputError
-from lungadv.utils.files import repo_root, sha256
+from lungadv.utils.files import repo_root, runs_folder, sha256
 
 if TYPE_CHECKING:
     import torch
@@ -53,11 +52,6 @@ class Run:
         import torch
 
         return torch.Generator(device=device).manual_seed(self._entropy(items) >> 1)
-
-
-def runs_folder() -> Path:
-    """Where runs are kept: `runs` in the clone, or LUNGADV_RUNS."""
-    return Path(os.environ.get("LUNGADV_RUNS") or repo_root() / "runs").resolve()
 
 
 def open_run(profile: str = "tiny", seed: int = 0, data: str = "phantom", **overrides: dict) -> Run:

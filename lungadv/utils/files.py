@@ -24,6 +24,11 @@ def repo_root(start: str | Path | None = None) -> Path:
     )
 
 
+def runs_folder() -> Path:
+    """Where runs are kept: `runs` in the clone, or LUNGADV_RUNS. Raises InputError outside a clone."""
+    return Path(os.environ.get("LUNGADV_RUNS") or repo_root() / "runs").resolve()
+
+
 def sha256(path: str | Path) -> str:
     """The hex digest of a file's bytes."""
     with open(path, "rb") as file:

@@ -8,7 +8,8 @@ from scipy.stats import mannwhitneyu
 
 from lungadv.models.dense_unet import new_network, predict
 from lungadv.settings import load_settings
-from lungadv.training.monitor import ValidationMonitor, auc, validation_monitor
+from lungadv.training.monitor import ValidationMonitor, validation_monitor
+from lungadv.utils.statistics import auc
 
 
 def test_the_area_under_the_curve_is_the_mann_whitney_statistic():
