@@ -77,7 +77,8 @@ def reproduce(
     cores: Annotated[int, typer.Option(min=1, help="processor cores to use; results do not depend on it")] = 2,
 ) -> None:
     """Make every figure and table of the paper; needs a clone of the repository."""
-    from lungadv.pipeline import accept, execute
+    from lungadv.pipeline import execute
+    from lungadv.pipeline.accept import accept
     from lungadv.pipeline.runs import open_run
 
     run = open_run(profile, seed, data)
@@ -312,19 +313,20 @@ def stress(
     seed: Seed = 0,
 ) -> None:
     """Stress a model of your own with noise and attacks, and audit whether the attacks can be believed."""
-    from lungadv import robustness
+    from lungadv.evaluation import audit
+    from lungadv.evaluation.stress_io import load_patches, make_model, write_report
     from lungadv.utils.errors import InputError
 
     check_folder(out)
-    positives, negatives = robustness.load_patches(patches)
-    models = [robustness.make_model(name) for name in (factory, surrogate) if name]
+    positives, negatives = load_patches(patches)
+    models = [make_model(name) for name in (factory, surrogate) if name]
     terms = {"output": output.value, "eps": eps, "steps": steps, "queries": queries, "seed": seed}
     terms["surrogate"] = models[1] if surrogate else None
     try:
-        result = robustness.report(models[0], positives, negatives, progress=True, **terms)
+        result = audit.report(models[0], positives, negatives, progress=True, **terms)
     except RuntimeError as error:  # torch's, of a backward pass: a forward that fails is a ValueError already
         raise InputError(f"the model fails under attack: {type(error).__name__}: {error}") from error
-    robustness.write(result, out)
+    write_report(result, out)
     for note in result.notes:
         typer.echo(f"note: {note}", err=True)
     for row in result.audit.itertuples():

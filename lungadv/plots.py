@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from lungadv.runs import replacing
+from lungadv.utils.files import atomic_write
 from lungadv.training.monitor import auc
 from lungadv.training.strategies import STRATEGIES
 
@@ -25,7 +25,7 @@ STRATEGY_COLOURS = {  # Okabe-Ito: told apart in print and by colour-blind reade
 }
 
 
-def style():
+def style() -> None:
     """Set the house style: readable in print, no chart junk."""
     plt.rcParams.update(
         {
@@ -46,15 +46,15 @@ def save(run, figure, name, numbers=None):
     """Write `figure` as <name>.png and .pdf into the run's figures, with the DataFrame of numbers behind it as CSV."""
     for kind in ("png", "pdf"):
         metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
-        with replacing(run.figures / f"{name}.{kind}") as path:
+        with atomic_write(run.figures / f"{name}.{kind}") as path:
             figure.savefig(path, format=kind, bbox_inches="tight", metadata=metadata)
     if numbers is not None:
-        with replacing(run.figures / f"{name}.csv") as path:
+        with atomic_write(run.figures / f"{name}.csv") as path:
             numbers.to_csv(path, index=False, float_format="%.6g")
     return figure
 
 
-def show_slice(axis, patch, title=None, window=(0.0, 1.0)):
+def show_slice(axis, patch, title=None, window=(0.0, 1.0)) -> None:
     """Draw the central axial slice of a patch (..., D, H, W) in the given window of [0, 1]."""
     volume = patch.detach().float().cpu().reshape(patch.shape[-3:])
     axis.imshow(volume[volume.shape[0] // 2], vmin=window[0], vmax=window[1], interpolation="nearest")
@@ -66,7 +66,7 @@ def show_slice(axis, patch, title=None, window=(0.0, 1.0)):
         axis.set_title(title)
 
 
-def box(axis, x, y, text, width=1.6, height=0.8, colour="#e8eef7"):
+def box(axis, x, y, text, width=1.6, height=0.8, colour="#e8eef7") -> None:
     """A labelled box of a diagram, centred at (x, y)."""
     axis.add_patch(
         FancyBboxPatch(
@@ -76,7 +76,7 @@ def box(axis, x, y, text, width=1.6, height=0.8, colour="#e8eef7"):
     axis.text(x, y, text, ha="center", va="center", fontsize=7.5)
 
 
-def arrow(axis, start, end, text=None):
+def arrow(axis, start, end, text=None) -> None:
     """An arrow of a diagram from `start` to `end`, both (x, y)."""
     axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=10, lw=0.9, color="#333333", shrinkA=1, shrinkB=1))
     if text:

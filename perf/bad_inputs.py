@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 import typer
 
-from lungadv import annotations, ct, ingest, runs, store
+from lungadv.data import store
+from lungadv.data.ingest import ingest
+from lungadv.data.io.read import read_scan
+from lungadv.data.io.write import write_scan, write_series
+from lungadv.data.lidc_xml import read_lidc
+from lungadv.data.scan import Scan, ScanError
+from lungadv.data.tables import AnnotationError
+from lungadv.utils.errors import InputError
 
 CASES = {}
 HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm"
@@ -32,28 +39,28 @@ def scan_of(uid="1.2.3", left=-20):
     hu[:, 4:-4, 4:-4] = -850
     hu[5:9, 12:19, 11:18] = 30
     hu[0, 0, : len(uid)] = list(uid.encode())  # no two scans hold the same voxels
-    return ct.Scan(hu, (1, 1, 2), (left, -20, -306), np.eye(3), uid)
+    return Scan(hu, (1, 1, 2), (left, -20, -306), np.eye(3), uid)
 
 
 def mhd(folder, header=lambda text: text, data=lambda content: content):
     """A scan file whose header and voxels were changed, and read."""
     path = folder / "scan.mhd"
-    ct.write_scan(scan_of("scan"), path)
+    write_scan(scan_of("scan"), path)
     path.write_text(header(path.read_text()))
     path.with_suffix(".zraw").write_bytes(data(path.with_suffix(".zraw").read_bytes()))
-    return ct.read_scan(path)
+    return read_scan(path)
 
 
 def series(folder, change=lambda slices: None):
     """A DICOM series whose slices {file: pydicom dataset} were changed, and read."""
     import pydicom
 
-    ct.write_series(scan_of(), folder / "series")
+    write_series(scan_of(), folder / "series")
     slices = {path: pydicom.dcmread(path) for path in sorted((folder / "series").iterdir())}
     change(slices)
     for path, dataset in slices.items():
         dataset.save_as(path)
-    return ct.read_scan(folder / "series")
+    return read_scan(folder / "series")
 
 
 def every(**values):
@@ -65,14 +72,14 @@ def luna16(folder, *rows, header=HEADER, left=-20):
     """Four scans in LUNA16's layout with these rows of annotations.csv, ingested -> the first refusal of the report."""
     for k in range(4):
         (folder / f"data/subset{k}").mkdir(parents=True, exist_ok=True)
-        ct.write_scan(scan_of(f"1.2.{k}", left), folder / f"data/subset{k}/1.2.{k}.mhd")
+        write_scan(scan_of(f"1.2.{k}", left), folder / f"data/subset{k}/1.2.{k}.mhd")
     (folder / "data/annotations.csv").write_text("\n".join([header, *rows, ""]))
     return ingested(folder, "luna16")
 
 
 def ingested(folder, kind):
     out = folder / "made/manifest.csv"
-    ingest.ingest(folder / "data", kind, out, workers=1)
+    ingest(folder / "data", kind, out, workers=1)
     lines = pd.read_csv(out.with_suffix(".report.csv"), dtype=str, keep_default_na=False)
     return lines[lines["status"] != "taken"].iloc[0][["path", "reason"]].str.cat(sep=": ")
 
@@ -156,7 +163,7 @@ def _(folder):
     values = scan_of().hu.astype(np.float32)
     values[3, 4, 5] = np.nan
     sitk.WriteImage(sitk.GetImageFromArray(values), str(folder / "scan.nrrd"))
-    ct.read_scan(folder / "scan.nrrd")
+    read_scan(folder / "scan.nrrd")
 
 
 @case("spacing 0")
@@ -171,18 +178,18 @@ def _(folder):
 
 @case("empty folder")
 def _(folder):
-    ct.read_scan(folder)
+    read_scan(folder)
 
 
 @case("text renamed .dcm")
 def _(folder):
     (folder / "notes.dcm").write_text("text\n")
-    ct.read_scan(folder)
+    read_scan(folder)
 
 
 @case("text renamed .dcm beside slices, ingested")
 def _(folder):
-    ct.write_series(scan_of(), folder / "data/series")
+    write_series(scan_of(), folder / "data/series")
     (folder / "data/series/notes.dcm").write_text("text\n")
     return ingested(folder, "dicom")
 
@@ -235,7 +242,7 @@ def _(folder):
 @case("the same voxels under two names")
 def _(folder):
     (folder / "data").mkdir()
-    ct.write_scan(scan_of("1.2.0"), folder / "data/copy.mhd")
+    write_scan(scan_of("1.2.0"), folder / "data/copy.mhd")
     return luna16(folder, *rows())
 
 
@@ -243,7 +250,7 @@ def _(folder):
 def _(folder):
     entities = '<!ENTITY b0 "ha">' + "".join(f'<!ENTITY b{k + 1} "{f"&b{k};" * 10}">' for k in range(9))
     (folder / "reading.xml").write_text(f"<!DOCTYPE a [{entities}]><a>&b9;</a>")
-    annotations.read_lidc(folder / "reading.xml")
+    read_lidc(folder / "reading.xml")
 
 
 @case("zip with ../ paths")
@@ -252,7 +259,7 @@ def _(folder):
 
     with zipfile.ZipFile(folder / "scan.zip", "w") as archive:
         archive.writestr("../scan.mhd", "NDims = 3\n")
-    ct.read_scan(folder / "scan.zip")
+    read_scan(folder / "scan.zip")
 
 
 @case("patient in two splits")
@@ -260,12 +267,12 @@ def _(folder):
     import pydicom
 
     for uid in ("1.2.1", "1.2.2"):
-        ct.write_series(scan_of(uid), folder / "data" / uid)
+        write_series(scan_of(uid), folder / "data" / uid)
         for path in (folder / "data" / uid).iterdir():
             dataset = pydicom.dcmread(path)
             dataset.PatientID = "P1"
             dataset.save_as(path)
-    ingest.ingest(folder / "data", "dicom", folder / "made/manifest.csv", workers=1)
+    ingest(folder / "data", "dicom", folder / "made/manifest.csv", workers=1)
     table = pd.read_csv(folder / "made/manifest.csv", dtype=str, keep_default_na=False)
     table.assign(dataset=["train", "nlst"]).to_csv(folder / "made/manifest.csv", index=False)
     ingested(folder, "dicom")
@@ -294,7 +301,7 @@ def message(name):
         folder.mkdir()
         try:
             said = CASES[name](folder)
-        except (ct.ScanError, annotations.AnnotationError, runs.InputError) as error:
+        except (ScanError, AnnotationError, InputError) as error:
             said = str(error)
         assert isinstance(said, str), f"{name} was taken"
         return " ".join(said.split()) if "\n" in said else said.replace(f"{folder}/", "").replace(str(folder), "folder")

@@ -9,11 +9,23 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from lungadv import banks, fpr, recipes, runs
+from lungadv.banks.recipes import COLUMNS
+from lungadv.banks.shards import SHARD, make_shard, read_recipes, shard_files
+from lungadv.models.dense_unet import new_network
+from lungadv.pipeline.runs import open_run
+from lungadv.pipeline.stages.banks import search_context
+from lungadv.pipeline.stages.fpr import read_bank
+from lungadv.pipeline.stages.patches import real_patches
+from lungadv.settings import load_settings
+from lungadv.training.losses import classification_loss
+from lungadv.training.sampling import batch_composition, classification_batches
+from lungadv.training.strategies import BANKS, STRATEGIES
+from lungadv.utils.device import get_device
 
 ROUNDS, UPDATES = 7, 2
 PAPER = {"perturbed": 22_169, "noise": 100_000, "synthetic": 2 * 389_280}  # patches of 64^3
@@ -35,29 +47,29 @@ class Tensors:
 
 def pools(run, plan, content):
     """The positives and negatives of a strategy, (pool, share) pairs, with banks {name: content}."""
-    real, half = fpr.real_patches(run), run.settings.fpr_batch // 2
+    real, half = real_patches(run), run.settings.fpr.batch_size // 2
     named = ((1, plan.positives), (0, plan.negatives))
-    return [fpr.mixture(real[label], [content[name] for name in names], half) for label, names in named]
+    return [batch_composition(real[label], [content[name] for name in names], half) for label, names in named]
 
 
 def seconds(network, batches, updates):
     """Seconds on the clock and of the processor for some updates."""
-    device = runs.device()
+    device = get_device()
     clock, process = time.perf_counter(), time.process_time()
     for _ in range(updates):
-        loss = fpr.classification_loss(network, *(part.to(device) for part in next(batches)))
+        loss = classification_loss(network, *(part.to(device) for part in next(batches)))
         loss.backward()
         loss.item()
     return time.perf_counter() - clock, time.process_time() - process
 
 
-def compare(run, name, rebuilt):
+def compare(run, name, loaded):
     """Print updates per second from tensors and from recipes, and the ratio in shuffled pairs."""
-    plan, ways = fpr.STRATEGIES[name], {"tensors": {key: Tensors(bank) for key, bank in rebuilt.items()}, "recipes": rebuilt}
-    network = fpr.new_network(run, plan.output).to(runs.device()).train()
-    size = run.settings.patch_size
+    plan, ways = STRATEGIES[name], {"tensors": {key: Tensors(bank) for key, bank in loaded.items()}, "recipes": loaded}
+    network = new_network(run, plan.output).to(get_device()).train()
+    size = run.settings.patch.size
     batches = {
-        way: fpr.classification_batches(*pools(run, plan, content), size, torch.Generator().manual_seed(0)) for way, content in ways.items()
+        way: classification_batches(*pools(run, plan, content), size, torch.Generator().manual_seed(0)) for way, content in ways.items()
     }
     spent = {way: [] for way in ways}
     for turn in range(ROUNDS + 1):
@@ -74,13 +86,14 @@ def compare(run, name, rebuilt):
 
 def sizes(run):
     """Print the bytes a patch of a run's banks, and what the paper's bank would take at 64^3."""
-    counts = fpr.pd.read_csv(run.path("banks", "counts.csv")).set_index("bank")["stored"]
-    voxels, total = run.settings.patch_size**3, 0
-    longer = 2 * 4 * (runs.load_settings("full").syn_latent - run.settings.syn_latent)  # a code and its change, float32
+    counts = pd.read_csv(run.path("banks", "counts.csv")).set_index("bank")["stored"]
+    voxels, total = run.settings.patch.size**3, 0
+    sizes = [settings.synthesizer.latent_size for settings in (load_settings("full"), run.settings)]
+    longer = 2 * 4 * (sizes[0] - sizes[1])  # a code and its change, float32
     print("\nbank        patches   bytes a patch   bits a voxel   the paper's patches   GB at 64^3")
     for kind, number in PAPER.items():
         stored = sum(count for bank, count in counts.items() if bank.split("-")[0] == kind)
-        bytes_a_patch = sum(path.stat().st_size for path in recipes.shard_files(run.path("banks"), kind)) / stored
+        bytes_a_patch = sum(path.stat().st_size for path in shard_files(run.path("banks"), kind)) / stored
         large = bytes_a_patch + longer if kind == "synthetic" else bytes_a_patch * 64**3 / voxels
         total += large * number / 1e9
         bits = 8 * bytes_a_patch / voxels
@@ -108,21 +121,21 @@ def peak():
 def read(folder):
     """Read a bank of noise and print the MiB by which the peak has risen."""
     before = peak()
-    bank = recipes.read(Path(folder), "noise", recipes.COLUMNS["noise"], "noise")
+    bank = read_recipes(Path(folder), "noise", COLUMNS["noise"], "noise")
     assert len(bank["delta"])
     print(peak() - before)
 
 
 def make(run, shards):
-    """Print how fast the first shards of a run's banks are made on `runs.device()`, and how long all of them and the paper's would take."""
-    work = banks.prepare(run)
-    print(f"{runs.device()}, {torch.get_num_threads()} threads, patches of {run.settings.patch_size}^3")
+    """Print how fast the first shards of a run's banks are made on the device, and how long all of them and the paper's would take."""
+    context = search_context(run)
+    print(f"{get_device()}, {torch.get_num_threads()} threads, patches of {run.settings.patch.size}^3")
     print("bank         patches a second   this run's bank, minutes   the paper's number, hours   peak MiB after each shard")
-    for kind, items in work.items.items():
+    for kind, items in context.items.items():
         made, peaks, started = 0, [], time.perf_counter()
-        for k in range(min(shards, -(-len(items) // banks.SHARD))):
-            banks.make_shard(work, kind, k)
-            made += len(items[k * banks.SHARD : (k + 1) * banks.SHARD])
+        for k in range(min(shards, -(-len(items) // SHARD))):
+            make_shard(context, kind, k, run.generator("banks", kind, k, device=context.device))
+            made += len(items[k * SHARD : (k + 1) * SHARD])
             peaks.append(peak())
         each = 2 if kind == "synthetic" else 1  # as drawn and as searched
         rate = each * made / (time.perf_counter() - started)
@@ -140,17 +153,17 @@ def main():
     if options.read:
         read(options.read)
         return
-    run = runs.open_run(options.profile, options.seed)
+    run = open_run(options.profile, options.seed)
     torch.set_num_threads(1)
     if options.make:
         make(run, options.make)
         return
-    rebuilt = {name: fpr.load_bank(run, name)[1] for name in fpr.BANKS}
+    loaded = {name: read_bank(run, name)[1] for name in BANKS}
     print("strategy             updates a second    recipes / tensors")
     print("                    tensors  recipes   time                     of CPU; at most 1.10 is asked for")
-    for name, plan in fpr.STRATEGIES.items():
+    for name, plan in STRATEGIES.items():
         if plan.positives and not plan.online:
-            compare(run, name, rebuilt)
+            compare(run, name, loaded)
     sizes(run)
     print()
     for shards in (4, 16):

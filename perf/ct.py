@@ -9,7 +9,8 @@ import SimpleITK as sitk
 import torch
 import typer
 
-from lungadv import ct
+from lungadv.data.patches import extract_patches
+from lungadv.data.scan import AIR, Scan
 
 SHAPE, SPACING = (300, 512, 512), (0.7, 0.7, 1.0)
 TARGET = 1.5  # times SimpleITK's speed, along the axes
@@ -18,7 +19,7 @@ TARGET = 1.5  # times SimpleITK's speed, along the axes
 def noise_scan(direction):
     """A scan of noise: no two ways of sampling agree on it by chance."""
     hu = np.random.default_rng(0).integers(-1000, 400, SHAPE, dtype=np.int16)
-    return ct.Scan(hu, SPACING, (-180, -180, -150), direction, "noise")
+    return Scan(hu, SPACING, (-180, -180, -150), direction, "noise")
 
 
 def itk_patches(image, centres, size, spacing):
@@ -27,7 +28,7 @@ def itk_patches(image, centres, size, spacing):
     for patch, centre in zip(patches, centres, strict=True):
         origin = (centre - (size - 1) / 2 * spacing).tolist()
         grid = ((size,) * 3, sitk.Transform(), sitk.sitkLinear, origin, (spacing,) * 3, np.eye(3).ravel().tolist())
-        sampled = sitk.Resample(image, *grid, ct.AIR, sitk.sitkFloat32)
+        sampled = sitk.Resample(image, *grid, AIR, sitk.sitkFloat32)
         patch[:] = sitk.GetArrayViewFromImage(sampled)
     return patches
 
@@ -41,7 +42,7 @@ def measure(direction, patches, size, spacing, rounds):
     image.SetDirection(scan.direction.ravel().tolist())
     centres = scan.to_world(np.random.default_rng(1).uniform(0.25, 0.75, (patches, 3)) * SHAPE)
     ways = {
-        "lungadv": lambda: ct.extract_patches(scan, centres, size, spacing)[:, 0].numpy(),
+        "lungadv": lambda: extract_patches(scan, centres, size, spacing)[:, 0].numpy(),
         "SimpleITK": lambda: itk_patches(image, centres, size, spacing),
     }
     difference = np.abs(ways["lungadv"]() - ways["SimpleITK"]()).max()

@@ -13,7 +13,19 @@ import numpy as np
 import torch
 import typer
 
-from lungadv import candidates, ct, detection, lungs, realism, runs
+from lungadv.data.io.read import read_header
+from lungadv.data.lung_grid import lung_grid, unit_volume
+from lungadv.data.lungs import lung_mask
+from lungadv.data.scan import AIR, Scan
+from lungadv.detection.candidates import find_peaks
+from lungadv.detection.tiling import sliding_window, tiles
+from lungadv.detection.weights import default_weights
+from lungadv.models.resunet import ResUNet
+from lungadv.models.rpn import RPN
+from lungadv.phantom.realism import REAL
+from lungadv.settings import load_settings
+from lungadv.utils.errors import InputError
+from lungadv.utils.files import repo_root
 
 LIMITS = {"seconds": 60.0, "GiB": 4.0}
 LARGE = (700, 512, 512)  # voxels of 1 x 0.7 x 0.7 mm
@@ -41,7 +53,7 @@ def call(scan, weights):
         _, status, used = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
         if status:
-            raise runs.InputError(f"lungadv detect {scan} failed")
+            raise InputError(f"lungadv detect {scan} failed")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, used.ru_maxrss / 2**20
 
@@ -49,10 +61,10 @@ def call(scan, weights):
 def main(weights: Path = None, scan: Path = None):
     """Measure a call on a scan (default: LIDC-IDRI-0001 of LUNGADV_REAL_CT), then the memory of the full profile on the largest scan."""
     print(f"{'measure':<66} {'value':>8} wanted")
-    scan = scan or Path(os.environ.get("LUNGADV_REAL_CT") or runs.repo_root().parent / "shared" / "real_ct") / realism.REAL
+    scan = scan or Path(os.environ.get("LUNGADV_REAL_CT") or repo_root().parent / "shared" / "real_ct") / REAL
     if scan.exists():
-        seconds, computing, gib = call(scan, weights or detection.default_weights())
-        size = " x ".join(map(str, ct.read_header(scan).hu.shape[::-1]))
+        seconds, computing, gib = call(scan, weights or default_weights())
+        size = " x ".join(map(str, read_header(scan).hu.shape[::-1]))
         row(f"lungadv detect, {size}: wall seconds", seconds, LIMITS["seconds"])
         row("  processor seconds", computing)
         row("  peak GiB", gib, LIMITS["GiB"])
@@ -64,29 +76,29 @@ def main(weights: Path = None, scan: Path = None):
 
 def large():
     """Print, as JSON, the peak GiB after each step of candidate generation in the full profile on a scan of LARGE; one tile a network."""
-    settings, peak = runs.load_settings("full"), {}
+    settings, peak = load_settings("full").candidates, {}
     z, y, x = (np.linspace(-1, 1, side)[(...,) + (None,) * k] for side, k in zip(LARGE, (2, 1, 0), strict=True))
     hu = np.full(LARGE, 40, np.int16)
     for plane, height in zip(hu, z[:, 0, 0], strict=True):
-        plane[(x / 0.9) ** 2 + (y / 0.7) ** 2 > 1] = ct.AIR
+        plane[(x / 0.9) ** 2 + (y / 0.7) ** 2 > 1] = AIR
         for side in (-0.42, 0.42):
             plane[((x - side) / 0.34) ** 2 + (y / 0.55) ** 2 + (height / 0.9) ** 2 < 1] = -860
-    scan = ct.Scan(hu, (0.7, 0.7, 1.0), (0, 0, 0), np.eye(3), "large")
+    scan = Scan(hu, (0.7, 0.7, 1.0), (0, 0, 0), np.eye(3), "large")
     peak["full profile, 512 x 512 x 700: the scan, peak GiB"] = peak_gib()
-    mask = lungs.lung_mask(scan)
+    mask = lung_mask(scan)
     peak["  after the lung mask"] = peak_gib()
-    grid, inside = candidates.lung_grid(scan, mask, settings.cg_spacing)
-    volume = torch.from_numpy(ct.to_unit(grid.hu.astype(np.float32)))
-    peak[f"  after the grid, {' x '.join(map(str, volume.shape))} at {settings.cg_spacing} mm"] = peak_gib()
+    grid, inside = lung_grid(scan, mask, settings.spacing)
+    volume = unit_volume(grid)
+    peak[f"  after the grid, {' x '.join(map(str, volume.shape))} at {settings.spacing} mm"] = peak_gib()
     heat = torch.rand(volume.shape)
-    candidates.peaks(heat.numpy(), inside, settings.cg_keep, radius=2)
+    find_peaks(heat.numpy(), inside, settings.per_source, radius=2)
     peak["  after the peaks of a heatmap"] = peak_gib()
-    width, anchors = settings.cg_width, len(settings.cg_anchors)
-    for name, network in (("a ResUNet", candidates.ResUNet(width)), ("the RPN", candidates.RPN(width, anchors))):
+    width, anchors = settings.width, len(settings.anchors)
+    for name, network in (("a ResUNet", ResUNet(width)), ("the RPN", RPN(width, anchors))):
         network = network.to(memory_format=torch.channels_last_3d).eval()
         started = time.perf_counter()
-        next(candidates.in_tiles(network, volume))
-        count = len(candidates.tiles(volume.shape))
+        next(sliding_window(network, volume))
+        count = len(tiles(volume.shape))
         peak[f"  after a tile of {name}, of {count} (seconds a tile: {time.perf_counter() - started:.0f})"] = peak_gib()
     print(json.dumps(peak))
 

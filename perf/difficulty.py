@@ -13,13 +13,23 @@ import typer
 from scipy import ndimage
 from tqdm import tqdm
 
-from lungadv import benchmarks, ct, datasets, lungs, realism, runs
 from lungadv.cli import Data, Profile, Seed, one_line_errors
+from lungadv.data.lungs import lung_mask
+from lungadv.data.patches import resample
+from lungadv.data.scan import HU_MIN
+from lungadv.data.tables import XYZ
+from lungadv.evaluation.misses import FP_PER_SCAN, detection_outcomes, false_positive_table, miss_table
+from lungadv.phantom.lung_measures import BLOOD_HU, SPACING
+from lungadv.phantom.realism import real_chest, real_folder
+from lungadv.pipeline.runs import open_run
+from lungadv.pipeline.stages.benchmarks import score_strategies, validation_marks
+from lungadv.pipeline.stages.datasets import load
+from lungadv.training.strategies import STRATEGIES
 
 DIAMETERS = np.geomspace(6, 20, 5)  # mm, of the balls that the scales match
 THRESHOLDS = (-750, -600, -450, -300)  # HU of a peak, from ground glass to solid; the best one is reported
 MARGIN_MM = 2.0  # around the lungs, for nodules that the mask leaves out at the pleura
-CEILING_HU = realism.CONTRAST  # calcium above it, and blood with contrast agent, would outshine soft tissue
+CEILING_HU = BLOOD_HU  # calcium above it, and blood with contrast agent, would outshine soft tissue
 TOP = 100  # marks a scan
 BLOB_HU = 550.0  # of response: what a solid nodule has
 APART_MM = 4.0  # from a nodule's surface, where its vessels and tails end
@@ -48,14 +58,14 @@ def peaks(scan, mask):
     """
     search = near_lungs(mask, scan.spacing)
     box = ndimage.find_objects(search.astype(np.uint8))[0]
-    search, inside, hu = search[box], mask[box], np.clip(scan.hu[box].astype(np.float32), ct.HU_MIN, CEILING_HU)
+    search, inside, hu = search[box], mask[box], np.clip(scan.hu[box].astype(np.float32), HU_MIN, CEILING_HU)
     hu[~search] = np.median(hu[inside])  # the chest wall is no blob's surrounding
     scales = np.stack([blobness(hu, scan.spacing, diameter) for diameter in DIAMETERS])
     best = scales.max(axis=0)
     index = np.argwhere(search & (best > 0) & (best == ndimage.maximum_filter(best, 3)))
     at = tuple(index.T)
     smooth = ndimage.gaussian_filter(hu, 1 / np.array(scan.spacing[::-1]))  # by 1 mm: a noisy voxel passes no threshold
-    places = pd.DataFrame(scan.to_world(index + [axis.start for axis in box]), columns=datasets.XYZ)
+    places = pd.DataFrame(scan.to_world(index + [axis.start for axis in box]), columns=XYZ)
     return places.assign(probability=best[at], hu=smooth[at], diameter_mm=DIAMETERS[scales.argmax(axis=0)[at]])
 
 
@@ -64,7 +74,7 @@ def suppress(found):
     rest, kept = found.sort_values("probability", ascending=False), []
     while len(rest) and len(kept) < TOP:
         kept.append(rest.iloc[0])
-        distance = np.linalg.norm(rest[datasets.XYZ] - kept[-1][datasets.XYZ].to_numpy(float), axis=1)
+        distance = np.linalg.norm(rest[XYZ] - kept[-1][XYZ].to_numpy(float), axis=1)
         rest = rest[distance > kept[-1]["diameter_mm"] / 2]
     return pd.DataFrame(kept, columns=found.columns).astype(float)
 
@@ -72,7 +82,7 @@ def suppress(found):
 def blobs_a_litre(marks, nodules, scan, mask):
     """How many marks of more than BLOB_HU, apart from all nodules, a litre of lung has."""
     marks = marks[marks["probability"] > BLOB_HU]
-    gaps = np.linalg.norm(marks[datasets.XYZ].to_numpy()[:, None] - nodules[datasets.XYZ].to_numpy(), axis=2)
+    gaps = np.linalg.norm(marks[XYZ].to_numpy()[:, None] - nodules[XYZ].to_numpy(), axis=2)
     apart = (gaps > nodules["diameter_mm"].to_numpy() / 2 + APART_MM).all(axis=1)
     return apart.sum() / (mask.sum() * np.prod(scan.spacing) / 1e6)
 
@@ -93,28 +103,28 @@ def log_marks(data):
 
 def real_blobs():
     """The blobs a litre of the real chest of `realism`, at the quick profile's voxels; None where it is not at hand."""
-    scan = realism.real_chest()
+    scan = real_chest()
     if scan is None:
         return None
-    nodules = pd.read_csv(realism.real_folder() / "luna16_tables" / "annotations.csv")
-    scan = ct.resample(scan, realism.SPACING)
-    mask = lungs.lung_mask(scan)
+    nodules = pd.read_csv(real_folder() / "luna16_tables" / "annotations.csv")
+    scan = resample(scan, SPACING)
+    mask = lung_mask(scan)
     return blobs_a_litre(suppress(peaks(scan, mask)), nodules[nodules["seriesuid"] == scan.uid], scan, mask)
 
 
 def strategy_marks(run):
     """The marks of every strategy that the run has trained, as written beside its weights."""
-    trained = [name for name in runs.STRATEGIES if run.path("fpr", name, "provenance.json").exists()]
-    return {name: benchmarks.validation_marks(run, name) for name in trained}
+    trained = [name for name in STRATEGIES if run.path("fpr", name, "provenance.json").exists()]
+    return {name: validation_marks(run, name) for name in trained}
 
 
 def difficulty(run):
     """A row for each detector: cpm, lower, upper, found (share of nodules with any mark) and the CPM of each nodule type; the
     validation data; the blobs a litre of its scans."""
-    data = datasets.load(run).of("validation")
+    data = load(run).of("validation")
     marks, blobs = log_marks(data)
     marks |= strategy_marks(run)
-    scores = benchmarks.evaluate(marks, data.annotations, data.excluded, data.uids, run.settings.froc_bootstraps, run.seed)
+    scores = score_strategies(marks, data.annotations, data.excluded, data.uids, run.settings.froc_bootstraps, run.seed)
     rows = {}
     for name, score in scores["all", "dropped"].items():
         lower, upper = score.cpm_interval
@@ -134,7 +144,7 @@ def verdict(name, value, low, high):
 @one_line_errors
 def main(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom"):
     """Measure how hard a run's validation scans are for a classical detector and for its trained networks, and what is hard in them."""
-    run = runs.open_run(profile, seed, data)
+    run = open_run(profile, seed, data)
     table, part, blobs = difficulty(run)
     counts = ", ".join(f"{count} {kind}" for kind, count in part.annotations["type"].value_counts().items())
     typer.echo(f"{len(part.uids)} validation scans, {len(part.annotations)} nodules: {counts}")
@@ -148,11 +158,11 @@ def main(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom"):
     typer.echo("gate " + verdict("simulated / real blobs", ratio, 1 / FACTOR, FACTOR))
     typer.echo("gate " + verdict("the CPM of baseline-ce", table["cpm"].get("baseline-ce"), *GATE))
     if "baseline-ce" in table.index:
-        result = benchmarks.outcomes({"baseline-ce": benchmarks.validation_marks(run, "baseline-ce")}, part)["baseline-ce"]
-        typer.echo(f"\nbaseline-ce at {benchmarks.FP_PER_SCAN:g} false positive per scan (above {result.threshold:.3f}): nodules missed")
-        typer.echo(benchmarks.misses(result).to_string(index=False, float_format="{:.3f}".format))
+        result = detection_outcomes({"baseline-ce": validation_marks(run, "baseline-ce")}, part)["baseline-ce"]
+        typer.echo(f"\nbaseline-ce at {FP_PER_SCAN:g} false positive per scan (above {result.threshold:.3f}): nodules missed")
+        typer.echo(miss_table(result).to_string(index=False, float_format="{:.3f}".format))
         typer.echo("\nwhat its false positives lie on")
-        typer.echo(benchmarks.false_positives(result).to_string(index=False, float_format="{:.3f}".format))
+        typer.echo(false_positive_table(result).to_string(index=False, float_format="{:.3f}".format))
 
 
 if __name__ == "__main__":

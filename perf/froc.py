@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 import typer
 
-from lungadv.froc import FINDINGS, MARKS, OPERATING_POINTS, froc, resamples
+from lungadv.evaluation.froc import OPERATING_POINTS, froc
+from lungadv.evaluation.marks import FINDING_COLUMNS, MARK_COLUMNS
+from lungadv.utils.statistics import resample_weights
 
 NODULES_OF_SCANS = {
     0: 287,
@@ -47,18 +49,18 @@ def challenge(seed=0):
     diameter = np.interp(rng.random(len(of)), QUANTILES, DIAMETERS)
     centres = places(rng, len(of))
     beside = rng.choice(scans, EXCLUDED, p=rng.dirichlet(np.full(scans, 2.0)))  # median 33 a scan
-    excluded = table(FINDINGS, uids, beside, places(rng, EXCLUDED), -1.0)
+    excluded = table(FINDING_COLUMNS, uids, beside, places(rng, EXCLUDED), -1.0)
     hit = np.flatnonzero(rng.random(len(of)) < 0.96)
     hit = np.concatenate([hit, rng.choice(hit, len(hit) // 10)])
     rest = SUBMITTED - len(hit)
     where, xyz = rng.choice(scans, rest), places(rng, rest)
     near = np.flatnonzero(rng.random(rest) < 0.15)
     row = rng.integers(EXCLUDED, size=len(near))
-    where[near], xyz[near] = beside[row], excluded[list(FINDINGS[1:4])].to_numpy()[row]
+    where[near], xyz[near] = beside[row], excluded[list(FINDING_COLUMNS[1:4])].to_numpy()[row]
     xyz = np.vstack([centres[hit] + rng.normal(0, 0.1 * diameter[hit, None], (len(hit), 3)), xyz])
     probability = np.concatenate([rng.beta(6, 1.5, len(hit)), rng.beta(0.3, 4, rest)])
-    marks = table(MARKS, uids, np.concatenate([of[hit], where]), xyz, probability).sample(frac=1, random_state=seed)
-    return marks.reset_index(drop=True), table(FINDINGS, uids, of, centres, diameter), uids.tolist(), excluded
+    marks = table(MARK_COLUMNS, uids, np.concatenate([of[hit], where]), xyz, probability).sample(frac=1, random_state=seed)
+    return marks.reset_index(drop=True), table(FINDING_COLUMNS, uids, of, centres, diameter), uids.tolist(), excluded
 
 
 def plain(marks, nodules, scans, excluded, weights):
@@ -129,7 +131,7 @@ def main(pairs: int = 5, few: int = 20):
     marks, nodules, scans, excluded = tables
     print(f"{len(scans)} scans, {len(nodules)} nodules, {len(excluded)} excluded findings, {len(marks)} marks, {RESAMPLES} resamples")
     times, rng = {"froc": [], "plain": []}, np.random.default_rng(1)
-    weights = resamples(len(scans), RESAMPLES, 0)
+    weights = resample_weights(len(scans), RESAMPLES, 0)
     for _ in range(pairs):
         for name in rng.permutation(list(times)):
             if name == "froc":

@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import typer
 
-from lungadv import annotations, ct, realism, runs
+from lungadv.data.io.read import read_scan
+from lungadv.data.lidc import consensus
+from lungadv.data.lidc_xml import read_lidc
+from lungadv.data.tables import XYZ, read_nodules
+from lungadv.phantom.realism import REAL
+from lungadv.utils.files import repo_root
 
 LIMITS = {"voxels": 0, "diameter": 0.02, "centre": 1.0}
 DIAMETER = 23.40  # mm, of the voxels with two votes or more
@@ -14,16 +19,16 @@ DIAMETER = 23.40  # mm, of the voxels with two votes or more
 
 def main():
     """Print the table. The files are those of LUNGADV_REAL_CT (default ../shared/real_ct)."""
-    folder = Path(os.environ.get("LUNGADV_REAL_CT") or runs.repo_root().parent / "shared" / "real_ct")
+    folder = Path(os.environ.get("LUNGADV_REAL_CT") or repo_root().parent / "shared" / "real_ct")
     if not folder.is_dir():
         print(f"no real scans at {folder}: LUNGADV_REAL_CT names the folder that holds them")
         return
-    path = folder / realism.REAL
-    scan, votes = ct.read_scan(path), ct.read_scan(str(path).replace(".mhd", "_nodule_votes.nii.gz")).hu
-    table, mask = annotations.lidc_nodules(annotations.read_lidc(path.parent / "069.xml"), scan)
+    path = folder / REAL
+    scan, votes = read_scan(path), read_scan(str(path).replace(".mhd", "_nodule_votes.nii.gz")).hu
+    table, mask = consensus(read_lidc(path.parent / "069.xml"), scan)
     nodule = table[table["kind"] == "nodule"].iloc[0]
-    row = annotations.read_nodules(folder / "luna16_tables" / "annotations.csv").set_index("seriesuid").loc[scan.uid]
-    apart = np.linalg.norm((nodule[annotations.XYZ] - row[annotations.XYZ]).astype(float))
+    row = read_nodules(folder / "luna16_tables" / "annotations.csv").set_index("seriesuid").loc[scan.uid]
+    apart = np.linalg.norm((nodule[XYZ] - row[XYZ]).astype(float))
     measured = {
         "voxels": ("voxels that differ from those of 2 votes or more", np.count_nonzero((mask > 0) != (votes >= 2))),
         "diameter": (f"diameter, from {DIAMETER} mm, as a share", abs(nodule["diameter_mm"] / DIAMETER - 1)),

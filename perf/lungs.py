@@ -8,7 +8,12 @@ import numpy as np
 import torch
 import typer
 
-from lungadv import ct, lungs, phantom, realism, runs
+from lungadv.data.io.read import read_scan
+from lungadv.data.lungs import lung_mask
+from lungadv.data.tables import TYPES
+from lungadv.phantom.realism import REAL
+from lungadv.phantom.simulate import simulate
+from lungadv.utils.files import repo_root
 
 LIMITS = {"phantom": 0.95, "cip_ct64": 0.90, "nodule": 1.0, "seconds": 10.0}
 SEED = 100
@@ -40,25 +45,25 @@ def main(persons: int = 6):
     print(f"{'measure':<52} {'value':>9} {'wanted':>8}")
     for index in range(persons):
         photons = (1.5e5, 3e4, 1e4)[index % 3]
-        nodules = [{"type": name} for name in phantom.TYPES]
+        nodules = [{"type": name} for name in TYPES]
         recipe = {"shape": (240, 220, 280), "spacing": (1.25,) * 3, "photons": photons, "nodules": nodules, "mimics": 12}
-        person = phantom.simulate(recipe, SEED + index, index)
-        mask = lungs.lung_mask(person.scan)
+        person = simulate(recipe, SEED + index, index)
+        mask = lung_mask(person.scan)
         row(f"Dice, phantom {SEED + index} at {photons:g} photons", dice(mask, person.lungs > 0), LIMITS["phantom"])
         row("  share of its nodules' voxels inside", mask[person.labels > 0].mean())
-    folder = Path(os.environ.get("LUNGADV_REAL_CT") or runs.repo_root().parent / "shared" / "real_ct")
+    folder = Path(os.environ.get("LUNGADV_REAL_CT") or repo_root().parent / "shared" / "real_ct")
     if not folder.is_dir():
         print(f"no real scans at {folder}: LUNGADV_REAL_CT names the folder that holds them")
         return
     for name, kind in LABELS.items():
         labels = labels_of(folder / "cip_ct64" / f"lm-64{kind}.nrrd") > 0
-        row(f"Dice, {name}", dice(lungs.lung_mask(ct.read_scan(folder / "cip_ct64" / f"ct-64{kind}.nrrd")), labels), LIMITS["cip_ct64"])
-    scan, seconds = ct.read_scan(folder / realism.REAL), []
+        row(f"Dice, {name}", dice(lung_mask(read_scan(folder / "cip_ct64" / f"ct-64{kind}.nrrd")), labels), LIMITS["cip_ct64"])
+    scan, seconds = read_scan(folder / REAL), []
     for _ in range(3):
         started = time.perf_counter()
-        mask = lungs.lung_mask(scan)
+        mask = lung_mask(scan)
         seconds.append(time.perf_counter() - started)
-    votes = labels_of(str(folder / realism.REAL).replace(".mhd", "_nodule_votes.nii.gz"))
+    votes = labels_of(str(folder / REAL).replace(".mhd", "_nodule_votes.nii.gz"))
     row("LIDC-IDRI-0001: nodule inside, 2 or more readers", mask[votes >= 2].mean(), LIMITS["nodule"])
     row("LIDC-IDRI-0001: nodule inside, 1 or more readers", mask[votes >= 1].mean())
     row(f"seconds for {' x '.join(map(str, scan.hu.shape[::-1]))}, median of 3", np.median(seconds), LIMITS["seconds"], least=False)

@@ -1,4 +1,4 @@
-"""Non-maximum suppression of 20,000 boxes, by candidates.nms and by MONAI, with equal results."""
+"""Non-maximum suppression of 20,000 boxes, by `lungadv.detection.nms` and by MONAI, with equal results."""
 
 import statistics
 import time
@@ -8,7 +8,7 @@ import torch
 import typer
 from monai.data.box_utils import non_max_suppression
 
-from lungadv.candidates import nms
+from lungadv.detection.nms import nms
 
 SHAPE = (240, 280, 320)  # voxels of 1.25 mm: a chest
 LIMIT = 30  # times MONAI's speed

@@ -21,8 +21,11 @@ from torch import nn
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lungadv import ct, fpr, runs  # noqa: E402
-from lungadv.pgd import frozen, pgd  # noqa: E402
+from lungadv.attacks.pgd import frozen, pgd  # noqa: E402
+from lungadv.data.scan import to_unit
+from lungadv.models.dense_unet import FPR, fuse_batchnorm
+from lungadv.training.checkpoint import load_network
+from lungadv.utils.device import fast_dtype  # noqa: E402
 
 PEERS = ROOT / "runs" / "peers"  # torchattacks and foolbox want old packages: they live apart, beside the torch of this environment
 PACKAGES = ("torchattacks==3.5.1", "foolbox==3.3.4", "adversarial-robustness-toolbox==1.20.1", "eagerpy==0.30.0", "GitPython==3.1.44")
@@ -123,27 +126,27 @@ def parity():
 @contextlib.contextmanager
 def whole_numbers():
     """The network in float32, whatever the processor could do."""
-    usual, runs.fast_type = runs.fast_type, lambda device: torch.float32
+    usual, fast_dtype = fast_dtype, lambda device: torch.float32
     try:
         yield
     finally:
-        runs.fast_type = usual
+        fast_dtype = usual
 
 
 def quick_network(run, count):
     """The cross-entropy network and `count` validation patches, half of them nodules, of a finished run; random ones without it."""
     if run is None:
         torch.manual_seed(0)
-        return lambda: fpr.FPR("logits").eval(), torch.rand(count, 1, 32, 32, 32), torch.arange(count) % 2
+        return lambda: FPR("logits").eval(), torch.rand(count, 1, 32, 32, 32), torch.arange(count) % 2
     import pandas as pd
 
     table = pd.read_csv(run / "patches" / "validation.csv")
     hu = load_file(run / "patches" / "validation.safetensors")["hu"]
     rows = np.concatenate([table.index[table["kind"] == kind][: count // 2] for kind in ("nodule", "background")])
-    patches, labels = ct.to_unit(hu[rows].float()), torch.tensor(table["label"].to_numpy()[rows])
+    patches, labels = to_unit(hu[rows].float()), torch.tensor(table["label"].to_numpy()[rows])
 
     def network():
-        loaded = fpr.load_weights(run / "fpr" / "baseline-ce")
+        loaded = load_network(run / "fpr" / "baseline-ce")
         return loaded.to(memory_format=torch.contiguous_format).requires_grad_(True)
 
     return network, patches, labels
@@ -180,7 +183,7 @@ def equal_mathematics(network, patches, labels, terms, rounds):
     trains = {"floor of parameters too": floor_of_all} | LIBRARIES  # the libraries as they are shipped
     everyone = {"floor": floor, "floor and score": floor_and_score, "lungadv": plain, "lungadv, folded": plain} | trains
     networks = {name: network().requires_grad_(name in trains) for name in everyone}
-    networks["lungadv, folded"] = fpr.folded(networks["lungadv, folded"].to(memory_format=torch.channels_last_3d))
+    networks["lungadv, folded"] = fuse_batchnorm(networks["lungadv, folded"].to(memory_format=torch.channels_last_3d))
     calls = {name: lambda n=name, a=attack: a(networks[n], patches, labels, **terms) for name, attack in everyone.items()}
     taken = shuffled(calls, rounds)
     print(f"{terms['steps']} steps, {len(patches)} patches, float32: seconds over the floor's, median [quartiles] of {rounds} rounds")
@@ -230,7 +233,7 @@ def same_success(network, patches, labels, terms, rounds):
         with whole_numbers():
             return (judge(attacked).argmax(1) != labels).float().mean().item()
 
-    fast = fpr.folded(network().to(memory_format=torch.channels_last_3d).requires_grad_(False))
+    fast = fuse_batchnorm(network().to(memory_format=torch.channels_last_3d).requires_grad_(False))
     as_shipped, reached = network(), {}
 
     def keep(name, attack, net, whole):
@@ -242,7 +245,7 @@ def same_success(network, patches, labels, terms, rounds):
     variants |= {"lungadv, all samples": (plain, fast, False), "lungadv, active set": (margin_search, fast, False)}
     taken = shuffled({name: lambda n=name, v=variant: keep(n, *v) for name, variant in variants.items()}, rounds)
     print(f"\n{terms['steps']} steps at most, eps {terms['eps']}; clean error {flipped(patches):.1%}")
-    print(f"ours in {runs.fast_type(patches.device)} and channels_last_3d, batch normalisation folded")
+    print(f"ours in {fast_dtype(patches.device)} and channels_last_3d, batch normalisation folded")
     print(f"  {'':<24} {'patches / s':>28}   flipped")
     for name, values in taken.items():
         print(f"  {name:<24} {quartiles(len(patches) / values):>28}   {flipped(reached[name]):.1%}")

@@ -8,7 +8,7 @@ from multiprocessing import get_context
 
 import typer
 
-from lungadv import phantom
+from lungadv.phantom.simulate import simulate
 
 SIZES = {  # z y x voxels of 1.25 mm; the middle one is what the limits are for
     "small": (176, 176, 220),
@@ -24,7 +24,7 @@ def measure(shape, scans):
     recipe, seconds = {"shape": shape, "spacing": (1.25,) * 3, "photons": 3e4, "nodules": NODULES}, []
     for index in range(scans):
         started = time.perf_counter()
-        phantom.simulate(recipe, 100, index)
+        simulate(recipe, 100, index)
         seconds.append(time.perf_counter() - started)
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 

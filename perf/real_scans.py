@@ -7,11 +7,18 @@ import numpy as np
 import torch
 import typer
 
-from lungadv import ct, detection, lungs, realism, runs
+from lungadv.data.io.read import read_scan
+from lungadv.data.lungs import lung_mask
+from lungadv.data.scan import ScanError
+from lungadv.detection.detect import detect
+from lungadv.detection.report import contact_sheet, scan_warnings
+from lungadv.detection.weights import default_weights
+from lungadv.phantom.realism import REAL, real_folder
+from lungadv.utils.errors import InputError
 
 NODULE, RADIUS = (56.208, 86.343, -115.868), 23.35 / 2  # mm, of LIDC-IDRI-0001, from LUNA16's annotations
 SCANS = {
-    "LIDC-IDRI-0001": realism.REAL,
+    "LIDC-IDRI-0001": REAL,
     "LIDC-IDRI-0001, nine slices": "lidc_idri_0001/dicom",
     "CIP ct-64": "cip_ct64/ct-64.nrrd",
     "CIP ct-64, turned": "cip_ct64/ct-64-transformed.nrrd",
@@ -31,7 +38,7 @@ def rank(findings):
 def main(weights: Path = None, sheets: Path = None):
     """Print the table as Markdown; `--sheets FOLDER` also draws a contact sheet of each scan into a folder, made where it is missing."""
     torch.set_num_threads(2)
-    weights, folder = weights or detection.default_weights(), realism.real_folder()
+    weights, folder = weights or default_weights(), real_folder()
     if sheets is not None:
         sheets.mkdir(parents=True, exist_ok=True)
     print("| scan | voxels | lungs, l | findings | above 0.5 | s | said |\n| --- | --- | --- | --- | --- | --- | --- |")
@@ -41,18 +48,18 @@ def main(weights: Path = None, sheets: Path = None):
             continue
         started = time.perf_counter()
         try:
-            scan = ct.read_scan(folder / place)
-            findings, said = detection.detect(scan, weights), detection.warnings(scan, weights)
-        except (runs.InputError, ct.ScanError) as error:
+            scan = read_scan(folder / place)
+            findings, said = detect(scan, weights), scan_warnings(scan, weights)
+        except (InputError, ScanError) as error:
             print(f"| {name} | | | | | | refused: {error} |")
             continue
-        seconds, litres = time.perf_counter() - started, lungs.lung_mask(scan).sum() * np.prod(scan.spacing) / 1e6
+        seconds, litres = time.perf_counter() - started, lung_mask(scan).sum() * np.prod(scan.spacing) / 1e6
         said = [f"the nodule is finding {rank(findings)}"] * ("LIDC" in name) + said
         size = " x ".join(map(str, scan.hu.shape[::-1]))
         above = (findings["probability"] > 0.5).sum()
         print(f"| {name} | {size} | {litres:.1f} | {len(findings)} | {above} | {seconds:.0f} | {'; '.join(said)} |", flush=True)
         if sheets is not None:
-            detection.contact_sheet(scan, findings, sheets / (name.lower().replace(", ", "-").replace(" ", "-") + ".png"))
+            contact_sheet(scan, findings, sheets / (name.lower().replace(", ", "-").replace(" ", "-") + ".png"))
 
 
 if __name__ == "__main__":

@@ -2,15 +2,15 @@
 
 import typer
 
-from lungadv import realism
+from lungadv.phantom.realism import REAL, gates, real_chest
 
 
 def main(persons: int = 6, patches: int = 1000, slices: int = 3):
     """Print the gates. The real chest is that of LUNGADV_REAL_CT (default ../shared/real_ct); without it, the noise alone is measured."""
-    real = realism.real_chest()
+    real = real_chest()
     if real is None:
-        print(f"no real chest {realism.REAL}: LUNGADV_REAL_CT names the folder that holds it")
-    table = realism.gates(real, persons, patches, slices)
+        print(f"no real chest {REAL}: LUNGADV_REAL_CT names the folder that holds it")
+    table = gates(real, persons, patches, slices)
     table["holds"] = table["holds"].astype(object).where(table["holds"].notna(), "")
     print(table.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3f}"))
 

@@ -12,7 +12,11 @@ import numpy as np
 import torch
 import typer
 
-from lungadv import ct, phantom, store
+from lungadv.data import store
+from lungadv.data.io.read import read_scan
+from lungadv.data.io.write import write_scan
+from lungadv.data.patches import extract_patches
+from lungadv.phantom.simulate import simulate
 
 REAL = Path(os.environ.get("LUNGADV_REAL_CT") or Path(__file__).resolve().parents[2] / "shared" / "real_ct")
 LIDC = REAL / "lidc_idri_0001" / "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192.mhd"
@@ -39,7 +43,7 @@ def box(scan, point):
 
 
 def patch(scan, point):
-    return ct.extract_patches(scan, [point], SIZE, SPACING)
+    return extract_patches(scan, [point], SIZE, SPACING)
 
 
 def crop(scan, point):
@@ -58,7 +62,7 @@ def compare(mhd, h5, points, rng):
     ways = {(name, cut): [] for name in ("zraw", "store") for cut in (patch, crop)}
     for point in points:
         for name, cut in rng.permutation(np.array(list(ways), dtype=object)):
-            read, path = (ct.read_scan, mhd) if name == "zraw" else (store.open_scan, h5)
+            read, path = (read_scan, mhd) if name == "zraw" else (store.open_scan, h5)
             ways[name, cut].append(timed(lambda: cut(read(path), point)))  # noqa: B023
     return ways
 
@@ -94,7 +98,7 @@ def rate(scan, points, processes, cut):
 def measure(name, mhd, folder, pairs):
     """Print the measurements of one scan."""
     rng = np.random.default_rng(0)
-    scan, h5, zraw = ct.read_scan(mhd), folder / "scan.h5", mhd.with_suffix(".zraw").stat().st_size
+    scan, h5, zraw = read_scan(mhd), folder / "scan.h5", mhd.with_suffix(".zraw").stat().st_size
     seconds = timed(store.write, scan, h5)
     shape, share = "x".join(map(str, scan.hu.shape)), h5.stat().st_size / zraw
     print(f"\n{name}: {shape} at {scan.spacing} mm, .zraw {zraw / 1e6:.1f} MB")
@@ -123,7 +127,7 @@ def main(pairs: int = 20):
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        ct.write_scan(phantom.simulate(CHEST, 100, 0).scan, folder / "chest.mhd")
+        write_scan(simulate(CHEST, 100, 0).scan, folder / "chest.mhd")
         measure("simulated chest", folder / "chest.mhd", folder, pairs)
         if LIDC.exists():
             measure("LIDC-IDRI-0001", LIDC, folder, pairs)

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lungadv import ct, runs
+from lungadv import runs
 from lungadv.cli import app
+from lungadv.data.io.write import write_scan
+from lungadv.data.scan import Scan
 
 MARKS = "seriesuid,coordX,coordY,coordZ,probability\nscan,1,0,0,0.9\nscan,90,0,0,0.2\n"
 NODULES = "seriesuid,coordX,coordY,coordZ,diameter_mm\nscan,0,0,0,8\n"
@@ -115,17 +117,20 @@ def test_detect_finds_before_its_search_what_cannot_be_written(tmp_path):
 
 
 def test_detect_takes_one_of_several_series(tmp_path, monkeypatch):
-    from lungadv import ct, detection
+    from lungadv.data.io.write import write_series
+    from lungadv.data.scan import Scan
+    from lungadv.detection import detect
+    from lungadv.detection import weights as weights_module
 
     for uid in ("1.2.1", "1.2.2"):
-        scan = ct.Scan(np.full((4, 8, 8), -900, np.int16), (1, 1, 2), (0, 0, 0), np.eye(3), uid)
-        ct.write_series(scan, tmp_path / "study" / uid)
+        scan = Scan(np.full((4, 8, 8), -900, np.int16), (1, 1, 2), (0, 0, 0), np.eye(3), uid)
+        write_series(scan, tmp_path / "study" / uid)
 
     def refuse(scan):
         raise ValueError(f"read {scan.uid}")
 
-    monkeypatch.setattr(detection, "load_networks", lambda weights: None)
-    monkeypatch.setattr(detection, "lung_mask", refuse)
+    monkeypatch.setattr(weights_module, "load_detector", lambda weights: None)
+    monkeypatch.setattr(detect, "find_lungs", refuse)
     common = ("detect", tmp_path / "study", "--out", tmp_path / "findings.csv", "--weights", tmp_path)
     assert_one_line(call(*common), "holds 2 series: 1.2.1", "--series")
     assert_one_line(call(*common, "--series", "1.2.3"), "no series 1.2.3")
@@ -134,7 +139,7 @@ def test_detect_takes_one_of_several_series(tmp_path, monkeypatch):
 
 def test_detect_names_a_folder_without_weights(tmp_path):
     scan = tmp_path / "scan.mhd"
-    ct.write_scan(ct.Scan(np.full((9, 9, 9), -900, np.int16), (2.0,) * 3, (0.0,) * 3, np.eye(3), "1"), scan)
+    write_scan(Scan(np.full((9, 9, 9), -900, np.int16), (2.0,) * 3, (0.0,) * 3, np.eye(3), "1"), scan)
     assert_one_line(call("detect", scan, "--out", tmp_path / "findings.csv", "--weights", tmp_path), f"{tmp_path} holds no weights")
 
 

@@ -59,7 +59,7 @@ def _watched(command, run, lock):
     that are asked to stop answer with pages of tracebacks. Then raises InputError.
     """
 
-    def stop(number, frame):
+    def stop(number, frame) -> None:
         raise KeyboardInterrupt
 
     process = subprocess.Popen(command, pass_fds=(lock.fileno(),), process_group=0)

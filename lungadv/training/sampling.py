@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lungadv.ct import to_unit
-from lungadv.recipes import noise
+from lungadv.data.scan import to_unit
+from lungadv.data.noise import noise_patches
 from lungadv.training.augment import crop, cube_symmetry, random_cube_symmetry
 from lungadv.utils.device import get_device
 from lungadv.utils.errors import InputError
@@ -92,4 +92,4 @@ class UniformNoise:
         return 2**63 - 1
 
     def __getitem__(self, seeds: torch.Tensor) -> torch.Tensor:
-        return noise(seeds, self.size)
+        return noise_patches(seeds, self.size)

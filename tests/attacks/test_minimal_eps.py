@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from attack_cases import NORMS, generator, length, rugged
 
 from lungadv.attacks.minimal_eps import minimal_eps
 from lungadv.attacks.pgd import fgsm, pgd
+from tests.attacks.attack_cases import NORMS, generator, length, rugged
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from attack_cases import NORMS, generator, length, linear, rugged
 
 from lungadv.attacks.noise import gaussian_noise, random_noise
 from lungadv.attacks.pgd import fgsm, pgd
+from tests.attacks.attack_cases import NORMS, generator, length, linear, rugged
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from attack_cases import NORMS, RULES, SHAPES, generator, length, linear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from lungadv.attacks.norms import make_ball
 from lungadv.attacks.pgd import fgsm, pgd
+from tests.attacks.attack_cases import NORMS, RULES, SHAPES, generator, length, linear
 
 
 def test_l2_with_bounds_reaches_the_best_point_of_the_cut_ball():

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from attack_cases import NORMS, RULES, SHAPES, Network, column, generator, length, linear, rugged, searches, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from lungadv.attacks.pgd import Attack, fgsm, frozen, pgd
+from tests.attacks.attack_cases import NORMS, RULES, SHAPES, Network, column, generator, length, linear, rugged, searches, state
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,11 +4,11 @@ import warnings
 
 import pytest
 import torch
-from attack_cases import NORMS, generator, rugged, searches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lungadv.attacks.pgd import pgd
+from tests.attacks.attack_cases import NORMS, generator, rugged, searches
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from attack_cases import SHAPES, generator, linear
 
 from lungadv.attacks.square import square
+from tests.attacks.attack_cases import SHAPES, generator, linear
 
 
 @pytest.mark.parametrize(("shape", "share"), list(zip(SHAPES, [0.9, 0.9, 0.6, 0.25], strict=True)))

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from attack_cases import RULES, column, generator, length, linear
 
 from lungadv.attacks.pgd import pgd
+from tests.attacks.attack_cases import RULES, column, generator, length, linear
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from lungadv.ct import Scan
 from lungadv.data.positions import background_positions, label_candidates, patch_positions
+from lungadv.data.scan import Scan
 
 PLACES = ["coordX", "coordY", "coordZ"]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from lungadv.ct import to_unit
+from lungadv.data.scan import to_unit
 from lungadv.training.sampling import (
     UniformNoise,
     augmented_mask,

@@ -6,9 +6,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lungadv import recipes, runs, synthesizer
+from lungadv.banks.recipes import COLUMNS, Perturbed, REMEDY, Synthetic, load_bank
+from lungadv.banks.shards import read_recipes
+from lungadv.pipeline.artefacts import require, stage_output
+from lungadv.pipeline.stages.synthesizer import load_generator
 from lungadv.models.dense_unet import FPR, fuse_batchnorm, new_network, predict
-from lungadv.runs import Run
+from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.patches import load_patches, read_patches, real_patches
 from lungadv.training.adversarial import adversarial_batches
 from lungadv.training.checkpoint import load_network, save_network
@@ -32,7 +35,7 @@ def build(run: Run, strategy: str) -> Path:
     if strategy not in STRATEGIES:
         raise InputError(f"unknown strategy '{strategy}': choose one of {', '.join(STRATEGIES)}")
     settings, stage, updates = run.settings.fpr, f"fpr/{strategy}", updates_of(strategy, run.settings.fpr)
-    with runs.writing(run, stage) as folder:
+    with stage_output(run, stage) as folder:
         generator = run.generator(stage)
         torch.manual_seed(generator.initial_seed())
         network = _start_network(run, STRATEGIES[strategy])
@@ -55,9 +58,9 @@ def _start_network(run: Run, strategy: Strategy) -> FPR:
     """The network that training starts from: all weights of another strategy, or those of the segmentation's DenseUNet."""
     network = new_network(strategy.output, run.settings.fpr.width)
     if strategy.start == SEGMENTATION:
-        network.unet.load_state_dict(load_network(runs.require(run, SEGMENTATION)).unet.state_dict())
+        network.unet.load_state_dict(load_network(require(run, SEGMENTATION)).unet.state_dict())
     else:
-        network.load_state_dict(load_network(runs.require(run, f"fpr/{strategy.start}")).state_dict())
+        network.load_state_dict(load_network(require(run, f"fpr/{strategy.start}")).state_dict())
     return network
 
 
@@ -81,21 +84,21 @@ def _strategy_batches(run: Run, strategy: str, network: FPR, generator: torch.Ge
 
 def load_strategy(run: Run, strategy: str) -> FPR:
     """The trained network of a strategy, to answer and to be attacked: in evaluation mode, frozen, batch normalisation fused."""
-    return fuse_batchnorm(load_network(runs.require(run, f"fpr/{strategy}")))
+    return fuse_batchnorm(load_network(require(run, f"fpr/{strategy}")))
 
 
-def read_bank(run: Run, name: str) -> tuple[pd.DataFrame, recipes.Synthetic | recipes.Perturbed]:
+def read_bank(run: Run, name: str) -> tuple[pd.DataFrame, Synthetic | Perturbed]:
     """A bank's table and the bank, on the accelerator if there is one; `bank[rows]` rebuilds its patches.
 
     Raises InputError for a name that is not in BANKS, and for files that are damaged or lack rows of the table.
     """
     if name not in BANKS:
         raise InputError(f"unknown bank '{name}': choose one of {', '.join(BANKS)}")
-    folder, device, kind = runs.require(run, "banks"), get_device(), name.split("-")[0]
+    folder, device, kind = require(run, "banks"), get_device(), name.split("-")[0]
     table = pd.read_csv(folder / f"bank_{name}.csv", dtype={"seriesuid": str, "type": str})
-    recipe, hu = recipes.read(folder, kind, recipes.COLUMNS[kind], name), read_patches(run, "train")[1]
+    recipe, hu = read_recipes(folder, kind, COLUMNS[kind], name), read_patches(run, "train")[1]
     rows = len(recipe["delta"]) if recipe else 0
     if rows != len(table):
-        raise InputError(f"{folder} has {rows} recipes of {name}, its table {len(table)}: a file is missing; {recipes.REMEDY}")
-    generator = synthesizer.load(run).to(device) if kind == "synthetic" else None
-    return table, recipes.rebuilt(kind, recipe, hu, generator, run.settings.patch.size, device)
+        raise InputError(f"{folder} has {rows} recipes of {name}, its table {len(table)}: a file is missing; {REMEDY}")
+    generator = load_generator(run).to(device) if kind == "synthetic" else None
+    return table, load_bank(kind, recipe, hu, generator, run.settings.patch.size, device)

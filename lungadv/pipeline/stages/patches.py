@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from lungadv import datasets, runs
-from lungadv.ct import Scan, extract_patches, to_unit
+from lungadv.pipeline.artefacts import require, stage_output
+from lungadv.pipeline.stages.datasets import load
+from lungadv.data.patches import extract_patches
+from lungadv.data.scan import Scan, to_unit
 from lungadv.data.positions import MARGIN, patch_positions, world_positions
-from lungadv.datasets import DATASETS, Data
-from lungadv.runs import Run
+from lungadv.data.dataset import DATASETS, Data
+from lungadv.pipeline.runs import Run
 from lungadv.training.augment import center_crop
 from lungadv.utils.errors import InputError
 
@@ -25,8 +27,8 @@ def build(run: Run) -> Path:
 
     The training patches are larger by MARGIN. Their file also holds the masks of the nodules (`outline`, uint8).
     """
-    with runs.writing(run, "patches") as folder:
-        data = datasets.load(run)
+    with stage_output(run, "patches") as folder:
+        data = load(run)
         for dataset in DATASETS:
             candidates = pd.read_csv(run.path("candidates", f"{dataset}.csv"), dtype={"seriesuid": str})
             if dataset == "train":
@@ -45,7 +47,7 @@ def _cut_patches(run: Run, data: Data, candidates: pd.DataFrame, dataset: str) -
     width = (settings.patch.size + 2 * MARGIN) * spacing  # free of nodules however the patch is shifted
     tables, patches, masks = [], [], []
     for uid in tqdm(data.uids, desc=f"patches of {dataset}"):
-        scan, rng = data.opened(uid), run.rng("patches", uid)
+        scan, rng = data.open_scan(uid), run.rng("patches", uid)
         table = patch_positions(scan, data, candidates, width=width, backgrounds=settings.fpr.backgrounds, rng=rng)
         tables.append(table)
         patches.append(extract_patches(scan, world_positions(table), size, spacing).round().to(torch.int16))
@@ -62,7 +64,7 @@ def read_patches(run: Run, dataset: str, key: str = "hu") -> tuple[pd.DataFrame,
 
     `key` is "hu", int16 HU, or for "train" "outline", the masks of the rows of kind nodule, uint8.
     """
-    folder = runs.require(run, "patches")
+    folder = require(run, "patches")
     table = pd.read_csv(folder / f"{dataset}.csv", dtype={"seriesuid": str, "type": str})
     return table, load_file(folder / f"{dataset}.safetensors")[key]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lungadv import runs
-from lungadv.ct import to_unit
+from lungadv.pipeline.artefacts import stage_output
+from lungadv.data.scan import to_unit
 from lungadv.models.dense_unet import new_network
-from lungadv.runs import Run
+from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.patches import read_patches
 from lungadv.training.augment import center_crop
 from lungadv.training.checkpoint import save_network
@@ -25,7 +25,7 @@ def build(run: Run) -> Path:
     numbers.csv holds the mean Dice of the nodules of every tenth scan, which training does not see.
     """
     settings = run.settings
-    with runs.writing(run, "segmentation") as folder:
+    with stage_output(run, "segmentation") as folder:
         torch.manual_seed(run.generator("outline", "weights").initial_seed())  # the stage's former name keeps its streams
         network, size = new_network("logits", settings.fpr.width), settings.patch.size
         nodules, masks, held_out = _nodule_masks(run)

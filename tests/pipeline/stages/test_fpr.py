@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lungadv import ct, stages_fpr
+from lungadv import stages_fpr
 from lungadv.data.positions import MARGIN
+from lungadv.data.scan import to_hu
 from lungadv.models.dense_unet import new_network, predict
 from lungadv.training.checkpoint import load_network, save_network
 from lungadv.training.strategies import BANKS, SEGMENTATION, STRATEGIES
@@ -44,7 +45,7 @@ def workshop(run, monkeypatch):
         return folder
 
     def constant(names, size):
-        hu = ct.to_hu(torch.tensor([GREYS[name] for name in names])).round().to(torch.int16)
+        hu = to_hu(torch.tensor([GREYS[name] for name in names])).round().to(torch.int16)
         return hu.reshape(-1, 1, 1, 1, 1).repeat(1, 1, *(size,) * 3)
 
     folder, size = stage("patches"), run.settings.patch.size

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from lungadv.pipeline.stages import segmentation as stages_segmentation
 from lungadv.data.positions import MARGIN
+from lungadv.pipeline.stages import segmentation as stages_segmentation
 
 
 @pytest.mark.parametrize("scans", [1, 2, 12])

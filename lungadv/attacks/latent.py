@@ -1,0 +1,40 @@
+"""Latent PGD: the hardest nodule near a code of the synthesizer (Eqs. 7 to 9)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from lungadv.data.cutouts import diameter_mm
+from lungadv.data.dataset import SMALLEST_MM
+from lungadv.models.synthesizer import blend
+from lungadv.attacks.pgd import Attack, pgd
+from lungadv.settings import LatentSettings
+
+__all__ = ["search_latent"]
+
+
+def search_latent(
+    loss: Callable[[torch.Tensor], torch.Tensor],
+    synthesizer: nn.Module,
+    backgrounds: torch.Tensor,
+    codes: torch.Tensor,
+    settings: LatentSettings,
+    spacing: float,
+    generator: torch.Generator,
+) -> Attack:
+    """Search the L2 ball of radius settings.eps around each code for the nodule on its background with the largest loss (Eqs. 7-9).
+
+    loss: patches (N, 1, P, P, P) in [0, 1] -> (N,), how wrong a network is. synthesizer: codes (N, L) -> nodules and masks.
+    backgrounds: (N, 1, P, P, P) in [0, 1] with voxels of `spacing` mm. Everything lives on one device, `generator` too.
+    A nodule under SMALLEST_MM ranks below all others, and the search makes it larger again. Returns the Attack over codes.
+    """
+
+    def ranked_loss(codes, backgrounds):
+        nodules, masks = synthesizer(codes)
+        missed = loss(blend(backgrounds, nodules, masks))
+        small = diameter_mm(masks, spacing) < SMALLEST_MM
+        # Uphill for a small one is mostly more volume; 1000 is more than any loss, so that it ranks below
+        return torch.where(small, missed + 10 * masks.flatten(1).sum(1).clamp(min=1e-6).log() - 1000, missed)
+
+    return pgd(ranked_loss, codes, context=(backgrounds,), eps=settings.eps, steps=settings.steps, norm="l2", generator=generator)

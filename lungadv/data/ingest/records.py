@@ -1,0 +1,110 @@
+"""The records of all scans: old ones where they still hold, new ones from worker processes.
+
+A record of an earlier call counts if its scan's files are as they were, and what it was made from (annotations, readings) is the same. What
+was refused is read again. A file that changed since is an error that names it: which version was meant, only its owner knows.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from lungadv.data.ingest.files import record_name
+from lungadv.data.ingest.items import Job, read_item
+from lungadv.data.ingest.scan_checks import volumes_of
+from lungadv.utils.errors import InputError
+from lungadv.utils.files import sha256
+
+__all__ = ["forget_repeated", "read_all"]
+
+
+def read_all(jobs: list[Job], workers: int) -> list[dict]:
+    """The records of all jobs; a bar shows how far the reading is. One worker reads in this process.
+
+    Raises InputError for a scan that changed or is gone since it was read.
+    """
+    _check_gone(jobs)
+    records = {job.path: record for job in jobs if (record := _old_record(job))}
+    new = [job for job in jobs if job.path not in records]
+    for record in tqdm(_read(new, min(workers, len(new))), total=len(new), desc="reading scans", disable=not new):
+        records[record["path"]] = record
+    return [records[job.path] for job in jobs]
+
+
+def _check_gone(jobs: list[Job]):
+    """InputError when scans that an earlier call took are no longer there: a disk that is not mounted would change the split unseen."""
+    root, items, known = jobs[0].root, jobs[0].record.parent, {job.record for job in jobs}
+    absent = {file: held for file in sorted({*items.glob("*.json")} - known) if (held := _held(file)[1])}
+    there = {voxels for file in known if absent for voxels in _held(file)[1]}  # one of two scans of the same voxels may go
+    gone = [(_held(file)[0], file) for file, held in absent.items() if not held <= there]
+    if gone:
+        path, file = gone[0]
+        more, old = (f", and {len(gone) - 1} more,", items) if len(gone) > 1 else ("", file)
+        raise InputError(f"'{root / path}'{more} is gone since it was read: bring it back, or delete '{old}'")
+
+
+def _held(file: Path) -> tuple[str, set[str]]:
+    """A record's path, and the digests of the voxels of its series that were read: none where there is no record."""
+    with suppress(OSError, ValueError):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return record["path"], {series.get("voxels", "") for series in record["series"] if "refused" not in series}
+    return "", set()
+
+
+def _read(jobs: list[Job], workers: int) -> Iterator[dict]:
+    """The records of jobs as they are made."""
+    if workers < 2:
+        yield from map(read_item, jobs)
+        return
+    # spawned, not forked: a copy of a process in which torch has threads may hang
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        try:
+            for done in as_completed([pool.submit(read_item, job) for job in jobs]):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _old_record(job: Job) -> dict | None:
+    """The record of an earlier call, or None where none holds. InputError for a changed scan."""
+    try:
+        record = json.loads(job.record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    taken = [series for series in record["series"] if "refused" not in series]
+    for series in taken:
+        changed = next((file["path"] for file in series["files"] if not _is_unchanged(file, job.root)), None)
+        if changed:
+            what = "has changed" if (job.root / changed).exists() else "is gone"
+            remedy = f"bring it back, or delete '{job.record}' to read it anew"
+            raise InputError(f"'{job.root / changed}' {what} since it was read: {remedy}")
+    if len(taken) < len(record["series"]) or record["key"] != job.key:
+        return None
+    whole = all((job.out / name).exists() for series in taken for name in series["made"])
+    return record if whole and all(series["volumes"] == volumes_of(job.root, series["uid"]) for series in taken) else None
+
+
+def _is_unchanged(file: dict, root: Path) -> bool:
+    """Whether a file still has the size and time, or else the size and digest, of a record."""
+    path = root / file["path"]
+    try:
+        state = path.stat()
+    except OSError:
+        return False
+    if state.st_size != file["bytes"]:
+        return False
+    return state.st_mtime_ns == file["mtime_ns"] or sha256(path) == file["sha256"]
+
+
+def forget_repeated(records: list[dict], items: Path) -> None:
+    """Remove the records of series that lie in two places: both wrote the same store, so the one that is kept must be read again."""
+    count = Counter(series["uid"] for record in records for series in record["series"] if series["uid"])
+    for record in records:
+        if any(count[series["uid"]] > 1 for series in record["series"]):
+            (items / record_name(record["path"])).unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""The whole of ingest: what lies there, what each scan is, what is taken, and the manifest."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from lungadv.data.dataset import left_out
+from lungadv.data.ingest.contents import Contents, find_contents
+from lungadv.data.ingest.files import (
+    check_out,
+    file_uid,
+    guard_disk,
+    items_folder,
+    lock_manifest,
+    record_name,
+    report_file,
+    write_json,
+    written_files,
+)
+from lungadv.data.ingest.items import VERSION, Job
+from lungadv.data.ingest.output import manifest_rows, write_tables
+from lungadv.data.ingest.readings import find_readings
+from lungadv.data.ingest.records import forget_repeated, read_all
+from lungadv.data.ingest.report import compare_card, count, refusals, remarks
+from lungadv.data.ingest.sorting import doubt_positions, refuse_strange_masks, sort_out
+from lungadv.data.ingest.sources import SOURCES, check_source
+from lungadv.data.ingest.split import name_patients
+from lungadv.data.ingest.tables import Tables, read_tables, unknown_rows
+from lungadv.data.manifest import companion, read_manifest
+from lungadv.data.tables import AnnotationError
+from lungadv.utils.errors import InputError, plural
+from lungadv.utils.files import atomic_write, sha256
+
+__all__ = ["ingest"]
+
+
+def ingest(src: str | Path, kind: str, out: str | Path, nodules: str | Path | None = None, workers: int = 2) -> dict:
+    """Read a data set once, check it, and write a manifest and what belongs to it.
+
+    Args:
+        src: the folder of the data set; it is only read.
+        kind: one of sources.SOURCES.
+        out: the manifest, a .csv in a folder of its own.
+        nodules: a CSV of nodules with LUNA16's columns and `type` where known, in place of the data set's annotations.csv; without one a
+            DICOM data set has none.
+        workers: processes that read; results do not depend on it.
+
+    Returns: the report, in which `unchanged` says whether the manifest and the tables beside it are as an earlier call left them.
+
+    Raises InputError for what concerns the whole: an empty or wrong folder, a table that cannot be read, a scan that changed since it was
+    read, one patient in two data sets, a full disk. What concerns one scan is a refusal in the report.
+    """
+    root, out = Path(src).resolve(), Path(out).resolve()
+    try:
+        check_out(out, root, kind)
+        contents = find_contents(root, skip=out.parent)
+        check_source(contents, kind, root)
+        tables = read_tables(root, contents, kind, nodules)
+        items_folder(out).mkdir(parents=True, exist_ok=True)
+        with lock_manifest(out), guard_disk(out.parent):
+            before = written_files(out)
+            report = _make(root, contents, kind, tables, out, workers)
+            return report | {"unchanged": written_files(out) == before}
+    except AnnotationError as error:
+        raise InputError(str(error)) from None
+
+
+def _make(root: Path, contents: Contents, kind: str, tables: Tables, out: Path, workers: int) -> dict:
+    """Read what lies there, sort it out, and write the manifest; returns the report."""
+    xml, useless = find_readings(root, contents.xml if SOURCES[kind].uses_readings else ())
+    records = read_all(_jobs(root, contents, kind, tables, xml, out), workers)
+    forget_repeated(records, items_folder(out))
+    taken, lines = sort_out(records, tables)
+    doubt = doubt_positions(tables, taken, out.parent)
+    refuse_strange_masks(taken, lines)
+    name_patients(taken, root, contents)
+    lines += unknown_rows(tables, taken, lines, root) + useless + _unread(contents, kind)
+    with atomic_write(report_file(out)) as path:
+        pd.DataFrame(lines, columns=["seriesuid", "path", "status", "reason"]).to_csv(path, index=False)
+    if not taken:
+        scans = plural(refusals(lines), "scan")
+        raise InputError(f"none of {scans} could be taken, the first because: {lines[0]['reason']}")
+    write_tables(out, manifest_rows(taken, out), taken)
+    report = {"root": str(root), "kind": kind, "lines": str(report_file(out)), **count(taken, lines)}
+    report["expected"] = compare_card(kind, taken)
+    write_json(companion(out), report)  # first without the sentences, so that the manifest can be read
+    report["left_out"] = [*filter(None, [doubt]), *remarks(taken), *left_out(read_manifest(out))]
+    write_json(companion(out), report)
+    return report
+
+
+def _unread(contents: Contents, kind: str) -> list[dict]:
+    """Lines of the report for zips, and for what this kind does not read."""
+    other = contents.folders if SOURCES[kind].items == "scans" else contents.scans
+    reasons = dict.fromkeys(contents.zips, "a zip file: unpack it first") | dict.fromkeys(other, f"is not read with --kind {kind}")
+    return [{"seriesuid": "", "path": name, "status": "left out", "reason": reason} for name, reason in reasons.items()]
+
+
+def _jobs(root: Path, contents: Contents, kind: str, tables: Tables, xml: dict[str, str], out: Path) -> list[Job]:
+    """What is to be read, one by one."""
+    digests = {uid: sha256(root / file) for uid, file in xml.items()}
+    jobs = []
+    for path in getattr(contents, SOURCES[kind].items):
+        rows, mine, slices = [], xml, []
+        if SOURCES[kind].items == "scans":
+            uid = file_uid(path)
+            mine = {uid: xml[uid]} if uid in xml else {}
+            rows = tables.of("annotations", uid) if mine else []  # which a reading is joined to
+        else:
+            slices = sorted(os.listdir(root / path))
+        key = json.dumps([VERSION, kind, rows, sorted(digests[uid] for uid in mine), slices])
+        record = items_folder(out) / record_name(path)
+        jobs.append(Job(root, path, kind, out.parent, record, rows, mine, hashlib.sha256(key.encode()).hexdigest()))
+    return jobs

@@ -1,0 +1,1 @@
+"""Reading and writing scans: one module for each family of file formats."""

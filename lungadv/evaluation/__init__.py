@@ -1,0 +1,1 @@
+"""How a detector is scored and examined: FROC, calibration, misses, statistics."""

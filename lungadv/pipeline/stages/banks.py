@@ -1,0 +1,132 @@
+"""The stage "banks": hard nodules, perturbed nodules and noise that looks like nodules, searched once against the baseline."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+import lungadv
+from lungadv.pipeline.artefacts import describe, require, stage_output
+from lungadv.banks.recipes import COLUMNS
+from lungadv.banks.search import BATCH, SearchContext
+from lungadv.banks.shards import SHARD, lock, make_missing_shards, shard_files, summarise
+from lungadv.data.dataset import SMALLEST_MM
+from lungadv.pipeline.stages.fpr import load_strategy
+from lungadv.pipeline.stages.patches import read_patches
+from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.runs import Run
+from lungadv.pipeline.stages.synthesizer import load_generator
+from lungadv.training.strategies import BASELINE
+from lungadv.utils.device import get_device
+from lungadv.utils.errors import InputError
+from lungadv.utils.files import sha256
+
+__all__ = ["build", "make_shards", "search_context"]
+
+READ = {  # the files that the banks follow from
+    "patches": ("train.csv", "train.safetensors"),
+    "synthesizer": ("generator.safetensors",),
+    f"fpr/{BASELINE}": ("network.json", "weights.safetensors"),
+}
+CODE = (  # and the code, in the package's folder
+    "evidence.py",
+    "data/cutouts.py",
+    "data/noise.py",
+    "data/patches.py",
+    "models/*.py",
+    "attacks/*.py",
+    "training/*.py",
+    "banks/*.py",
+)
+
+
+def search_context(run: Run) -> SearchContext:
+    """What the banks of a run are made from. Raises InputError when no training scan has a background, or fewer than asked for are cut."""
+    settings, device = run.settings, get_device()
+    wanted, stored = settings.banks.backgrounds, settings.fpr.backgrounds
+    if wanted > stored:
+        raise InputError(f"banks.backgrounds {wanted} is above fpr.backgrounds {stored}: lower it")
+    table, hu = read_patches(run, "train")
+    table = table.rename_axis("place").reset_index()[["place", "kind", "seriesuid", "coordX", "coordY", "coordZ", "type", "diameter_mm"]]
+    sites = table[table["kind"] == "background"].groupby("seriesuid", sort=False).head(settings.banks.backgrounds)
+    if sites.empty:
+        raise InputError("no training scan has a lung patch without a nodule: lower patch.size or patch.spacing")
+    items = {
+        "synthetic": sites.loc[sites.index.repeat(settings.banks.samples)].drop(columns=["kind", "type", "diameter_mm"]),
+        "perturbed": table[table["kind"] == "nodule"].drop(columns="kind"),
+        "noise": pd.DataFrame(index=range(settings.banks.noise_patches)),
+    }
+    items = {kind: rows.reset_index(drop=True).rename_axis("item").reset_index() for kind, rows in items.items()}
+    network, generator = load_strategy(run, BASELINE).to(device), load_generator(run).to(device)
+    return SearchContext(settings, network, generator, hu, items)
+
+
+def shard_folder(run: Run) -> Path:
+    """Where the shards of a run lie; another folder as soon as anything that they follow from has changed."""
+    inputs = {f"{stage}/{name}": require(run, stage) / name for stage, names in READ.items() for name in names}
+    made = describe(run, "banks", inputs)
+    terms = {name: made[name] for name in ("seed", "data_sha256", "settings", "versions", "device", "precision", "threads", "inputs")}
+    package = Path(lungadv.__file__).parent
+    code = [sha256(path) for pattern in CODE for path in sorted(package.glob(pattern))]
+    key = hashlib.sha256(json.dumps([terms, code, SHARD, BATCH], sort_keys=True).encode()).hexdigest()
+    return run.path("bank-shards", key[:16])
+
+
+def make_shards(run: Run) -> Path:
+    """Make every shard of a run's banks that is missing or damaged; returns their folder. Any number of processes can share the work."""
+    context, folder, threads = search_context(run), shard_folder(run), torch.get_num_threads()
+    torch.set_num_threads(STAGES["banks"].threads)
+    try:
+        make_missing_shards(context, folder, lambda kind, number: run.generator("banks", kind, number, device=context.device))
+    finally:
+        torch.set_num_threads(threads)
+    return folder
+
+
+def build(run: Run) -> Path:
+    """Make the four banks against BASELINE: banks/<kind>-<shard>.parquet, bank_<name>.csv and counts.csv; returns the folder.
+
+    counts.csv has for each bank how many searches began (`drawn`), and the counts of `summarise`.
+    Raises InputError when a bank stays empty.
+    """
+    shards = shard_folder(run)
+    with stage_output(run, "banks") as folder, lock(shards, fcntl.LOCK_SH):
+        make_shards(run)
+        for kind in COLUMNS:
+            for path in shard_files(shards, kind):
+                _link_or_copy(path, folder / path.name)
+        counts, items = summarise(folder), search_context(run).items
+        counts.insert(1, "drawn", [len(items[bank.split("-")[0]]) for bank in counts["bank"]])
+        check_stored(counts)
+        counts.to_csv(folder / "counts.csv", index=False)
+    _remove_stale_shards(shards)
+    return run.path("banks")
+
+
+def check_stored(counts: pd.DataFrame) -> None:
+    """Raise InputError when all searches of a bank were left out; counts as in counts.csv."""
+    for row in counts[(counts["drawn"] > 0) & (counts["stored"] == 0)].itertuples():
+        if row.under_6mm:
+            raise InputError(f"no synthetic nodule reaches {SMALLEST_MM:g} mm: train the synthesizer longer (synthesizer.updates)")
+        raise InputError(f"bank {row.bank}: no rebuilt patch is judged as the searched one: raise banks.samples or banks.noise_patches")
+
+
+def _link_or_copy(path, target):
+    try:
+        os.link(path, target)
+    except OSError:  # not every file system has links
+        shutil.copyfile(path, target)
+
+
+def _remove_stale_shards(shards):
+    """Delete the folders beside `shards`, made from other things, that no other job is filling."""
+    for other in shards.parent.iterdir():
+        if other.is_dir() and other != shards:
+            with lock(other, fcntl.LOCK_EX | fcntl.LOCK_NB) as taken:
+                if taken:
+                    shutil.rmtree(other)

@@ -1,0 +1,90 @@
+"""What lies in a folder, and which kind it is."""
+
+import shutil
+
+import pytest
+
+from lungadv.utils.errors import InputError
+from tests.data.ingest.folders import HEADER, dicom, luna16, reading, report_of, take
+
+
+@pytest.mark.parametrize("named", ["1.3.12.2.1107.{}", "CT.1.2.840.{}", "{}.dicom", "{}"])
+def test_slices_are_found_whatever_their_names(tmp_path, out, named):
+    src = dicom(tmp_path / "tcia", [("P1", "1.2.1")])
+    for k, path in enumerate((src / "P1" / "1.2.1").iterdir()):
+        path.rename(path.with_name(named.format(k)))
+    assert take(src, "dicom", out)["taken"] == 1
+
+
+def test_wrong_folders_and_kinds_are_named(tmp_path, out):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "zips").mkdir()
+    for k in range(10):
+        (tmp_path / "zips" / f"subset{k}.zip").write_bytes(b"PK")
+    luna, slices = luna16(tmp_path / "luna", 1), dicom(tmp_path / "tcia", [("P1", "1.2.1")])
+    bare = luna16(tmp_path / "bare", 1)
+    (bare / "annotations.csv").unlink()
+    for arguments, reason in (
+        ((tmp_path / "absent", "luna16", out), "is no folder"),
+        ((tmp_path / "empty", "luna16", out), "holds no scan"),
+        ((tmp_path / "zips", "luna16", out), "unpack 'subset0.zip', .*, 'subset9.zip' first"),
+        ((luna, "dicom", out), "it looks like --kind luna16"),
+        ((slices, "luna16", out), "no scan file .*.mhd, .*nii.gz.: it looks like --kind dicom"),
+        ((slices, "lidc", out), "it looks like --kind dicom"),
+        ((luna, "nifti", out), "unknown kind 'nifti'"),
+        ((bare, "luna16", out), "holds no annotations.csv"),
+        ((luna, "luna16", luna / "manifest.csv"), "a folder of its own"),
+        ((luna, "luna16", tmp_path / "bare" / "manifest"), "ends in .csv"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            take(*arguments)
+    (slices / "1.xml").write_text(reading("1.2.1"))
+    with pytest.raises(InputError, match="does not go with --kind lidc"):
+        take(slices, "lidc", out, tmp_path / "nodules.csv")
+    take(luna, "luna16", out)
+    with pytest.raises(InputError, match="was made from .*luna' as luna16"):
+        take(slices, "dicom", out)
+
+
+def test_a_zip_beside_scans_is_listed(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    (src / "subset7.zip").write_bytes(b"PK")
+    found = take(src, "luna16", out)
+    assert (found["left_out_rows"], found["left_out_files"]) == (0, 1)
+    assert report_of(out).iloc[-1].tolist() == ["", "subset7.zip", "left out", "a zip file: unpack it first"]
+
+
+def test_scans_of_another_kind_are_listed(tmp_path, out):
+    src = dicom(luna16(tmp_path / "both", 1), [("P1", "1.2.1")])
+    take(src, "luna16", out)
+    assert report_of(out).iloc[-1].tolist() == ["", "P1/1.2.1", "left out", "is not read with --kind luna16"]
+    (src / "annotations.csv").write_text(f"{HEADER}\n1.2.1,-10,-12,-280,8\n")
+    take(src, "dicom", tmp_path / "b" / "m.csv")
+    last = report_of(tmp_path / "b" / "m.csv").iloc[-1]
+    assert last.tolist() == ["", "subset0/1.2.0.mhd", "left out", "is not read with --kind dicom"]
+
+
+def test_the_highest_table_is_used_and_two_as_high_are_refused(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    for folder in ("a/b", "z"):
+        (src / folder).mkdir(parents=True)
+    shutil.copy(src / "annotations.csv", src / "a" / "b")
+    (src / "annotations.csv").rename(src / "z" / "annotations.csv")
+    (src / "a" / "b" / "annotations.csv").write_text("another table")
+    (src / "z" / "annotations_excluded.csv").write_text(f"{HEADER}\n1.2.1,-5,-5,290,-1\n")
+    assert take(src, "luna16", out)["nodules"] == 2
+    assert report_of(out)["path"].iloc[-1] == "z/annotations_excluded.csv"
+    shutil.copy(src / "z" / "annotations.csv", src / "a")
+    with pytest.raises(InputError, match="'a/annotations.csv' and 'z/annotations.csv' are both there: keep one"):
+        take(src, "luna16", out)
+    assert take(src, "luna16", out, src / "z" / "annotations.csv")["nodules"] == 2
+
+
+def test_a_link_to_nowhere_is_refused_and_costs_no_other(tmp_path, out):
+    src = luna16(tmp_path / "luna", 3)
+    (src / "subset1" / "1.2.1.mhd").rename(tmp_path / "1.2.1.mhd")
+    (src / "subset1" / "1.2.1.mhd").symlink_to(tmp_path / "absent.mhd")
+    assert take(src, "luna16", out)["taken"] == 2
+    assert "1.2.1.mhd' does not exist" in report_of(out)["reason"][1]
+    (tmp_path / "1.2.1.mhd").replace(src / "subset1" / "1.2.1.mhd")
+    assert take(src, "luna16", out)["taken"] == 3

@@ -1,0 +1,110 @@
+"""Folders of weights: broken, mixed, of another version, shipped with the package."""
+
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+from typer.testing import CliRunner
+
+import lungadv
+from lungadv.cli import app
+from lungadv.data.io.write import write_scan
+from lungadv.detection.detect import detect
+from lungadv.detection.networks import load_networks
+from lungadv.detection.weights import default_weights, load_detector, shipped_folder
+from lungadv.models.dense_unet import FPR, predict
+from lungadv.settings import as_dict, load_settings
+from lungadv.utils.errors import InputError
+from lungadv.utils.files import repo_root
+
+
+def broken(folder, network):
+    """Make the folder one with weights of candidate generation that are not what networks.json says."""
+    facts = {"width": 4, "anchors": 3, "scans": 1, "threshold": 0.5}
+    (folder / "candidates" / "networks.json").write_text(json.dumps(facts))
+    (folder / "candidates" / "blob.safetensors").write_bytes(network)
+
+
+@pytest.mark.parametrize("network", [b"no tensors", save({"weight": torch.zeros(3)})], ids=["corrupt", "mismatched"])
+def test_broken_weights_are_named(weights, monkeypatch, network, scan_of):
+    monkeypatch.setattr("lungadv.detection.weights.load_networks", load_networks)
+    broken(weights, network)
+    write_scan(scan_of(40), weights / "scan.mhd")
+    names = [str(weights / "scan.mhd"), "--out", str(weights / "findings.csv"), "--weights", str(weights)]
+    result = CliRunner().invoke(app, ["detect", *names])
+    assert result.exit_code == 1 and not (weights / "findings.csv").exists()
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith(f"error: the weights in {weights} cannot be loaded")
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"profile": "full"}, "profile full and quick"),
+        ({"seed": 4}, "seed 4 and 3"),
+        ({"settings": as_dict(load_settings("full"))}, "other settings"),
+    ],
+)
+def test_networks_of_two_runs_do_not_fit_together(weights, changes, said, scan_of, remake):
+    remake("candidates", **changes)
+    with pytest.raises(InputError, match=f"mixes the networks of two runs .{said}.: give candidates/ and fpr/ of one run"):
+        detect(scan_of(40), weights)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("{}", "lacks profile"),
+        ("{garbage", "is no provenance"),
+        ("[]", "lacks profile"),
+        ("3", "is no provenance"),
+        ('{"profile": "quick", "seed": 1, "settings": 3}', "is no provenance"),
+        ('{"profile": "quick", "seed": 1, "settings": {"patch": {"size": 32}}}', "lacks patch.spacing"),
+        ('{"profile": "quick", "seed": 1, "settings": {"patch": {"size": 32, "spacing": 1.25}}}', "lacks candidates.spacing"),
+        ('{"profile": "quick", "seed": 1, "settings": {"patch_size": 32, "patch_spacing": 1.25}}', "lacks patch.size"),
+        ('{"profile": "quick", "seed": 1, "settings": {"patch": 32}}', "is no provenance"),
+    ],
+)
+def test_weights_of_another_version_are_named_in_one_line(weights, tmp_path, text, said, scan_of):
+    file = weights / "candidates" / "provenance.json"
+    file.write_text(text)
+    write_scan(scan_of(40), tmp_path / "scan.mhd")
+    names = [str(tmp_path / "scan.mhd"), "--out", str(tmp_path / "findings.csv"), "--weights", str(weights)]
+    result = CliRunner().invoke(app, ["detect", *names])
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
+    assert result.stderr.startswith(f"error: '{file}' {said}"), result.stderr
+
+
+def test_a_size_of_patches_that_the_network_does_not_take_is_named(weights, monkeypatch, remake):
+    monkeypatch.setattr("lungadv.detection.weights.predict", predict)
+    monkeypatch.setattr("lungadv.detection.weights.load_network", lambda folder: FPR("evidence", 4).eval())
+    assert load_detector(weights).patch.size == 16
+    settings = load_settings("tiny")
+    remake(settings=as_dict(replace(settings, patch=replace(settings.patch, size=30))))
+    with pytest.raises(InputError, match=f"the weights in {weights} cannot be loaded"):
+        load_detector(weights)
+
+
+def test_a_folder_without_weights_is_an_error(tmp_path, scan_of):
+    with pytest.raises(InputError, match="holds no weights"):
+        detect(scan_of(40), tmp_path)
+
+
+def test_weights_by_default_are_the_latest_quick_run_or_an_error_with_the_remedy(weights, monkeypatch):
+    monkeypatch.setattr("lungadv.detection.weights.shipped_folder", lambda: weights / "nowhere")
+    monkeypatch.setenv("LUNGADV_RUNS", str(weights / "runs"))
+    with pytest.raises(InputError, match="make reproduce"):
+        default_weights()
+    run = weights / "runs" / "phantom-quick-1"
+    run.mkdir(parents=True)
+    for name in ("fpr", "candidates"):
+        (weights / name).rename(run / name)
+    assert default_weights() == run
+
+
+def test_the_package_holds_the_weights_folder_whatever_is_in_it():
+    patterns = tomllib.loads((repo_root() / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["lungadv"]
+    assert "weights/**" in patterns and shipped_folder() == Path(lungadv.__file__).parent / "weights"
