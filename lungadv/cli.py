@@ -249,9 +249,10 @@ def froc(
     from lungadv.data.tables import read_uids
     from lungadv.evaluation import froc as scoring
     from lungadv.evaluation import marks as tables
-    from lungadv.evaluation.froc_figure import check_figure_path, write_froc_figure
 
     if figure:
+        from lungadv.evaluation.froc_figure import check_figure_path, write_froc_figure
+
         check_figure_path(figure)
     check_outputs({".json": out, (".png", ".pdf"): figure}, [marks, annotations, seriesuids, excluded])
     nodules = tables.read_findings(annotations)

@@ -189,7 +189,8 @@ def load_settings(profile: str, **overrides: dict) -> Settings:
         raise InputError(f"unknown profile '{profile}': choose one of {', '.join(profiles)}")
     known = {"profiles", *PARTS, *(f"{part}:{name}" for part in PARTS for name in profiles)}
     if strange := sorted(set(parser.sections()) - known):
-        raise InputError(f"settings.ini: unknown section [{strange[0]}]: the parts are {', '.join(PARTS)}, the profiles {', '.join(profiles)}")
+        choices = f"the parts are {', '.join(PARTS)}, the profiles {', '.join(profiles)}"
+        raise InputError(f"settings.ini: unknown section [{strange[0]}]: {choices}")
     if strange := sorted(set(overrides) - set(PARTS)):
         raise InputError(f"unknown settings '{strange[0]}': the parts are {', '.join(PARTS)}")
     return Settings(**{part: _read_part(parser, part, profile, overrides.get(part, {})) for part in PARTS})

@@ -19,8 +19,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from .attacks.pgd import pgd
-from lungadv import evidence as evidence_module
-from lungadv.evidence import beta_loss, log_odds_margin
+from .evidence import beta_loss, confidence, log_odds_margin
 from .training.loop import descend, train
 
 # %% ../nbs/00_two_moons.ipynb #853def27
@@ -78,7 +77,7 @@ class Classifier(BatchedMLP):
     @torch.no_grad()
     def confidence(self, points: Tensor) -> Tensor:
         """The confidence (count, P) that points (count, P, d) are nodules."""
-        return evidence_module.confidence(self(points).flatten(0, 1)).reshape(points.shape[:2])
+        return confidence(self(points).flatten(0, 1)).reshape(points.shape[:2])
 
 # %% ../nbs/00_two_moons.ipynb #9ac9b928
 def training_set(

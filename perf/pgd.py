@@ -22,10 +22,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lungadv.attacks.pgd import frozen, pgd  # noqa: E402
-from lungadv.data.scan import to_unit
-from lungadv.models.dense_unet import FPR, fuse_batchnorm
-from lungadv.training.checkpoint import load_network
-from lungadv.utils.device import fast_dtype  # noqa: E402
+from lungadv.data.scan import to_unit  # noqa: E402
+from lungadv.models import dense_unet  # noqa: E402
+from lungadv.models.dense_unet import FPR, fuse_batchnorm  # noqa: E402
+from lungadv.training.checkpoint import load_network  # noqa: E402
+from lungadv.utils import device  # noqa: E402
 
 PEERS = ROOT / "runs" / "peers"  # torchattacks and foolbox want old packages: they live apart, beside the torch of this environment
 PACKAGES = ("torchattacks==3.5.1", "foolbox==3.3.4", "adversarial-robustness-toolbox==1.20.1", "eagerpy==0.30.0", "GitPython==3.1.44")
@@ -126,11 +127,12 @@ def parity():
 @contextlib.contextmanager
 def whole_numbers():
     """The network in float32, whatever the processor could do."""
-    usual, fast_dtype = fast_dtype, lambda device: torch.float32
+    usual = device.fast_dtype
+    dense_unet.fast_dtype = device.fast_dtype = lambda place: torch.float32
     try:
         yield
     finally:
-        fast_dtype = usual
+        dense_unet.fast_dtype = device.fast_dtype = usual
 
 
 def quick_network(run, count):
@@ -245,7 +247,7 @@ def same_success(network, patches, labels, terms, rounds):
     variants |= {"lungadv, all samples": (plain, fast, False), "lungadv, active set": (margin_search, fast, False)}
     taken = shuffled({name: lambda n=name, v=variant: keep(n, *v) for name, variant in variants.items()}, rounds)
     print(f"\n{terms['steps']} steps at most, eps {terms['eps']}; clean error {flipped(patches):.1%}")
-    print(f"ours in {fast_dtype(patches.device)} and channels_last_3d, batch normalisation folded")
+    print(f"ours in {device.fast_dtype(patches.device)} and channels_last_3d, batch normalisation folded")
     print(f"  {'':<24} {'patches / s':>28}   flipped")
     for name, values in taken.items():
         print(f"  {name:<24} {quartiles(len(patches) / values):>28}   {flipped(reached[name]):.1%}")

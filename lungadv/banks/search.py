@@ -19,14 +19,14 @@ from torch import nn
 
 from ..attacks.latent import search_latent
 from .recipes import Perturbed, Synthetic, draw_views, load_bank, quantize_delta, training_patches
-from lungadv.data.scan import to_hu, to_unit
+from ..data.scan import to_hu, to_unit
 from ..data.cutouts import diameter_mm
 from ..data.noise import noise_patches
-from lungadv.data.positions import MARGIN
-from lungadv.models.dense_unet import predict
-from lungadv.training.losses import sample_losses
+from ..data.positions import MARGIN
+from ..models.dense_unet import predict
+from ..training.losses import sample_losses
 from ..models.synthesizer import blend, decode, draw_latents
-from lungadv.attacks.pgd import Attack, pgd
+from ..attacks.pgd import Attack, pgd
 from ..settings import AttackSettings, Settings
 from ..training.augment import center_crop
 from ..utils.device import get_device

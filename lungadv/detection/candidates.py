@@ -18,7 +18,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import nn
 
-from lungadv.data.scan import Scan
+from ..data.scan import Scan
 from ..data.lung_grid import lung_grid, unit_volume
 from .nms import nms
 from .tiling import TILE_VOXELS, sliding_window

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lungadv.evidence import confidence, uncertainty
+from ..evidence import confidence, uncertainty
 from ..utils.device import autocast, fast_dtype
 
 # %% ../../nbs/07_fpr.ipynb #99f7ef50

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ..data.cutouts import diameter_mm
-from lungadv.data.dataset import SMALLEST_MM
+from ..data.dataset import SMALLEST_MM
 from ..utils.device import autocast
 
 # %% ../../nbs/08_synthesizer.ipynb #cc79eab5
