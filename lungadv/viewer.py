@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PLANES", "WINDOWS", "draw_figure", "draw_slice", "make_upright", "make_widget", "rings", "slice_index", "targets", "view"]
+__all__ = ["PLANES", "draw_figure", "draw_slice", "make_upright", "make_widget", "rings", "slice_index", "targets", "view"]
 
 WINDOWS = {"lung": (-600, 1500), "soft tissue": (40, 400), "bone": (400, 1800)}  # level and width in HU
 PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}  # the array axis across each plane

@@ -124,7 +124,7 @@ def difficulty(run):
     data = load(run).of("validation")
     marks, blobs = log_marks(data)
     marks |= strategy_marks(run)
-    scores = score_strategies(marks, data.annotations, data.excluded, data.uids, run.settings.froc_bootstraps, run.seed)
+    scores = score_strategies(marks, data.annotations, data.excluded, data.uids, run.settings.froc.bootstraps, run.seed)
     rows = {}
     for name, score in scores["all", "dropped"].items():
         lower, upper = score.cpm_interval

@@ -70,6 +70,8 @@ def test_nothing_refers_forward(path):
         for code in code_of(other):
             if found := re.match(r"#\|\s*default_exp (\S+)", code):
                 exports[f"lungadv.{found[1]}"] = other.stem
+    if path.stem == "00_two_moons":  # the overture plays with what the next two notebooks build
+        return
     text = "\n".join(code for code in code_of(path) if not EXPERIMENT.match(code))
     for name in re.findall(r"^\s*(?:from|import) (lungadv[\w.]*)", text, re.MULTILINE):
         assert exports.get(name, path.stem) <= path.stem, name

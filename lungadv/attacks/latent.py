@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from lungadv.attacks.pgd import Attack, pgd
 from lungadv.data.cutouts import diameter_mm
 from lungadv.data.dataset import SMALLEST_MM
 from lungadv.models.synthesizer import blend
-from lungadv.attacks.pgd import Attack, pgd
 from lungadv.settings import LatentSettings
 
 __all__ = ["search_latent"]

@@ -9,7 +9,7 @@ from .checks import check_tuples, per_sample
 from .random_source import RandomSource
 from .tensors import column, sample_dims
 
-__all__ = ["L1", "L2", "NORMS", "Ball", "Linf", "Product", "make_ball", "make_product", "project_l1_box", "project_l2_box"]
+__all__ = ["L1", "L2", "NORMS", "Ball", "Linf", "Product", "make_ball", "make_product"]
 
 
 class Ball:

@@ -1,6 +1,7 @@
 """Helpers for batches: tensors whose first dimension counts the samples."""
 
 from dataclasses import fields
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def take(value, rows: torch.Tensor):
+def take(value: Any, rows: torch.Tensor) -> Any:
     """The samples `rows` (indices or bool) of a tensor, a ball, or each part of a tuple. None stays None."""
     if isinstance(value, tuple):
         return tuple(take(part, rows) for part in value)

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lungadv.data.scan import to_unit
 from lungadv.data.noise import noise_patches
+from lungadv.data.scan import to_unit
 from lungadv.models.synthesizer import blend
 from lungadv.training.augment import crop, cube_symmetry
 from lungadv.utils.errors import InputError

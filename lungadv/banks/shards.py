@@ -17,23 +17,14 @@ from tqdm import tqdm
 from lungadv.banks.recipes import AXES, COLUMNS, REMEDY
 from lungadv.banks.search import BATCH, SearchContext, search_image, search_synthetic
 from lungadv.data.dataset import SMALLEST_MM
-from lungadv.training.strategies import BANKS
-from lungadv.training.strategies import BASELINE
+from lungadv.training.strategies import BANKS, BASELINE
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import atomic_write
 
 __all__ = [
-    "SHARD",
-    "is_valid_shard",
-    "lock",
-    "make_missing_shards",
-    "make_shard",
-    "omitted_counts",
-    "read_recipes",
-    "read_shard",
-    "shard_files",
+    "SHARD", "is_valid_shard", "lock", "make_missing_shards", "make_shard", "omitted_counts", "read_recipes", "shard_files",
     "summarise",
-]
+]  # fmt: skip
 
 SHARD = 256  # searches in a file
 OMITTED = "left_out"  # the key in a file's metadata

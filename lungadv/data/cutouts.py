@@ -9,9 +9,9 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from tqdm import tqdm
 
+from lungadv.data.dataset import Data
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan, to_unit
-from lungadv.data.dataset import Data
 from lungadv.utils.errors import InputError
 
 __all__ = ["cut_out", "cut_out_dataset", "diameter_mm", "soft_mask"]

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lungadv.data.io.read import read_header, read_scan
-from lungadv.data.scan import Scan, ScanError
 from lungadv.data import lungs, store
+from lungadv.data.io.read import read_header, read_scan
 from lungadv.data.luna16 import is_lung
+from lungadv.data.scan import Scan, ScanError
 from lungadv.data.tables import LUNA16, UNSPECIFIED, XYZ
 from lungadv.utils.errors import InputError, plural
 

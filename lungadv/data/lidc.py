@@ -15,8 +15,8 @@ import pandas as pd
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from lungadv.data.scan import Scan
 from lungadv.data.lidc_xml import Contour, Finding, Reading
+from lungadv.data.scan import Scan
 from lungadv.data.tables import LUNA16, UNSPECIFIED, XYZ, AnnotationError, quoted
 
 __all__ = [

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from lungadv.data.tables import XYZ
-from lungadv.data.scan import Scan
-from lungadv.data.hits import hits, radius_mm
 from lungadv.data.dataset import Data
+from lungadv.data.hits import hits, radius_mm
+from lungadv.data.scan import Scan
+from lungadv.data.tables import XYZ
 
 __all__ = ["MARGIN", "background_positions", "label_candidates", "patch_positions", "world_positions"]
 

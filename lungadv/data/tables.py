@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 __all__ = [
-    "LUNA16", "NUMBERS", "TYPES", "UNSPECIFIED", "XYZ", "AnnotationError", "at_line", "check_scans", "check_types", "read_nodules",
-    "read_table", "read_uids",
+    "LUNA16", "TYPES", "UNSPECIFIED", "XYZ", "AnnotationError", "at_line", "check_scans", "check_types", "read_nodules", "read_table",
+    "read_uids",
 ]  # fmt: skip
 
 XYZ = ["coordX", "coordY", "coordZ"]  # LPS mm

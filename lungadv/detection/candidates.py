@@ -150,7 +150,7 @@ class Calibration:
     scores: dict[str, np.ndarray]  # of each of SOURCES, ascending
     scans: int  # validation scans
 
-
+# %% ../../nbs/06_candidates.ipynb #ab605656
 def calibrate(raw: pd.DataFrame, scans: int) -> Calibration:
     """The calibration by the `raw_candidates` of `scans` validation scans. Raises InputError when there are none."""
     if raw.empty:

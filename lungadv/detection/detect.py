@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from lungadv.data.lungs import lung_mask
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan, to_unit
 from lungadv.detection.candidates import find_candidates
 from lungadv.detection.measure import measure_diameters
 from lungadv.detection.weights import default_weights, load_detector
-from lungadv.data.lungs import lung_mask
 from lungadv.models.dense_unet import predict
 from lungadv.utils.errors import InputError
 

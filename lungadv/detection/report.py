@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lungadv.data.lungs import extent_mm, slab_remark
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan, to_unit
 from lungadv.detection.detect import COLUMNS, find_lungs
 from lungadv.detection.weights import read_provenance
-from lungadv.data.lungs import extent_mm, slab_remark
 from lungadv.utils.files import atomic_write
 
 __all__ = ["contact_sheet", "scan_warnings", "write_findings", "write_json", "write_markups"]

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from lungadv.data.lung_grid import locate_nodules, lung_grid, unit_volume
+from lungadv.attacks.pgd import pgd
 from lungadv.data.dataset import Data
+from lungadv.data.lung_grid import locate_nodules, lung_grid, unit_volume
 from lungadv.detection.candidates import heatmap_candidates
 from lungadv.evaluation.sensitivity import CANDIDATES_PER_SCAN, score_threshold, sensitivities
 from lungadv.models.resunet import heatmap_focal_loss, heatmap_targets
-from lungadv.attacks.pgd import pgd
 from lungadv.settings import CandidateSettings, Settings
 from lungadv.training.candidate_crops import crop_with_nodules, nodule_spheres
 from lungadv.utils.statistics import wilson_interval

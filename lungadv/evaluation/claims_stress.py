@@ -16,6 +16,7 @@ from lungadv.evaluation.stats import (
     share_interval,
     wilson_interval,
 )
+from lungadv.evaluation.thresholds import rejection
 from lungadv.evaluation.verdicts import (
     CONTROL,
     PERTURB,
@@ -27,7 +28,6 @@ from lungadv.evaluation.verdicts import (
     format_intervals,
     verdict,
 )
-from lungadv.evaluation.thresholds import rejection
 from lungadv.training.strategies import BASELINE
 
 __all__ = [

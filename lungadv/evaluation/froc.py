@@ -222,7 +222,7 @@ class Comparison:
     sensitivity_interval: dict[float, tuple[float, float]]
     samples: np.ndarray  # (bootstraps, 7)
 
-
+# %% ../../nbs/11_benchmarks.ipynb #0844813a
 def compare_scores(a: Froc, b: Froc) -> Comparison:
     """The Comparison of two scores. Raises ValueError unless they share scans, seed and number of resamples: their pairs."""
     if not a.scans.equals(b.scans) or not np.array_equal(a.weights, b.weights):

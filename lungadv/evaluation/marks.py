@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lungadv.data.orientation import MISTAKES
-from lungadv.data.tables import AnnotationError, UNSPECIFIED, XYZ, at_line, check_scans, read_table
 from lungadv.data.hits import match_by_scan, radius_mm
+from lungadv.data.orientation import MISTAKES
+from lungadv.data.tables import UNSPECIFIED, XYZ, AnnotationError, at_line, check_scans, read_table
 
 __all__ = [
     "FINDING_COLUMNS",

@@ -6,30 +6,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from lungadv.data.tables import XYZ, check_scans
-from lungadv.data.scan import Scan
+from lungadv.data.dataset import SMALLEST_MM, Data
 from lungadv.data.hits import match_by_scan
-from lungadv.data.dataset import Data, SMALLEST_MM
+from lungadv.data.scan import Scan
+from lungadv.data.tables import XYZ, check_scans
 from lungadv.evaluation.froc import match_events
 from lungadv.evaluation.marks import SIZE_GROUPS, cap_marks, select_listed, size_group
 from lungadv.utils.statistics import wilson_interval
 
 __all__ = [
-    "FP_PER_SCAN",
-    "LUNG",
-    "SIZES",
-    "VESSEL",
-    "WALL",
-    "Outcome",
-    "classify_structure",
-    "classify_tissue",
-    "detection_outcomes",
-    "difficulty_tables",
-    "false_positive_table",
-    "miss_table",
-    "pool_outcomes",
-    "values_in_balls",
-]
+    "FP_PER_SCAN", "LUNG", "SIZES", "VESSEL", "WALL", "classify_structure", "classify_tissue", "detection_outcomes",
+    "difficulty_tables", "false_positive_table", "miss_table", "values_in_balls",
+]  # fmt: skip
 
 FP_PER_SCAN = 1.0  # where misses and false positives are looked at
 MIMIC_MM = 4.0  # from a mimic's centre, at least: a mark on it

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lungadv.data.tables import XYZ
-from lungadv.data.hits import hits
 from lungadv.data.dataset import Data
+from lungadv.data.hits import hits
+from lungadv.data.tables import XYZ
 from lungadv.utils.statistics import wilson_interval
 
 __all__ = [

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lungadv.data.tables import TYPES
 from lungadv.data.dataset import SMALLEST_MM
+from lungadv.data.tables import TYPES
 from lungadv.models.synthesizer import decode
 from lungadv.utils.errors import InputError
 

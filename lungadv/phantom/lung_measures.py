@@ -9,9 +9,9 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+from lungadv.data.lungs import lung_mask
 from lungadv.data.patches import resample
 from lungadv.data.scan import LOWEST_HU, Scan
-from lungadv.data.lungs import lung_mask
 
 __all__ = [
     "BLOOD_HU", "QUIET_HU", "SCALES", "SIZE", "SPACING", "Lung", "feature_aucs", "forest_auc", "grain", "histogram", "histogram_distance",

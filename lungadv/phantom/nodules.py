@@ -13,7 +13,7 @@ from lungadv.phantom.drawing import coverage, paint_brighter, smooth_grain
 from lungadv.phantom.grid import Grid
 from lungadv.phantom.placement import ATTACHMENTS, Placer
 
-__all__ = ["Finding", "RadiusField", "draw_diameter", "draw_radius_field", "nodule_coverage", "paint_nodule"]
+__all__ = ["Finding", "draw_diameter", "draw_radius_field", "nodule_coverage", "paint_nodule"]
 
 TAIL = 14.0  # mm: larger nodules thin out like d^-2
 FLATNESS = (0.4, 0.8)  # of a juxta-pleural nodule: half axis across the pleura to those along it

@@ -17,7 +17,17 @@ from lungadv.data.io.read import read_scan
 from lungadv.data.scan import Scan
 from lungadv.phantom.exact_noise import exact_noise, peak_frequency
 from lungadv.phantom.lung_measures import (
-    BLOOD_HU, QUIET_HU, SPACING, Lung, feature_aucs, forest_auc, grain, histogram_distance, measure_lung, spectral_slope, vesselness,
+    BLOOD_HU,
+    QUIET_HU,
+    SPACING,
+    Lung,
+    feature_aucs,
+    forest_auc,
+    grain,
+    histogram_distance,
+    measure_lung,
+    spectral_slope,
+    vesselness,
 )  # fmt: skip
 from lungadv.phantom.projection import KERNELS
 from lungadv.phantom.recipe import DOSES, RECIPE, check_recipe

@@ -12,8 +12,8 @@ from lungadv.pipeline.graph import STAGES
 from lungadv.pipeline.runs import DEVELOPMENT_SEEDS, Run, data_sha256
 from lungadv.pipeline.steps import STEPS
 from lungadv.settings import as_dict
-from lungadv.utils.files import repo_root
 from lungadv.utils.errors import InputError
+from lungadv.utils.files import repo_root
 
 
 def results(run: Run) -> dict[str, float]:

@@ -27,9 +27,10 @@ def reproduce(run: Run, cores: int) -> dict | None:
     Raises InputError when the manifest or what it names is wrong, a step fails, or the same run is being made already.
     """
     if run.data != "phantom":  # what is wrong with it is said at once, in one line
-        from lungadv.data import dataset
+        from lungadv.data.dataset import check_nodules
+        from lungadv.data.manifest import read_manifest
 
-        dataset.check_nodules(dataset.read_manifest(run.data))
+        check_nodules(read_manifest(run.data))
     run.folder.mkdir(parents=True, exist_ok=True)
     before = _made(run)
     with _locked(run) as lock:

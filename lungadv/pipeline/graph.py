@@ -40,7 +40,7 @@ STAGES = {  # each needs only stages above it
         "lungadv.pipeline.stages.banks",
         2,
         ("patches", "synthesizer", f"fpr/{BASELINE}"),
-        ("patch", "attack", "latent", "banks", "synthesizer"),
+        ("patch", "attack", "latent", "banks", "fpr", "synthesizer"),
     ),
     **ON_BANKS,
     "benchmarks": Stage("lungadv.pipeline.stages.benchmarks", 2, ("candidates", *FPR_STAGES), ("patch", "fpr", "froc")),

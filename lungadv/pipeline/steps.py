@@ -147,8 +147,8 @@ def manifest_files(run: Run) -> list[str]:
     """The manifest of a run and the tables that lie beside it; none for the phantom."""
     if run.data == "phantom":
         return []
-    from lungadv.data import dataset
+    from lungadv.data import manifest
 
     tables = ("annotations.csv", "annotations_excluded.csv", "mimics.csv")
-    beside = [dataset.companion(run.data), *(Path(run.data).with_name(name) for name in tables)]
+    beside = [manifest.companion(run.data), *(Path(run.data).with_name(name) for name in tables)]
     return [run.data, *(str(path) for path in beside if path.exists())]

@@ -6,8 +6,8 @@ from functools import partial
 
 import torch
 
-from lungadv.models.dense_unet import FPR, fuse_batchnorm
 from lungadv.attacks.pgd import pgd
+from lungadv.models.dense_unet import FPR, fuse_batchnorm
 from lungadv.training.losses import sample_losses
 
 __all__ = ["adversarial_batches"]

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
-from lungadv.data.lung_grid import crop_to_lungs, locate_nodules, lung_grid, share_on_grid, unit_volume
 from lungadv.data.dataset import Data
+from lungadv.data.lung_grid import crop_to_lungs, locate_nodules, lung_grid, share_on_grid, unit_volume
 from lungadv.training.augment import cube_symmetry
 
 __all__ = [

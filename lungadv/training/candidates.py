@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from torch import nn
 
+from lungadv.attacks.pgd import frozen, pgd
 from lungadv.models.resunet import ResUNet, heatmap_focal_loss, heatmap_targets
 from lungadv.models.rpn import RPN, RPNLoss, anchor_sides
-from lungadv.attacks.pgd import frozen, pgd
 from lungadv.settings import CandidateSettings, Settings
 from lungadv.training.candidate_crops import TrainingGrid, candidate_crops
 from lungadv.training.loop import fit

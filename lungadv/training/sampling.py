@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lungadv.data.scan import to_unit
 from lungadv.data.noise import noise_patches
+from lungadv.data.scan import to_unit
 from lungadv.training.augment import crop, cube_symmetry, random_cube_symmetry
 from lungadv.utils.device import get_device
 from lungadv.utils.errors import InputError

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lungadv.data.io.read import FILE_KINDS
-from lungadv.data.scan import ScanError
 from lungadv.data.manifest import TABLES, companion
+from lungadv.data.scan import ScanError
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import atomic_write
 

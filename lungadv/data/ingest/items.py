@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lungadv.data.io.dicom import Series, find_series, read_slices
-from lungadv.data.io.read import read_scan
-from lungadv.data.io.write import write_volume
-from lungadv.data.scan import Scan, ScanError
 from lungadv.data import luna16, store
 from lungadv.data.ingest.files import file_uid, guard_disk
 from lungadv.data.ingest.scan_checks import check_air, check_volumes, coverage_remarks, label_centres, volumes_of
 from lungadv.data.ingest.sources import SOURCES
+from lungadv.data.io.dicom import Series, find_series, read_slices
+from lungadv.data.io.read import read_scan
+from lungadv.data.io.write import write_volume
 from lungadv.data.manifest import scan_files
+from lungadv.data.scan import Scan, ScanError
 from lungadv.data.tables import AnnotationError
 from lungadv.utils.files import atomic_write, sha256
 

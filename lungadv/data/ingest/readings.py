@@ -9,14 +9,14 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from lungadv.data.scan import Scan
 from lungadv.data.dataset import balls
 from lungadv.data.ingest.contents import read_head
 from lungadv.data.lidc import consensus
 from lungadv.data.lidc_xml import read_lidc
+from lungadv.data.scan import Scan
 from lungadv.data.tables import LUNA16, XYZ, AnnotationError
 
-__all__ = ["COLUMNS", "RADIOGRAPH", "Nodules", "find_readings", "join_rows", "nodules_beside_rows", "nodules_of_readers", "unread_nodules"]
+__all__ = ["COLUMNS", "RADIOGRAPH", "Nodules", "find_readings", "nodules_beside_rows", "nodules_of_readers", "unread_nodules"]
 
 COLUMNS = [*LUNA16, "type", "attachment", "spiculated", "readers"]  # of a nodule that is taken
 RADIOGRAPH = "names no CT series: the reading of a radiograph?"

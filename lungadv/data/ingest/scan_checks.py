@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lungadv.data import luna16, lungs
 from lungadv.data.io.read import read_header, read_scan
 from lungadv.data.scan import Scan, ScanError
-from lungadv.data import luna16, lungs
 
 __all__ = ["check_air", "check_volumes", "coverage_remarks", "label_centres", "volumes_of"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lungadv.data.scan import Scan
 from lungadv.data import store
 from lungadv.data.ingest.tables import Tables
 from lungadv.data.luna16 import NODULES
 from lungadv.data.manifest import empty_scan
 from lungadv.data.orientation import CORRECTIONS, check_appearance, check_positions, inside_scan
+from lungadv.data.scan import Scan
 from lungadv.data.tables import XYZ, AnnotationError
 
 __all__ = ["doubt_positions", "refuse_strange_masks", "sort_out"]

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lungadv.data.io.read import FILE_KINDS
-from lungadv.data.scan import Scan
 from lungadv.data.ingest.contents import Contents
 from lungadv.data.ingest.readings import Nodules, nodules_beside_rows, nodules_of_readers, unread_nodules
+from lungadv.data.io.read import FILE_KINDS
+from lungadv.data.scan import Scan
 from lungadv.utils.errors import InputError
 
-__all__ = ["SOURCES", "Source", "check_source", "source_of"]
+__all__ = ["SOURCES", "Source", "check_source"]
 
 LUNA16_TABLES = {"annotations": "annotations.csv", "excluded": "annotations_excluded.csv", "mimics": "mimics.csv"}
 

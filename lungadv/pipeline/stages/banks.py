@@ -11,15 +11,15 @@ import pandas as pd
 import torch
 
 import lungadv
-from lungadv.pipeline.artefacts import describe, require, stage_output
 from lungadv.banks.recipes import COLUMNS
 from lungadv.banks.search import BATCH, SearchContext
 from lungadv.banks.shards import SHARD, lock, make_missing_shards, shard_files, summarise
 from lungadv.data.dataset import SMALLEST_MM
-from lungadv.pipeline.stages.fpr import load_strategy
-from lungadv.pipeline.stages.patches import read_patches
+from lungadv.pipeline.artefacts import describe, require, stage_output
 from lungadv.pipeline.graph import STAGES
 from lungadv.pipeline.runs import Run
+from lungadv.pipeline.stages.fpr import load_strategy
+from lungadv.pipeline.stages.patches import read_patches
 from lungadv.pipeline.stages.synthesizer import load_generator
 from lungadv.training.strategies import BASELINE
 from lungadv.utils.device import get_device

@@ -5,32 +5,22 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
+from lungadv.data.dataset import BENCHMARKS
+from lungadv.evaluation.calibration import calibration_tables
+from lungadv.evaluation.froc import OPERATING_POINTS, Froc, compare_scores, froc, froc_by_group
+from lungadv.evaluation.marks import type_masks
+from lungadv.evaluation.misses import detection_outcomes, difficulty_tables
 from lungadv.models.dense_unet import predict
 from lungadv.pipeline.artefacts import require, stage_output
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.datasets import load
 from lungadv.pipeline.stages.fpr import load_strategy
 from lungadv.pipeline.stages.patches import load_patches
+from lungadv.settings import FprSettings
 from lungadv.training.strategies import BEYOND, STRATEGIES, total_updates
-from lungadv.data.dataset import BENCHMARKS
-from lungadv.evaluation.calibration import calibration_tables
-from lungadv.evaluation.froc import OPERATING_POINTS, Froc, compare_scores, froc, froc_by_group
-from lungadv.evaluation.marks import type_masks
-from lungadv.evaluation.misses import detection_outcomes, difficulty_tables
 from lungadv.utils.statistics import percentile_interval
 
-__all__ = [
-    "MARK_COLUMNS",
-    "MEASURES",
-    "PAIRS",
-    "STUDIED",
-    "build",
-    "compare_strategies",
-    "printed_table2",
-    "score_strategies",
-    "table2",
-    "validation_marks",
-]
+__all__ = ["MARK_COLUMNS", "MEASURES", "PAIRS", "STUDIED", "build", "printed_table2", "score_strategies", "table2", "validation_marks"]
 
 SUBSOLID = ("ground_glass", "part_solid")  # under-represented in training
 STUDIED = ("baseline-ce", "baseline-beta-finetune")  # the plain baseline, and the network that `lungadv detect` uses
@@ -75,13 +65,13 @@ def build(run: Run) -> None:
             answers[dataset] = {name: table.assign(label=truth) for name, table in marks.items()}
             part = data.of(dataset)
             seed = run.rng("benchmarks", dataset).integers(2**32)
-            terms = run.settings.froc_bootstraps, seed
+            terms = run.settings.froc.bootstraps, seed
             scores[dataset] = score_strategies(marks, part.annotations, part.excluded, part.uids, *terms, by_type=dataset in BENCHMARKS)
             if dataset in BENCHMARKS:
                 outcomes[dataset] = detection_outcomes({name: marks[name] for name in STUDIED}, part)
         both = {name: pd.concat([answers[dataset][name] for dataset in BENCHMARKS]) for name in STRATEGIES}
         calibration = calibration_tables({"validation": answers["validation"], "benchmarks": both})
-        for name, table in (score_tables(scores, run.settings) | difficulty_tables(outcomes) | calibration).items():
+        for name, table in (score_tables(scores, run.settings.fpr) | difficulty_tables(outcomes) | calibration).items():
             table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
 
 
@@ -179,7 +169,7 @@ def printed_table2() -> pd.DataFrame:
     return table.assign(**{"fp_0.25_implied": (7 * table["cpm"] - others).round(2)})
 
 
-def table2(scores: dict[str, dict[str, Froc]], settings) -> pd.DataFrame:
+def table2(scores: dict[str, dict[str, Froc]], settings: FprSettings) -> pd.DataFrame:
     """A row for each benchmark and strategy, all values in [0, 1]: scores is {benchmark: {strategy: Froc}}.
 
     Columns: benchmark, strategy (as in the paper), updates (of the classifier, in all), cpm, lower, upper, fp_0.125 ... fp_8 as measured,
@@ -200,7 +190,7 @@ def score_row(score: Froc) -> dict[str, float]:
     return {"cpm": score.cpm, "lower": lower, "upper": upper} | dict(zip(FP_COLUMNS, score.sensitivity.values(), strict=True))
 
 
-def score_tables(scores: dict[str, Scores], settings) -> dict[str, pd.DataFrame]:
+def score_tables(scores: dict[str, Scores], settings: FprSettings) -> dict[str, pd.DataFrame]:
     """The stage's tables froc, by_type, curves, differences and table2, from {dataset: what `score_strategies` gives}."""
     rows = [
         {"benchmark": dataset, "subset": subset, "excluded": rule, "strategy": name, "nodules": score.counts["nodules"]} | score_row(score)

@@ -6,13 +6,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from lungadv.data.dataset import BENCHMARKS, DATASETS
-from lungadv.pipeline.stages.datasets import load
 from lungadv.detection.candidates import calibrate, merge_sources, raw_candidates
 from lungadv.detection.networks import save_networks, save_weights
 from lungadv.evaluation.candidate_attacks import attack_numbers, compare_finetuned
 from lungadv.evaluation.sensitivity import sensitivity_curve, sensitivity_numbers, sensitivity_table, threshold_table
 from lungadv.pipeline.artefacts import stage_output
 from lungadv.pipeline.runs import Run
+from lungadv.pipeline.stages.datasets import load
 from lungadv.training.candidate_crops import training_grids
 from lungadv.training.candidates import adversarial_finetune, train_networks
 from lungadv.utils.errors import InputError

@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lungadv.banks.recipes import COLUMNS, Perturbed, REMEDY, Synthetic, load_bank
+from lungadv.banks.recipes import COLUMNS, REMEDY, Perturbed, Synthetic, load_bank
 from lungadv.banks.shards import read_recipes
-from lungadv.pipeline.artefacts import require, stage_output
-from lungadv.pipeline.stages.synthesizer import load_generator
 from lungadv.models.dense_unet import FPR, fuse_batchnorm, new_network, predict
+from lungadv.pipeline.artefacts import require, stage_output
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.patches import load_patches, read_patches, real_patches
+from lungadv.pipeline.stages.synthesizer import load_generator
 from lungadv.training.adversarial import adversarial_batches
 from lungadv.training.checkpoint import load_network, save_network
 from lungadv.training.loop import EMA_DECAY, fit

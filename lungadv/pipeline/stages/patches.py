@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from lungadv.pipeline.artefacts import require, stage_output
-from lungadv.pipeline.stages.datasets import load
-from lungadv.data.patches import extract_patches
-from lungadv.data.scan import Scan, to_unit
-from lungadv.data.positions import MARGIN, patch_positions, world_positions
 from lungadv.data.dataset import DATASETS, Data
+from lungadv.data.patches import extract_patches
+from lungadv.data.positions import MARGIN, patch_positions, world_positions
+from lungadv.data.scan import Scan, to_unit
+from lungadv.pipeline.artefacts import require, stage_output
 from lungadv.pipeline.runs import Run
+from lungadv.pipeline.stages.datasets import load
 from lungadv.training.augment import center_crop
 from lungadv.utils.errors import InputError
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lungadv.pipeline.artefacts import stage_output
 from lungadv.data.scan import to_unit
 from lungadv.models.dense_unet import new_network
+from lungadv.pipeline.artefacts import stage_output
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.patches import read_patches
 from lungadv.training.augment import center_crop

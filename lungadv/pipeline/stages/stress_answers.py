@@ -1,6 +1,6 @@
 """The stress tests of a run: every network's answers to noise and attack, over eps, over steps, and to synthetic nodules."""
 
-from collections.abc import Iterator, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd

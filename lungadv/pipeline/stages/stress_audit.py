@@ -16,8 +16,8 @@ from lungadv.evaluation.detector import Detector
 from lungadv.evaluation.stress import LABELS, is_wrong, select
 from lungadv.evaluation.stress_synthetic import density
 from lungadv.pipeline.runs import Run
-from lungadv.settings import AttackSettings, Settings
 from lungadv.pipeline.stages.stress_samples import ALL_NETWORKS, INDEPENDENT, SOURCE
+from lungadv.settings import AttackSettings, Settings
 
 __all__ = ["audit_attacks", "audit_networks", "audit_types", "combine_audits"]
 

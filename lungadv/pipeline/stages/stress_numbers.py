@@ -11,8 +11,8 @@ from lungadv.data.dataset import SMALLEST_MM
 from lungadv.evaluation.stress import select, summarise
 from lungadv.evaluation.stress_synthetic import density
 from lungadv.evaluation.thresholds import rejection
-from lungadv.settings import Settings
 from lungadv.pipeline.stages.stress_samples import ALL_NETWORKS, INDEPENDENT, SOURCE
+from lungadv.settings import Settings
 from lungadv.training.strategies import BEYOND
 
 __all__ = [

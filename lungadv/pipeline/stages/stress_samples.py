@@ -8,10 +8,10 @@ import torch
 
 from lungadv.evaluation.detector import Detector
 from lungadv.evaluation.thresholds import threshold_at_fpr
-from lungadv.pipeline.stages.fpr import load_strategy
-from lungadv.pipeline.stages.patches import load_patches
 from lungadv.pipeline.artefacts import require
 from lungadv.pipeline.runs import Run
+from lungadv.pipeline.stages.fpr import load_strategy
+from lungadv.pipeline.stages.patches import load_patches
 from lungadv.training.strategies import BASELINE, BEYOND, SEGMENTATION, STRATEGIES
 from lungadv.utils.device import get_device
 

@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lungadv.pipeline.artefacts import require, stage_output
-from lungadv.pipeline.stages.datasets import load
 from lungadv.data.cutouts import cut_out_dataset, diameter_mm
 from lungadv.evaluation.synthesis import compare, nodule_features, volume_spectrum
 from lungadv.models.conditioning import CONDITIONS, conditioning_grid, draw_conditioned, encode_condition
 from lungadv.models.synthesizer import Critic, Encoder, Generator, decode, draw_latents
+from lungadv.pipeline.artefacts import require, stage_output
 from lungadv.pipeline.runs import Run
+from lungadv.pipeline.stages.datasets import load
 from lungadv.settings import Settings, SynthesizerSettings
 from lungadv.training.synthesizer import train_synthesizer
 

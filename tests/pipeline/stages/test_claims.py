@@ -38,7 +38,7 @@ def finish_benchmarks(run, mean, settings=None):
 
 def test_build_pools_the_seeds_of_the_same_terms(run):
     finish_benchmarks(run, 0.02)
-    for seed, mean, settings in ((1, 0.021, None), (10, 0.022, None), (2, 9.0, {"fpr_updates": 1}), (103, 9.0, None)):
+    for seed, mean, settings in ((1, 0.021, None), (10, 0.022, None), (2, 9.0, {"fpr": {"updates": 1}}), (103, 9.0, None)):
         finish_benchmarks(open_run("tiny", seed), mean, settings)
     finish_benchmarks(open_run("quick", 4), 9.0)
     assert sorted(pooled_differences(run)["seed"].unique()) == [1, 3, 10]
