@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from made_scans import DIRECTIONS, LIDC, REAL, noise_scan, real, sitk_patch, to_sitk
 
 from lungadv.data.io.read import read_scan
 from lungadv.data.patches import _grid_points, _sample_oblique, extract_patches, resample
 from lungadv.data.scan import AIR, Scan, ScanError
+from tests.data.made_scans import DIRECTIONS, LIDC, REAL, noise_scan, real, sitk_patch, to_sitk
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from made_scans import DIRECTIONS, noise_scan, to_sitk
 
 from lungadv.data.scan import Scan, ScanError, to_hu, to_unit
+from tests.data.made_scans import DIRECTIONS, noise_scan, to_sitk
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from made_scans import DIRECTIONS
 
 from lungadv.data.io.read import read_scan
 from lungadv.data.scan import ScanError
+from tests.data.made_scans import DIRECTIONS
 
 VOXELS = np.random.default_rng(3).integers(-1000, 1500, (4, 5, 6), dtype=np.int16)
 MHD = {

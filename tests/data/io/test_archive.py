@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
-from made_files import write_nifti
-from made_scans import to_sitk, write_dicom
 
 from lungadv.data.io.read import read_header, read_scan
 from lungadv.data.scan import ScanError
+from tests.data.io.made_files import write_nifti
+from tests.data.made_scans import to_sitk, write_dicom
 
 
 def test_a_zip_of_any_kind(tmp_path):

@@ -6,12 +6,12 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from made_scans import LIDC, REAL, phantom_scan, real, write_dicom
 
 from lungadv.data.io.dicom import find_series, read_slices
 from lungadv.data.io.read import read_header, read_scan
 from lungadv.data.io.write import write_scan
 from lungadv.data.scan import AIR, ScanError
+from tests.data.made_scans import LIDC, REAL, phantom_scan, real, write_dicom
 
 
 def store(dataset, values):

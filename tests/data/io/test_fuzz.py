@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from made_files import VOXELS, write_mhd, write_nifti, write_nrrd
 
 from lungadv.data.io.read import read_scan
 from lungadv.data.io.write import write_series
 from lungadv.data.scan import Scan, ScanError
+from tests.data.io.made_files import VOXELS, write_mhd, write_nifti, write_nrrd
 
 
 def test_damaged_headers_give_a_scan_or_one_clear_error(tmp_path):

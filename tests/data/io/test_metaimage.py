@@ -5,12 +5,12 @@ import zlib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from made_files import VOXELS, assert_read_as_by_itk, assert_refused, write_mhd
-from made_scans import DIRECTIONS, noise_scan
 
 from lungadv.data.io.read import files_of, read_header, read_scan
 from lungadv.data.io.write import write_scan
 from lungadv.data.scan import ScanError
+from tests.data.io.made_files import VOXELS, assert_read_as_by_itk, assert_refused, write_mhd
+from tests.data.made_scans import DIRECTIONS, noise_scan
 
 
 def test_headers_written_by_hand_are_read_as_by_itk(tmp_path):

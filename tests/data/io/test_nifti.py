@@ -4,10 +4,10 @@ import gzip
 
 import numpy as np
 import pytest
-from made_files import VOXELS, assert_read_as_by_itk, assert_refused, write_nifti
 
 from lungadv.data.io.read import read_header, read_scan
 from lungadv.data.scan import ScanError
+from tests.data.io.made_files import VOXELS, assert_read_as_by_itk, assert_refused, write_nifti
 
 
 @pytest.mark.parametrize("fields", [

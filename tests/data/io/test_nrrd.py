@@ -5,10 +5,10 @@ import gzip
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from made_files import VOXELS, assert_read_as_by_itk, assert_refused, write_nrrd
 
 from lungadv.data.io.read import read_header
 from lungadv.data.scan import ScanError
+from tests.data.io.made_files import VOXELS, assert_read_as_by_itk, assert_refused, write_nrrd
 
 
 def write_data(folder):

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from made_files import assert_read_as_by_itk, assert_refused
-from made_scans import DIRECTIONS, LIDC, REAL, noise_scan, real, sitk_patch, to_sitk
 
 from lungadv.data.io.dicom import find_series
 from lungadv.data.io.read import FILE_KINDS, read_header, read_scan
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import AIR, ScanError
+from tests.data.io.made_files import assert_read_as_by_itk, assert_refused
+from tests.data.made_scans import DIRECTIONS, LIDC, REAL, noise_scan, real, sitk_patch, to_sitk
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)

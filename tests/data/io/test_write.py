@@ -9,11 +9,11 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from made_scans import DIRECTIONS, noise_scan, phantom_scan
 
 from lungadv.data.io.read import read_scan
 from lungadv.data.io.write import write_scan, write_series, write_volume
 from lungadv.data.scan import Scan, ScanError
+from tests.data.made_scans import DIRECTIONS, noise_scan, phantom_scan
 
 
 @pytest.mark.parametrize("packed, suffix", [(True, "zraw"), (False, "raw")])

@@ -1,1 +1,0 @@
-"""The folder of made_scans.py is importable from all tests below."""
