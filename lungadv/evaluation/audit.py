@@ -16,7 +16,7 @@ from lungadv.evaluation.audit_searches import search, train_surrogate
 from lungadv.evaluation.detector import Detector, check_mode, has_gradient
 from lungadv.evaluation.stress import LABELS, StressTerms, check_pair, stress_answers, summarise
 
-__all__ = ["AUDITED", "RADII", "Report", "report"]
+__all__ = ["Report", "report"]
 
 RADII = (0.005, 0.01, 0.02, 0.05, 0.1, 0.3)
 AUDITED = 16  # of each kind: the patches that the audit attacks in every way

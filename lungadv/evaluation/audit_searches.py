@@ -200,8 +200,8 @@ def gradient_agreement(
 ) -> tuple[float, float]:
     """Whether the gradient g of `loss` (batch, signs) -> (N,) at `start` (N, 1, D, H, W) in [0, 1] is that of the loss.
 
-    Returns the share of patches whose gradient is zero or not finite, and over the others the median of
-    [l(x + h sign g) - l(x - h sign g)] / (2 h |g|_1), h = `step`: 1 for the right gradient, NaN where none is left.
+    Returns the share of patches whose gradient is zero or not finite, and a ratio for the others: the median of
+    [l(x + h sign g) - l(x - h sign g)] / (2 h |g|_1) with h = `step`. It is 1 for the right gradient, NaN where none is left.
     A voxel at 0 or 1 moves one way alone, and is counted as such.
     """
     with torch.enable_grad():

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from lungadv.attacks.pgd import pgd
 from lungadv.evidence import log_odds_margin, uncertainty
 
-__all__ = ["INFINITE", "OUTPUTS", "Detector", "FiniteGradient", "check_mode", "has_gradient", "log_odds", "wrap_classifier", "zero_nan"]
+__all__ = ["OUTPUTS", "Detector", "FiniteGradient", "check_mode", "has_gradient", "log_odds", "wrap_classifier"]
 
 OUTPUTS = ("evidence", "logit", "logits")
 INFINITE = 1e4  # log-odds that stand for infinite ones; those of a float32 probability other than 0 and 1 reach some 104

@@ -225,8 +225,8 @@ def stress_test(
     share_wrong_high (Wilson, 95 %), mean_confidence, median_confidence, mean_uncertainty. Tests: "clean", "uniform", "poisson",
     "random" (signs of size eps), and "pgd" or "square".
     Equal arguments give equal results; torch's global random state is not touched.
-    Raises ValueError for patches of another shape, type or range or with NaN. Raises it for a model that is in training mode, fails,
-    has an answer to a clean patch that is not finite, or values that do not fit `output`.
+    Raises ValueError for patches of another shape, type or range or with NaN, and for a model in training mode. Also for one that fails,
+    answers a clean patch with NaN or infinity, or returns values that do not fit `output`.
     """
     terms = StressTerms(output, eps, steps, queries, tuple(radii), tuple(magnitudes), tuple(scales), noise, threshold, seed)
     check_mode(model, "model")

@@ -10,7 +10,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from hypothesis import example, given, settings, strategies as st
-from lungadv.ct import Scan
+from lungadv.data.scan import Scan
 from lungadv.data.lidc import consensus
 from lungadv.data.lidc_xml import read_lidc
 from lungadv.data.luna16 import read_excluded

@@ -201,3 +201,14 @@ def test_the_smallest_radius_is_the_first_radius_that_suffices(patches):
         Detector(Template("logit", bias=100.0), "logit"), patches, 1, grid, steps=5, generator=torch.Generator().manual_seed(0)
     )
     assert never.isinf().all() and torch.equal(untouched, patches)
+
+
+def test_stimuli_of_square_stay_in_the_ball_and_raise_the_loss(patches):
+    detector, generator = Detector(Template("logit"), "logit"), torch.Generator().manual_seed(0)
+    ((test, level, kind, attacked),) = stress.square_stimuli(detector, {"positives": patches}, 0.02, 40, generator)
+    assert (test, level, kind) == ("square", 0.02, "positives") and (attacked - patches).abs().max() <= 0.02 + 1e-6
+    assert (detector.predict(attacked)[0] < detector.predict(patches)[0]).all()
+
+
+def test_checked_patches_are_a_tensor_with_the_same_numbers(patches):
+    assert torch.equal(stress.check_patches(patches.numpy(), "positives"), patches)

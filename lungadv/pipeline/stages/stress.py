@@ -30,7 +30,7 @@ from lungadv.pipeline.stages.stress_samples import (
 )
 from lungadv.pipeline.stages.synthesizer import load_cutouts
 
-__all__ = ["StressResults", "build", "load_results"]
+__all__ = ["build", "load_results"]
 
 
 @dataclass(frozen=True)

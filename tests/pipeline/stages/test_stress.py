@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from lungadv import stages_stress, stages_stress_answers, stages_stress_samples
 from lungadv.evaluation.audit_checks import check_searches
 from lungadv.evaluation.audit_searches import search
 from lungadv.evaluation.claims_stress import judge_rejection
@@ -18,6 +17,7 @@ from lungadv.evaluation.thresholds import threshold_at_fpr
 from lungadv.evaluation.verdicts import Numbers
 from lungadv.pipeline.graph import STAGES
 from lungadv.pipeline.runs import open_run
+from lungadv.pipeline.stages import stress, stress_answers, stress_samples
 from lungadv.pipeline.stages.stress_answers import collect_answers, measure_eps
 from lungadv.pipeline.stages.stress_audit import audit_attacks
 from lungadv.pipeline.stages.stress_numbers import minimal_radius_numbers, search_numbers
@@ -85,22 +85,22 @@ def run(tmp_path_factory):
     z = torch.randn(20, 3, generator=torch.Generator().manual_seed(5))
     types = pd.DataFrame({"type": ["solid", "ground_glass", "part_solid", "fully_calcified"] * 5})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages_stress_samples, "load_patches", load_patches)
-        patch.setattr(stages_stress, "load_detectors", lambda run: {name: detector(gain) for name, gain in gains.items()})
-        patch.setattr(stages_stress, "load_cutouts", lambda run: (*Balls()(z), types))
-        patch.setattr(stages_stress_answers, "load_generator", lambda run: Balls())
+        patch.setattr(stress_samples, "load_patches", load_patches)
+        patch.setattr(stress, "load_detectors", lambda run: {name: detector(gain) for name, gain in gains.items()})
+        patch.setattr(stress, "load_cutouts", lambda run: (*Balls()(z), types))
+        patch.setattr(stress_answers, "load_generator", lambda run: Balls())
         patch.setitem(STAGES, "stress", replace(STAGES["stress"], needs=()))
         patch.setenv("LUNGADV_RUNS", str(tmp_path_factory.mktemp("runs")))
         run = open_run("tiny", 7)
         for name, gain in gains.items():
             write_validation(run, name, gain)
-        stages_stress.build(run)
+        stress.build(run)
         yield run
 
 
 @pytest.fixture(scope="module")
 def results(run):
-    return stages_stress.load_results(run)
+    return stress.load_results(run)
 
 
 def test_build_writes_every_number_that_the_claims_read(run, results):
@@ -176,7 +176,7 @@ def test_the_false_positive_rate_is_measured_on_the_benchmarks_at_the_validation
         table, patches = load_patches(run, dataset, kinds)
         return table, patches + 0.3 * (torch.arange(len(patches)) % 3 == 0).reshape(-1, 1, 1, 1, 1) * (dataset != "validation")
 
-    monkeypatch.setattr(stages_stress_samples, "load_patches", brighter_benchmarks)
+    monkeypatch.setattr(stress_samples, "load_patches", brighter_benchmarks)
     row = validation_thresholds(run, {SOURCE: detector(11.0)}).iloc[0]
     assert row["benchmark_rate"] == pytest.approx(1 / 3)
 
@@ -286,7 +286,7 @@ def test_the_audit_looks_at_the_examples_as_they_were_stored(spoil, check, run, 
 
 
 def test_build_is_deterministic(run, results):
-    stages_stress.build(run)
-    for name, table in vars(stages_stress.load_results(run)).items():
+    stress.build(run)
+    for name, table in vars(stress.load_results(run)).items():
         if name != "examples":
             pd.testing.assert_frame_equal(table, getattr(results, name))
