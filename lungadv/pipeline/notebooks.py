@@ -35,7 +35,7 @@ def notebook_parameters(path: Path) -> dict:
 
 def check_parameters(path: Path, given: dict[str, str]) -> dict:
     """Texts from a command line as values of the types that the notebook's defaults have. Raises InputError for an unknown name."""
-    defaults = notebook_parameters(path)
+    defaults = notebook_parameters(path) if given else {}
     values = {}
     for name, text in given.items():
         if name not in defaults:

@@ -11,12 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lungadv import stages_banks
 from lungadv.banks.recipes import COLUMNS
 from lungadv.banks.shards import lock
-from lungadv.pipeline import artefacts
 from lungadv.pipeline.graph import STAGES
 from lungadv.pipeline.runs import open_run
+from lungadv.pipeline.stages import banks as stages_banks
 from lungadv.pipeline.stages.banks import READ, build, check_stored, make_shards, search_context, shard_folder
 from lungadv.pipeline.stages.fpr import read_bank
 from lungadv.utils.errors import InputError
@@ -56,7 +55,7 @@ def stage(run, tmp_path, monkeypatch):
         def path(self, *names):
             return tmp_path.joinpath(*names)
 
-    monkeypatch.setattr(artefacts, "stage_output", writing)
+    monkeypatch.setattr(stages_banks, "stage_output", writing)
     monkeypatch.setattr(stages_banks, "make_missing_shards", make_missing_shards)
     monkeypatch.setattr(stages_banks, "search_context", lambda run: context_of(dict.fromkeys(COLUMNS, 2)))
     monkeypatch.setattr(stages_banks, "shard_folder", lambda run: tmp_path / "bank-shards" / "key")

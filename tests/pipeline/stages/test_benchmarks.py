@@ -8,12 +8,12 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from lungadv import stages_benchmarks as stage
 from lungadv.data.dataset import BENCHMARKS
 from lungadv.data.scan import Scan
 from lungadv.evaluation.froc import froc
 from lungadv.pipeline.graph import STAGES, Stage
 from lungadv.pipeline.runs import open_run
+from lungadv.pipeline.stages import benchmarks as stage
 from lungadv.pipeline.stages.benchmarks import MEASURES, PAIRS, STUDIED, build, printed_table2, score_strategies
 from lungadv.training.strategies import BEYOND, STRATEGIES
 
@@ -106,11 +106,11 @@ def run(tmp_path_factory):
     """A run whose benchmarks are built from made-up scans and networks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LUNGADV_RUNS", str(tmp_path_factory.mktemp("runs")))
-        patch.setitem(STAGES, "benchmarks", Stage("lungadv.pipeline.stages.benchmarks:build", 1))
-        patch.setattr(stage.datasets, "load", lambda run: SimpleNamespace(of=lambda dataset: scene(dataset)[0]))
-        patch.setattr(stage.fpr, "load_patches", load_patches)
-        patch.setattr(stage.fpr, "load_network", lambda run, name: name)
-        patch.setattr(stage.fpr, "predict", predict)
+        patch.setitem(STAGES, "benchmarks", Stage("lungadv.pipeline.stages.benchmarks", 1))
+        patch.setattr(stage, "load", lambda run: SimpleNamespace(of=lambda dataset: scene(dataset)[0]))
+        patch.setattr(stage, "load_patches", load_patches)
+        patch.setattr(stage, "load_strategy", lambda run, name: name)
+        patch.setattr(stage, "predict", predict)
         run = open_run("tiny", 0)
         for name in STRATEGIES:
             write_validation(run, name)

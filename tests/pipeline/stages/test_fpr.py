@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lungadv import stages_fpr
 from lungadv.data.positions import MARGIN
 from lungadv.data.scan import to_hu
 from lungadv.models.dense_unet import new_network, predict
+from lungadv.pipeline.stages import fpr as stages_fpr
 from lungadv.training.checkpoint import load_network, save_network
 from lungadv.training.strategies import BANKS, SEGMENTATION, STRATEGIES
 from lungadv.utils.errors import InputError

@@ -1,16 +1,13 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from lungadv import stages_synthesizer
 from lungadv.data.cutouts import soft_mask
 from lungadv.models.conditioning import draw_conditioned
-from lungadv.pipeline import graph
 from lungadv.pipeline.graph import STAGES, Stage
 from lungadv.pipeline.runs import open_run
+from lungadv.pipeline.stages import synthesizer as stages_synthesizer
 from lungadv.pipeline.stages.synthesizer import build, conditioned_settings, load_conditioned_generator, load_cutouts, load_generator
 from lungadv.settings import load_settings
 
@@ -30,8 +27,8 @@ def built(tmp_path, monkeypatch):
     monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path))
     few = {"updates": 5}
     run, datasets = open_run("tiny", 100, synthesizer=few, conditioned_synthesizer=few), []
-    monkeypatch.setattr(graph, "STAGES", STAGES | {"synthesizer": Stage("lungadv.pipeline.stages.synthesizer:build", 1)})
-    monkeypatch.setattr(stages_synthesizer, "datasets", SimpleNamespace(load=lambda run: None))
+    monkeypatch.setitem(STAGES, "synthesizer", Stage("lungadv.pipeline.stages.synthesizer", 1))
+    monkeypatch.setattr(stages_synthesizer, "load", lambda run: None)
     monkeypatch.setattr(stages_synthesizer, "cut_out_dataset", lambda data, name, *patch: datasets.append(name) or (*pairs(), TABLE))
     build(run)
     return run, datasets
