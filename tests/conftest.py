@@ -36,3 +36,10 @@ def chain(tmp_path_factory, reproduce):
     printed, _ = process.communicate()
     assert process.returncode == 0, printed[-5000:]
     return folder, printed
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that need the whole chain go to one worker, so that it is made once."""
+    for item in items:
+        if "chain" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("chain"))

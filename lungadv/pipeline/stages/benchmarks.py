@@ -177,9 +177,9 @@ def table2(scores: dict[str, dict[str, Froc]], settings: FprSettings) -> pd.Data
     """
     printed = printed_table2().set_index(["benchmark", "strategy"])[["cpm", *FP_COLUMNS, "fp_0.25_implied"]].div(100).add_prefix("paper_")
     rows = [
-        {"benchmark": benchmark, "strategy": title, "updates": total_updates(name, settings)} | score_row(by_name[name])
+        {"benchmark": benchmark, "strategy": strategy.label, "updates": total_updates(name, settings)} | score_row(by_name[name])
         for benchmark, by_name in scores.items()
-        for name, title in STRATEGIES.items()
+        for name, strategy in STRATEGIES.items()
     ]
     return pd.DataFrame(rows).join(printed, on=["benchmark", "strategy"]).round(4)
 
