@@ -210,7 +210,7 @@ def test_table2_stands_beside_the_paper(run):
     row = table.loc["nlst", "beta+syn"]
     assert (row["paper_cpm"], row["paper_fp_0.25"], row["paper_fp_0.25_implied"]) == (0.8789, 0.7444, 0.8076)
     for name in ("control", *BEYOND):
-        assert table.loc["nlst", STRATEGIES[name].label]][["paper_cpm", "paper_fp_8"]].isna().all()
+        assert table.loc["nlst", STRATEGIES[name].label][["paper_cpm", "paper_fp_8"]].isna().all()
     cpm = read(run, "froc").query("excluded == 'dropped' and benchmark == 'nlst' and strategy == 'beta+syn'")["cpm"].item()
     assert row["cpm"] == pytest.approx(cpm, abs=1e-4)
 
