@@ -9,9 +9,10 @@ from pathlib import Path
 from lungadv.pipeline.accept import accept
 from lungadv.pipeline.artefacts import build_stage
 from lungadv.pipeline.notebooks import ProgressLines, run_notebook
+from lungadv.pipeline.outputs import SHOWN_PROFILE, keep_outputs
 from lungadv.pipeline.readme import render_readme
 from lungadv.pipeline.runs import open_run
-from lungadv.utils.errors import InputError
+from lungadv.utils.errors import InputError, plural
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -45,6 +46,8 @@ def _run_command(options):
     elif options.command == "accept":
         run = open_run(options.profile, options.seed, options.data)
         print(f"the results of {run.folder.name} are now those of {accept(run)}")
+        if run.profile == SHOWN_PROFILE:
+            print(f"its outputs are now those of {plural(len(keep_outputs(run)), 'notebook')} in nbs/")
     elif options.command == "weights":
         from lungadv.detection.weights import shipped_folder
         from lungadv.pipeline.export import export_weights

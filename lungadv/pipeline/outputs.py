@@ -4,14 +4,14 @@ import json
 import re
 from pathlib import Path
 
-from lungadv.pipeline.artefacts import write_json
 from lungadv.pipeline.notebooks import run_notebook
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.steps import STEPS
 from lungadv.training.strategies import BASELINE
 from lungadv.utils.errors import InputError
-from lungadv.utils.files import repo_root
+from lungadv.utils.files import atomic_write, repo_root
 
+SHOWN_PROFILE = "quick"  # the notebooks and the README show a run of this profile
 # Of a notebook that the pipeline runs once for each strategy, the outputs of this one are kept.
 SHOWN_STRATEGIES = (BASELINE, "beta+perturb+syn")
 LARGEST_BYTES = 2**20  # of a committed notebook
@@ -36,7 +36,7 @@ def keep_outputs(run: Run) -> list[Path]:
         content = with_outputs(_read(path), _read(executed), path.name)
         for problem in output_problems(content):
             raise InputError(f"{path.name}: {problem}")
-        write_json(path, content)
+        write_notebook(path, content)
         kept.append(path)
     return kept
 
@@ -72,6 +72,12 @@ def with_outputs(notebook: dict, executed: dict, name: str) -> dict:
             cell = cell | {"outputs": clean_outputs(other["outputs"]), "execution_count": None}
         cells.append(cell)
     return notebook | {"cells": cells}
+
+
+def write_notebook(path: Path, content: dict) -> None:
+    """Write a notebook as nbdev writes it, so that cleaning changes nothing."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def clean_outputs(outputs: list[dict]) -> list[dict]:
