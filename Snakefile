@@ -1,6 +1,6 @@
 """The pipeline: one rule a step of `lungadv.pipeline.steps.STEPS`, run inside the run's folder by `lungadv reproduce`.
 
-A step is made again when its notebook, a module that this imports, a data file, the settings that its stage declares
+A step is made again when its notebook's code, a module that this imports, a data file, the settings that its stage declares
 or an upstream stage changes; by content, not by time. Threads are fixed, so --cores never changes a result.
 """
 
@@ -28,7 +28,7 @@ for step in steps.STEPS:
             name:
                 step.name
             input:
-                notebook=steps.notebook_path(step),
+                notebook=ancient(steps.notebook_path(step)),  # its code counts, in params; kept outputs do not
                 sources=steps.sources(step),
                 stages=[f"{name}/provenance.json" for name in step.needs],
                 manifest=steps.manifest_files(run) if step.stage == "datasets" else [],
@@ -39,6 +39,7 @@ for step in steps.STEPS:
                 f"notebooks/{step.name}.ipynb",
             params:
                 python=sys.executable,
+                code=steps.notebook_code(steps.notebook_path(step)),
                 given=[word for name, value in {**terms, **step.parameters}.items() for word in ("-p", name, value)],
                 fixed=step.threads,
                 settings=steps.step_settings(step, run.settings),

@@ -14,8 +14,6 @@ from lungadv.training.strategies import STRATEGIES
 from lungadv.utils.files import atomic_write
 from lungadv.utils.statistics import auc
 
-STRATEGY_COLOURS = {name: strategy.colour for name, strategy in STRATEGIES.items()}
-
 
 def style() -> None:
     """Set the house style: readable in print, no chart junk."""

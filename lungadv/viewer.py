@@ -24,7 +24,7 @@ __all__ = ["PLANES", "draw_figure", "draw_slice", "make_upright", "make_widget",
 
 WINDOWS = {"lung": (-600, 1500), "soft tissue": (40, 400), "bone": (400, 1800)}  # level and width in HU
 PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}  # the array axis across each plane
-DEFAULT_DIAMETER_MM = 8.0  # the ring of a finding without a diameter
+RING_DIAMETER_MM = 8.0  # the ring of a finding without a diameter
 NODULE_COLOUR, FINDING_COLOUR = "#56B4E9", "#E69F00"
 
 
@@ -52,12 +52,12 @@ def rings(scan: Scan, table: pd.DataFrame, plane: str, index: int) -> pd.DataFra
     """Where the balls of a table's rows cut slice `index` of an upright scan.
 
     Returns the rows that do, with the ring's `row` and `column` (mm from the first voxel of the slice) and `radius` (mm). A row without a
-    diameter counts as a ball of DEFAULT_DIAMETER_MM.
+    diameter counts as a ball of RING_DIAMETER_MM.
     """
     axis = PLANES[plane]
     place = scan.to_voxel(table[XYZ].to_numpy(float).reshape(-1, 3)) * scan.spacing[::-1]
     diameter = table["diameter_mm"].to_numpy(float)
-    radius = np.where(diameter > 0, diameter, DEFAULT_DIAMETER_MM) / 2
+    radius = np.where(diameter > 0, diameter, RING_DIAMETER_MM) / 2
     square = radius**2 - (place[:, axis] - index * scan.spacing[2 - axis]) ** 2
     row, column = np.delete(place, axis, axis=1).T
     return table.assign(row=row, column=column, radius=np.sqrt(square.clip(min=0)))[square > 0]

@@ -66,7 +66,7 @@ def seconds(network, batches, updates):
 def compare(run, name, loaded):
     """Print updates per second from tensors and from recipes, and the ratio in shuffled pairs."""
     plan, ways = STRATEGIES[name], {"tensors": {key: Tensors(bank) for key, bank in loaded.items()}, "recipes": loaded}
-    network = new_network(run, plan.output).to(get_device()).train()
+    network = new_network(plan.output, run.settings.fpr.width).to(get_device()).train()
     size = run.settings.patch.size
     batches = {
         way: classification_batches(*pools(run, plan, content), size, torch.Generator().manual_seed(0)) for way, content in ways.items()

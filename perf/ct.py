@@ -1,4 +1,4 @@
-"""Patches from one scan: `ct.extract_patches` against SimpleITK, in shuffled pairs of one process; their largest difference in HU."""
+"""Patches from one scan: `extract_patches` against SimpleITK, in shuffled pairs of one process; their largest difference in HU."""
 
 import random
 import statistics

@@ -283,7 +283,7 @@ def main(
     steps: int = 10,
     rounds: int = 7,
     patches: int = 32,
-    eps: float = 0.02,  # settings.ini's attack_eps
+    eps: float = 0.02,  # [attack] eps of settings.ini
     setup_: bool = typer.Option(False, "--setup"),
     only_parity: bool = typer.Option(False, "--parity"),
 ):

@@ -13,12 +13,15 @@ from safetensors.numpy import load_file
 
 KINDS = (".csv", ".safetensors", ".npz", ".parquet", ".json")
 LEFT_OUT = ("provenance.json", "run.json")
+FOLDERS_LEFT_OUT = ("bank-shards", "notebooks")  # shards lie under a hash of the code; banks/ holds the same files
 
 
 def files(run: Path) -> dict[str, Path]:
     """The files of a run that hold numbers, by their path in it."""
     found = (path for path in run.rglob("*") if path.suffix in KINDS and path.name not in LEFT_OUT)
-    return {str(path.relative_to(run)): path for path in found if not any(part.startswith(".") for part in path.relative_to(run).parts)}
+    parts = {path: path.relative_to(run).parts for path in found}
+    kept = [path for path, names in parts.items() if not any(name[0] == "." or name in FOLDERS_LEFT_OUT for name in names)]
+    return {str(path.relative_to(run)): path for path in kept}
 
 
 def same(path: Path, other: Path) -> bool:

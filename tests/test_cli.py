@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lungadv import runs
 from lungadv.cli import app
 from lungadv.data.io.write import write_scan
 from lungadv.data.scan import Scan
+from lungadv.utils import files
 
 MARKS = "seriesuid,coordX,coordY,coordZ,probability\nscan,1,0,0,0.9\nscan,90,0,0,0.2\n"
 NODULES = "seriesuid,coordX,coordY,coordZ,diameter_mm\nscan,0,0,0,8\n"
@@ -82,7 +82,7 @@ def test_reproduce_refuses_a_bad_manifest_before_anything_runs(tmp_path, monkeyp
 
 def test_reproduce_outside_a_clone_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "site-packages" / "lungadv" / "runs.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "site-packages" / "lungadv" / "utils" / "files.py"))
     assert_one_line(call("reproduce"), "git clone", "make reproduce")
 
 
@@ -234,7 +234,7 @@ def test_froc_names_nodules_without_a_type(tables):
 def test_who_stops_reading_gets_no_error_and_the_files_all_the_same(tables):
     options = ["--annotations", "nodules.csv", "--seriesuids", "uids.csv", "--json", "froc.json"]
     command = [sys.executable, "-m", "lungadv.cli", "froc", "marks.csv", *options]
-    environment = os.environ | {"PYTHONPATH": str(Path(runs.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[2])}
     reader, writer = os.pipe()
     os.close(reader)  # a pipe that nobody reads
     result = subprocess.run(command, cwd=tables, stdout=writer, stderr=subprocess.PIPE, encoding="utf-8", env=environment)

@@ -14,6 +14,7 @@ from lungadv.attacks.square import square
 from lungadv.evaluation.detector import Detector, FiniteGradient, has_gradient
 from lungadv.evaluation.stress import random_signs, uniform_noise
 from lungadv.evidence import beta_loss
+from lungadv.training.loop import descend
 
 __all__ = ["MisleadingGradient", "Searches", "gradient_agreement", "search", "train_surrogate"]
 
@@ -37,9 +38,7 @@ def train_surrogate(detector: Detector, patches: torch.Tensor, seed: int = 0, up
         optimizer = torch.optim.Adam(network.parameters(), 2e-3)
         for _ in range(updates):
             rows = torch.randint(len(small), (32,), generator=draws).to(small.device)
-            F.smooth_l1_loss(network(small[rows]), target[rows]).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            descend(optimizer, F.smooth_l1_loss(network(small[rows]), target[rows]))
     return nn.Sequential(pool, network).eval().requires_grad_(False)
 
 

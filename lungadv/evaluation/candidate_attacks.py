@@ -13,6 +13,7 @@ from lungadv.data.dataset import Data
 from lungadv.data.lung_grid import locate_nodules, lung_grid, unit_volume
 from lungadv.detection.candidates import heatmap_candidates
 from lungadv.evaluation.sensitivity import CANDIDATES_PER_SCAN, score_threshold, sensitivities
+from lungadv.evaluation.stress import random_signs
 from lungadv.models.resunet import heatmap_focal_loss, heatmap_targets
 from lungadv.settings import CandidateSettings, Settings
 from lungadv.training.candidate_crops import crop_with_nodules, nodule_spheres
@@ -55,8 +56,7 @@ def attack_crops(
     target, eps = heatmap_targets(volumes.shape[2:], nodules, settings.candidates.sigma / settings.candidates.spacing), settings.attack.eps
     limits = {"eps": eps, "steps": settings.attack.steps, "bounds": (0.0, 1.0)}
     attack = pgd(loss, volumes, context=(target,), generator=generator, **limits)
-    signs = 2 * torch.randint(2, volumes.shape, generator=generator) - 1
-    return {"pgd": attack.best, "random": (volumes + eps * signs).clamp(0, 1)}
+    return {"pgd": attack.best, "random": random_signs(volumes, eps, generator)}
 
 
 @torch.no_grad()

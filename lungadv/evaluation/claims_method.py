@@ -6,15 +6,14 @@ import numpy as np
 import pandas as pd
 
 from lungadv.evaluation.stats import (
-    LEVEL_Z196,
     bootstrap_interval,
     mean_interval,
     median_difference_interval,
     share_interval,
-    wilson_interval,
 )
 from lungadv.evaluation.verdicts import Measured, MissingNumbers, Numbers, all_above, format_intervals, verdict
 from lungadv.training.strategies import BASELINE
+from lungadv.utils.statistics import LEVEL_Z196, wilson_interval
 
 __all__ = [
     "judge_candidate_attack",

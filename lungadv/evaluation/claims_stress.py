@@ -9,12 +9,10 @@ import numpy as np
 import pandas as pd
 
 from lungadv.evaluation.stats import (
-    LEVEL_Z196,
     auc_interval,
     mean_interval,
     median_difference_interval,
     share_interval,
-    wilson_interval,
 )
 from lungadv.evaluation.thresholds import rejection
 from lungadv.evaluation.verdicts import (
@@ -29,6 +27,7 @@ from lungadv.evaluation.verdicts import (
     verdict,
 )
 from lungadv.training.strategies import BASELINE
+from lungadv.utils.statistics import LEVEL_Z196, wilson_interval
 
 __all__ = [
     "UNIFORM",

@@ -8,7 +8,7 @@ import pandas as pd
 from lungadv.data.dataset import Data
 from lungadv.data.hits import hits
 from lungadv.data.tables import XYZ
-from lungadv.utils.statistics import wilson_interval
+from lungadv.utils.statistics import resample_weights, wilson_interval
 
 __all__ = [
     "CANDIDATES_PER_SCAN",
@@ -67,7 +67,7 @@ def sensitivities(nodules: pd.DataFrame, marks: pd.DataFrame, scans: int, per_sc
     best = hit_scores(nodules, marks)
     found = np.array([(best > -np.inf) & (best >= score_threshold(marks, n, scans)) for n in per_scan])
     scan, uids = pd.factorize(nodules["seriesuid"])
-    drawn = np.random.default_rng(0).multinomial(len(uids), np.full(len(uids), 1 / len(uids)), size=1000)[:, scan]
+    drawn = resample_weights(len(uids), 1000, 0)[:, scan]
     share = found.mean(axis=1)
     lower, upper = np.quantile(drawn @ found.T / drawn.sum(axis=1, keepdims=True), [0.025, 0.975], axis=0)
     for k in np.flatnonzero((share == 0) | (share == 1)):

@@ -1,6 +1,6 @@
 """Intervals of means, medians, shares and areas under ROC curves, where several items may come from one scan.
 
-The building blocks that rooms below use as well lie in `lungadv.utils.statistics` and are found here too.
+The building blocks that rooms below use as well lie in `lungadv.utils.statistics`.
 """
 
 from collections.abc import Callable
@@ -13,19 +13,14 @@ from scipy import stats
 from lungadv.utils.statistics import LEVEL_Z196, auc, percentile_interval, resample_weights, wilson_interval
 
 __all__ = [
-    "LEVEL_Z196",
-    "auc",
     "auc_interval",
     "bootstrap_interval",
     "mean_interval",
     "median_difference_interval",
-    "percentile_interval",
-    "resample_weights",
     "scan_clusters",
     "share_interval",
     "t_interval",
     "weighted_median",
-    "wilson_interval",
 ]
 
 

@@ -32,7 +32,12 @@ STAGES = {  # each needs only stages above it
     "synthesizer": Stage(
         "lungadv.pipeline.stages.synthesizer", 1, ("datasets",), ("patch", "synthesizer", "conditioned_synthesizer")
     ),
-    "candidates": Stage("lungadv.pipeline.stages.candidates", 2, ("datasets",), ("candidates", "attack")),
+    "candidates": Stage(
+        "lungadv.pipeline.stages.candidates",
+        2,
+        ("datasets",),
+        ("candidates", "attack", "patch", "fpr"),  # the last two: Fig. 3
+    ),
     "patches": Stage("lungadv.pipeline.stages.patches", 2, ("datasets", "candidates"), ("patch", "fpr")),
     SEGMENTATION: Stage("lungadv.pipeline.stages.segmentation", 2, ("patches",), ("patch", "fpr")),
     **{name: stage for name, stage in FPR_STAGES.items() if name not in ON_BANKS},

@@ -30,15 +30,16 @@ def keep_outputs(run: Run) -> list[Path]:
 
     Returns the notebooks. Raises InputError when a notebook was not run, has changed since, or its outputs cannot be committed.
     """
-    kept = []
+    contents = {}
     for path in sorted((repo_root() / "nbs").glob("[0-9]*.ipynb")):
         executed = _executed(run, path)
         content = with_outputs(_read(path), _read(executed), path.name)
         for problem in output_problems(content):
             raise InputError(f"{path.name}: {problem}")
+        contents[path] = content
+    for path, content in contents.items():  # all or none
         write_notebook(path, content)
-        kept.append(path)
-    return kept
+    return list(contents)
 
 
 def _executed(run, path):

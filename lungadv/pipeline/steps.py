@@ -105,12 +105,11 @@ def step_settings(step: Step, settings: Settings) -> dict:
 
 
 def sources(step: Step) -> list[str]:
-    """The files that a step's results follow from: its notebook, every module of the package that it imports, its data."""
+    """The files that a step's results follow from beside its notebook: every module of the package that it imports, and its data."""
     root = repo_root()
     code = f"import {STAGES[step.stage].module}\n" if step.stage else ""
     found = set()
     if step.notebook:
-        found.add(notebook_path(step))
         code += notebook_code(notebook_path(step))
     unread = _imported(code)
     while unread:

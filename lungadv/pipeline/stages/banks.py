@@ -36,12 +36,18 @@ READ = {  # the files that the banks follow from
 CODE = (  # and the code, in the package's folder
     "evidence.py",
     "data/cutouts.py",
+    "data/dataset.py",
     "data/noise.py",
     "data/patches.py",
+    "data/positions.py",
+    "data/scan.py",
     "models/*.py",
     "attacks/*.py",
     "training/*.py",
     "banks/*.py",
+    "pipeline/stages/banks.py",
+    "pipeline/stages/patches.py",
+    "utils/device.py",
 )
 
 
