@@ -39,7 +39,7 @@ def chain(tmp_path_factory, reproduce):
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that need the whole chain go to one worker, so that it is made once."""
+    """The tests of a file share its fixtures, so one worker runs them; those that need the whole chain share that."""
     for item in items:
-        if "chain" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("chain"))
+        group = "chain" if "chain" in getattr(item, "fixturenames", ()) else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -66,7 +66,7 @@ def test_cut_out_dataset_keeps_tensors_and_table_in_step():
             assert dataset == "train"
             return self
 
-        def opened(self, uid):
+        def open_scan(self, uid):
             return Scan(np.full((40, 40, 60), 40, np.int16), (1.25,) * 3, (0, 0, 0), np.eye(3), uid)
 
         def labels(self, uid):

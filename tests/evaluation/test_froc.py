@@ -320,7 +320,7 @@ def not_above(lower, upper):
     return (lower.band["sensitivity"] <= upper.band["sensitivity"] + 1e-12).all() and lower.cpm <= upper.cpm + 1e-12
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(WORLDS, st.randoms(use_true_random=False))
 def test_curves_rise_and_no_order_of_rows_matters(drawn, random):
     marks, nodules, scans, excluded = world(drawn)
@@ -332,7 +332,7 @@ def test_curves_rise_and_no_order_of_rows_matters(drawn, random):
     assert shuffled.counts == score.counts and shuffled.curve.equals(score.curve)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(WORLDS, st.integers(0, 10), st.sampled_from("abc"))
 def test_a_further_false_mark_never_raises_the_curve(drawn, probability, scan):
     marks, nodules, scans, excluded = world(drawn)
@@ -340,7 +340,7 @@ def test_a_further_false_mark_never_raises_the_curve(drawn, probability, scan):
     assert not_above(uncapped(more, nodules, scans, excluded), uncapped(marks, nodules, scans, excluded))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(WORLDS, st.integers(0, 10))
 def test_a_further_hit_never_lowers_the_curve(drawn, probability):
     marks, nodules, scans, excluded = world(drawn)
@@ -348,7 +348,7 @@ def test_a_further_hit_never_lowers_the_curve(drawn, probability):
     assert not_above(uncapped(marks, nodules, scans, excluded), uncapped(more, nodules, scans, excluded))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(WORLDS)
 def test_only_the_order_of_probabilities_counts(drawn):
     marks, nodules, scans, excluded = world(drawn)
@@ -356,7 +356,7 @@ def test_only_the_order_of_probabilities_counts(drawn):
     assert uncapped(squeezed, nodules, scans, excluded).curve.equals(uncapped(marks, nodules, scans, excluded).curve)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(WORLDS, st.lists(st.booleans(), min_size=6, max_size=6))
 def test_a_group_is_scored_with_the_other_nodules_excluded(drawn, chosen):
     marks, nodules, scans, excluded = world(drawn)
