@@ -7,9 +7,11 @@ import numpy as np
 import torch
 import typer
 
+from lungadv.data.hits import hits
 from lungadv.data.io.read import read_scan
 from lungadv.data.lungs import lung_mask
 from lungadv.data.scan import ScanError
+from lungadv.data.tables import XYZ
 from lungadv.detection.detect import detect
 from lungadv.detection.report import contact_sheet, scan_warnings
 from lungadv.detection.weights import default_weights
@@ -31,8 +33,8 @@ SCANS = {
 
 def rank(findings):
     """The place of the first finding inside the nodule of LIDC-IDRI-0001; None without one."""
-    hits = np.linalg.norm(findings[["coordX", "coordY", "coordZ"]].to_numpy(float) - NODULE, axis=1) < RADIUS
-    return int(hits.argmax()) + 1 if hits.any() else None
+    inside = hits(findings[XYZ], [NODULE], [2 * RADIUS])[:, 0]
+    return int(inside.argmax()) + 1 if inside.any() else None
 
 
 def main(weights: Path = None, sheets: Path = None):
