@@ -4,6 +4,7 @@ A step is made again when its notebook's code, a module that this imports, a dat
 or an upstream stage changes; by content, not by time. Threads are fixed, so --cores never changes a result.
 """
 
+import hashlib
 import sys
 
 from lungadv.pipeline import accept, runs, steps
@@ -28,7 +29,7 @@ for step in steps.STEPS:
             name:
                 step.name
             input:
-                notebook=ancient(steps.notebook_path(step)),  # its code counts, in params; kept outputs do not
+                notebook=ancient(steps.notebook_path(step)),  # its code counts, below; kept outputs do not
                 sources=steps.sources(step),
                 stages=[f"{name}/provenance.json" for name in step.needs],
                 manifest=steps.manifest_files(run) if step.stage == "datasets" else [],
@@ -39,7 +40,7 @@ for step in steps.STEPS:
                 f"notebooks/{step.name}.ipynb",
             params:
                 python=sys.executable,
-                code=steps.notebook_code(steps.notebook_path(step)),
+                code=hashlib.sha256(steps.notebook_code(steps.notebook_path(step)).encode()).hexdigest(),
                 given=[word for name, value in {**terms, **step.parameters}.items() for word in ("-p", name, value)],
                 fixed=step.threads,
                 settings=steps.step_settings(step, run.settings),
