@@ -37,7 +37,7 @@ test: .venv/.ready
 	{ echo "lungadv/ and nbs/ were not in step; they have been rewritten: look with 'git diff', commit, test again"; exit 1; }
 	$(BIN)/ruff check
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 accept: .venv/.ready
 	@$(BIN)/python -m lungadv.pipeline accept $(RUN)

@@ -1,5 +1,6 @@
 """Shared by the tests: a run in a folder of its own, and the whole chain at tiny size, made once."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -30,16 +31,16 @@ def run(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory, reproduce):
-    """The folder of runs after the whole pipeline at tiny size, and what it printed."""
-    folder = tmp_path_factory.mktemp("runs")
-    process = reproduce(folder)
-    printed, _ = process.communicate()
-    assert process.returncode == 0, printed[-5000:]
-    return folder, printed
-
-
-def pytest_collection_modifyitems(items):
-    """The tests of a file share its fixtures, so one worker runs them; those that need the whole chain share that."""
-    for item in items:
-        group = "chain" if "chain" in getattr(item, "fixturenames", ()) else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    """The folder of runs after the whole pipeline at tiny size, and what it printed. Made once, however many workers there are."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "chain"
+    folder.mkdir(exist_ok=True)
+    shown = folder / "printed.txt"
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be at it: its chain is ours, too
+        if not shown.exists():
+            process = reproduce(folder)
+            printed, _ = process.communicate()
+            assert process.returncode == 0, printed[-5000:]
+            shown.write_text(printed, encoding="utf-8")
+    return folder, shown.read_text(encoding="utf-8")
