@@ -16,7 +16,7 @@ import numpy as np
 
 from lungadv.data.tables import AnnotationError, quoted
 
-__all__ = ["Contour", "Finding", "Reading", "Session", "read_lidc"]
+__all__ = ["Contour", "Finding", "Reading", "read_lidc"]
 
 READERS = 4  # of every scan of LIDC-IDRI
 MAX_XML_BYTES = 2**26  # LIDC's largest has 3 MB

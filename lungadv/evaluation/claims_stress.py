@@ -30,7 +30,6 @@ from lungadv.training.strategies import BASELINE
 from lungadv.utils.statistics import LEVEL_Z196, wilson_interval
 
 __all__ = [
-    "UNIFORM",
     "judge_augmented_confidence",
     "judge_baseline_confidence",
     "judge_lung_patches",

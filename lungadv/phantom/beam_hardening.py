@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["DENSITY", "ENERGY", "REFERENCE", "attenuation", "correct_water", "measure", "tube_spectrum"]
+__all__ = ["ENERGY", "REFERENCE", "attenuation", "correct_water", "measure", "tube_spectrum"]
 
 ENERGY = np.arange(20.0, 120.0, 5.0)  # keV
 REFERENCE = 60.0  # keV, where water attenuates MU_WATER

@@ -14,7 +14,7 @@ from lungadv.data.patches import resample
 from lungadv.data.scan import LOWEST_HU, Scan
 
 __all__ = [
-    "BLOOD_HU", "QUIET_HU", "SCALES", "SIZE", "SPACING", "Lung", "feature_aucs", "forest_auc", "grain", "histogram", "histogram_distance",
+    "BLOOD_HU", "QUIET_HU", "SIZE", "SPACING", "Lung", "feature_aucs", "forest_auc", "grain", "histogram", "histogram_distance",
     "measure_lung", "radial_mean", "spectral_slope", "vesselness",
 ]  # fmt: skip
 

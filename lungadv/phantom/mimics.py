@@ -12,7 +12,7 @@ from lungadv.phantom.drawing import capsule_coverage, coverage, paint_brighter, 
 from lungadv.phantom.grid import Grid
 from lungadv.phantom.placement import VISIBLE, Placer
 
-__all__ = ["MIMICS", "WIDENING", "paint_mimic"]
+__all__ = ["MIMICS", "paint_mimic"]
 
 MIMICS = {  # and how often
     "bifurcation": 0.28, "end-on vessel": 0.28, "scar": 0.165, "fissure thickening": 0.08, "mucus plug": 0.16, "consolidation": 0.02,

@@ -7,7 +7,7 @@ from lungadv.phantom.drawing import coverage
 from lungadv.phantom.grid import NODE_SPACING, Grid, smooth_noise
 from lungadv.phantom.person import MIDLINE, Person
 
-__all__ = ["LEFT", "paint_parenchyma"]
+__all__ = ["paint_parenchyma"]
 
 LEFT, RIGHT = 3, 4  # labels of the lungs, as in LUNA16
 LOBULES = ((0.7, 40.0), (2.0, 11.0))  # mm: how fine; HU: standard deviation, of the lung's texture below the coarse grid

@@ -9,7 +9,7 @@ from lungadv.phantom.grid import Grid
 from lungadv.phantom.person import Person
 from lungadv.phantom.vessels import Tree, trace_bronchi
 
-__all__ = ["ATTACHMENTS", "GAP", "VISIBLE", "Placer"]
+__all__ = ["ATTACHMENTS", "VISIBLE", "Placer"]
 
 ATTACHMENTS = {"isolated": 0.28, "juxta-vascular": 0.28, "juxta-pleural": 0.36, "perifissural": 0.08}  # and how often
 DEPTH = (0.15, 0.5)  # of the centre of a juxta-pleural nodule under the pleura, as a share of its radius: broad-based

@@ -35,7 +35,7 @@ from lungadv.phantom.scanner import acquire, noise
 from lungadv.phantom.simulate import random_stream, simulate_anatomy
 from lungadv.utils.files import repo_root
 
-__all__ = ["COLUMNS", "FIELD", "REAL", "compare_lungs", "gates", "real_chest", "real_folder", "simulate_like"]
+__all__ = ["COLUMNS", "REAL", "compare_lungs", "gates", "real_chest", "real_folder", "simulate_like"]
 
 REAL = "lidc_idri_0001/1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192.mhd"  # LIDC-IDRI-0001
 SEED = 100  # of the simulated people

@@ -15,7 +15,6 @@ from lungadv.data.lung_grid import crop_to_lungs, locate_nodules, lung_grid, sha
 from lungadv.training.augment import cube_symmetry
 
 __all__ = [
-    "FADED_CONTRAST",
     "LUNG",
     "MAX_NOISE",
     "TrainingGrid",
