@@ -11,6 +11,7 @@ from scipy.stats import ks_2samp, wasserstein_distance
 from lungadv.data.cutouts import diameter_mm
 from lungadv.data.dataset import SMALLEST_MM
 from lungadv.data.scan import to_hu
+from lungadv.utils.statistics import forest_auc
 
 __all__ = ["compare", "measure", "nodule_features", "precision_recall", "two_sample_auc", "volume_spectrum"]
 
@@ -90,15 +91,9 @@ def _principal_axes(inside, count, size, spacing):
 
 def two_sample_auc(real: np.ndarray, other: np.ndarray) -> float:
     """AUC, cross-validated, of a random forest that tells rows of features `other` (M, F) from `real` (N, F); 0.5 if it cannot."""
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    labels = np.repeat([0, 1], [len(real), len(other)])
-    folds = StratifiedKFold(min(5, len(real), len(other)), shuffle=True, random_state=0)
-    forest = RandomForestClassifier(200, min_samples_leaf=3, class_weight="balanced", random_state=0)
-    chances = cross_val_predict(forest, np.concatenate([real, other]), labels, cv=folds, method="predict_proba")
-    return roc_auc_score(labels, chances[:, 1])
+    rows, labels = np.concatenate([real, other]), np.repeat([0, 1], [len(real), len(other)])
+    folds = min(5, len(real), len(other))
+    return forest_auc(rows, labels, trees=200, folds=folds, min_samples_leaf=3, class_weight="balanced")
 
 
 def precision_recall(real: np.ndarray, other: np.ndarray, neighbours: int = 3) -> tuple[float, float]:

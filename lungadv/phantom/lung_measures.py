@@ -5,17 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import fft, ndimage, stats
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from lungadv.data.lungs import lung_mask
 from lungadv.data.patches import resample
 from lungadv.data.scan import LOWEST_HU, Scan
+from lungadv.utils.statistics import forest_auc
 
 __all__ = [
-    "BLOOD_HU", "QUIET_HU", "SIZE", "SPACING", "Lung", "feature_aucs", "forest_auc", "grain", "histogram", "histogram_distance",
-    "measure_lung", "radial_mean", "spectral_slope", "vesselness",
+    "BLOOD_HU", "QUIET_HU", "SIZE", "SPACING", "Lung", "feature_aucs", "grain", "histogram", "histogram_distance",
+    "measure_lung", "patches_auc", "radial_mean", "spectral_slope", "vesselness",
 ]  # fmt: skip
 
 SPACING, SIZE = 1.25, 24  # mm and voxels of a lung patch
@@ -145,12 +144,9 @@ def _two_samples(one, others):
     return features(np.minimum(patches, BLOOD_HU)), np.repeat([1, 0], share * len(others))
 
 
-def forest_auc(one: Lung, others: list[Lung]) -> float:
+def patches_auc(one: Lung, others: list[Lung]) -> float:
     """Cross-validated AUC of a random forest that tells the patches of `one` from those of `others`; 0.5 if it cannot."""
-    table, labels = _two_samples(one, others)
-    forest = RandomForestClassifier(100, random_state=0)
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    return roc_auc_score(labels, cross_val_predict(forest, table, labels, cv=folds, method="predict_proba")[:, 1])
+    return forest_auc(*_two_samples(one, others), trees=100)
 
 
 def feature_aucs(one: Lung, others: list[Lung]) -> pd.Series:

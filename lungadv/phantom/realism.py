@@ -22,10 +22,10 @@ from lungadv.phantom.lung_measures import (
     SPACING,
     Lung,
     feature_aucs,
-    forest_auc,
     grain,
     histogram_distance,
     measure_lung,
+    patches_auc,
     spectral_slope,
     vesselness,
 )  # fmt: skip
@@ -147,8 +147,8 @@ def _classifier_rows(real, simulated):
     rest = [simulated[:k] + simulated[k + 1 :] for k in range(len(simulated))]
     alone = feature_aucs(real, simulated)[:3]
     return [
-        _single("AUC of a forest, real against simulated", forest_auc(real, simulated)),
-        _row("  the same, one simulated against the others", [forest_auc(s, others) for s, others in zip(simulated, rest, strict=True)]),
+        _single("AUC of a forest, real against simulated", patches_auc(real, simulated)),
+        _row("  the same, one simulated against the others", [patches_auc(s, others) for s, others in zip(simulated, rest, strict=True)]),
         *[_single(f"  {name} alone", auc) for name, auc in alone.items()],
     ]
 

@@ -9,10 +9,10 @@ from lungadv.phantom.lung_measures import (
     SIZE,
     Lung,
     feature_aucs,
-    forest_auc,
     grain,
     histogram,
     histogram_distance,
+    patches_auc,
     spectral_slope,
     vesselness,
 )
@@ -66,8 +66,8 @@ def test_grain_is_that_between_the_vessels():
 
 def test_other_patches_of_the_same_lung_cannot_be_told_apart_and_brighter_ones_can(chest):
     one, again = chest
-    assert forest_auc(one, [again]) == pytest.approx(0.5, abs=0.12)
+    assert patches_auc(one, [again]) == pytest.approx(0.5, abs=0.12)
     brighter = Lung(one.histogram, one.vessels, again.patches + 60, one.by_height, one.by_depth)
-    assert forest_auc(brighter, [one]) > 0.85
+    assert patches_auc(brighter, [one]) > 0.85
     telling = feature_aucs(brighter, [one])
     assert telling.iloc[0] > 0.8 and "quantile" in telling.index[0]

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import mannwhitneyu, norm
 from sklearn.metrics import roc_auc_score
 
-from lungadv.utils.statistics import LEVEL_Z196, auc, percentile_interval, resample_weights, wilson_interval
+from lungadv.utils.statistics import LEVEL_Z196, auc, forest_auc, percentile_interval, resample_weights, wilson_interval
 
 
 @pytest.mark.parametrize("hits, count", [(0, 1), (0, 40), (3, 10), (10, 10), (77, 1186)])
@@ -54,3 +54,10 @@ def test_percentiles_leave_out_what_is_undefined():
     assert percentile_interval(samples, 0.9) == pytest.approx((5, 95))
     assert percentile_interval(np.append(samples, np.nan), 0.9) == percentile_interval(samples, 0.9)
     assert np.isnan(percentile_interval(np.full(3, np.nan))).all()
+
+
+def test_a_forest_tells_samples_apart_as_far_as_they_are():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 40)
+    same, apart = rng.normal(size=(80, 3)), rng.normal(size=(80, 3)) + 9 * labels[:, None]
+    assert forest_auc(same, labels, trees=20) == pytest.approx(0.5, abs=0.2) and forest_auc(apart, labels, trees=20, folds=2) == 1
