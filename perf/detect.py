@@ -25,7 +25,7 @@ from lungadv.models.rpn import RPN
 from lungadv.phantom.realism import REAL
 from lungadv.settings import load_settings
 from lungadv.utils.errors import InputError
-from lungadv.utils.files import repo_root
+from lungadv.utils.files import real_folder
 
 LIMITS = {"seconds": 60.0, "GiB": 4.0}
 LARGE = (700, 512, 512)  # voxels of 1 x 0.7 x 0.7 mm
@@ -61,7 +61,7 @@ def call(scan, weights):
 def main(weights: Path = None, scan: Path = None):
     """Measure a call on a scan (default: LIDC-IDRI-0001 of LUNGADV_REAL_CT), then the memory of the full profile on the largest scan."""
     print(f"{'measure':<66} {'value':>8} wanted")
-    scan = scan or Path(os.environ.get("LUNGADV_REAL_CT") or repo_root().parent / "shared" / "real_ct") / REAL
+    scan = scan or real_folder() / REAL
     if scan.exists():
         seconds, computing, gib = call(scan, weights or default_weights())
         size = " x ".join(map(str, read_header(scan).hu.shape[::-1]))

@@ -20,11 +20,12 @@ from lungadv.data.scan import HU_MIN
 from lungadv.data.tables import XYZ
 from lungadv.evaluation.misses import FP_PER_SCAN, detection_outcomes, false_positive_table, miss_table
 from lungadv.phantom.lung_measures import BLOOD_HU, SPACING
-from lungadv.phantom.realism import real_chest, real_folder
+from lungadv.phantom.realism import real_chest
 from lungadv.pipeline.runs import open_run
 from lungadv.pipeline.stages.benchmarks import score_strategies, validation_marks
 from lungadv.pipeline.stages.datasets import load
 from lungadv.training.strategies import STRATEGIES
+from lungadv.utils.files import real_folder
 
 DIAMETERS = np.geomspace(6, 20, 5)  # mm, of the balls that the scales match
 THRESHOLDS = (-750, -600, -450, -300)  # HU of a peak, from ground glass to solid; the best one is reported

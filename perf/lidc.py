@@ -1,8 +1,5 @@
 """LIDC-IDRI-0001: what the readers' XML gives, against their votes voxel by voxel and against LUNA16's row. Numbers beside their limits."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import typer
 
@@ -11,7 +8,7 @@ from lungadv.data.lidc import consensus
 from lungadv.data.lidc_xml import read_lidc
 from lungadv.data.tables import XYZ, read_nodules
 from lungadv.phantom.realism import REAL
-from lungadv.utils.files import repo_root
+from lungadv.utils.files import real_folder
 
 LIMITS = {"voxels": 0, "diameter": 0.02, "centre": 1.0}
 DIAMETER = 23.40  # mm, of the voxels with two votes or more
@@ -19,7 +16,7 @@ DIAMETER = 23.40  # mm, of the voxels with two votes or more
 
 def main():
     """Print the table. The files are those of LUNGADV_REAL_CT (default ../shared/real_ct)."""
-    folder = Path(os.environ.get("LUNGADV_REAL_CT") or repo_root().parent / "shared" / "real_ct")
+    folder = real_folder()
     if not folder.is_dir():
         print(f"no real scans at {folder}: LUNGADV_REAL_CT names the folder that holds them")
         return

@@ -1,8 +1,6 @@
 """The lung mask against the phantom's own lungs and against real labels, and how long it takes: numbers beside their limits."""
 
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +11,7 @@ from lungadv.data.lungs import lung_mask
 from lungadv.data.tables import TYPES
 from lungadv.phantom.realism import REAL
 from lungadv.phantom.simulate import simulate
-from lungadv.utils.files import repo_root
+from lungadv.utils.files import real_folder
 
 LIMITS = {"phantom": 0.95, "cip_ct64": 0.90, "nodule": 1.0, "seconds": 10.0}
 SEED = 100
@@ -51,7 +49,7 @@ def main(persons: int = 6):
         mask = lung_mask(person.scan)
         row(f"Dice, phantom {SEED + index} at {photons:g} photons", dice(mask, person.lungs > 0), LIMITS["phantom"])
         row("  share of its nodules' voxels inside", mask[person.labels > 0].mean())
-    folder = Path(os.environ.get("LUNGADV_REAL_CT") or repo_root().parent / "shared" / "real_ct")
+    folder = real_folder()
     if not folder.is_dir():
         print(f"no real scans at {folder}: LUNGADV_REAL_CT names the folder that holds them")
         return

@@ -15,8 +15,9 @@ from lungadv.data.tables import XYZ
 from lungadv.detection.detect import detect
 from lungadv.detection.report import contact_sheet, scan_warnings
 from lungadv.detection.weights import default_weights
-from lungadv.phantom.realism import REAL, real_folder
+from lungadv.phantom.realism import REAL
 from lungadv.utils.errors import InputError
+from lungadv.utils.files import real_folder
 
 NODULE, RADIUS = (56.208, 86.343, -115.868), 23.35 / 2  # mm, of LIDC-IDRI-0001, from LUNA16's annotations
 SCANS = {

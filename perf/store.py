@@ -1,6 +1,5 @@
 """A random patch from a store against reading the .zraw and cutting it, sizes, blocks of other sides, and four processes at once."""
 
-import os
 import statistics
 import tempfile
 import time
@@ -16,10 +15,11 @@ from lungadv.data import store
 from lungadv.data.io.read import read_scan
 from lungadv.data.io.write import write_scan
 from lungadv.data.patches import extract_patches
+from lungadv.phantom.realism import REAL
 from lungadv.phantom.simulate import simulate
+from lungadv.utils.files import real_folder
 
-REAL = Path(os.environ.get("LUNGADV_REAL_CT") or Path(__file__).resolve().parents[2] / "shared" / "real_ct")
-LIDC = REAL / "lidc_idri_0001" / "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192.mhd"
+LIDC = real_folder() / REAL
 CHEST = {"shape": (240, 220, 280), "spacing": (1.25,) * 3, "photons": 3e4, "nodules": [{"type": "solid", "diameter_mm": 9.0}]}
 SIZE, SPACING = 64, 0.625  # of a patch: 40 mm
 SIDES = (8, 12, 16, 20, 25, 32, 40)  # mm

@@ -4,9 +4,7 @@ A gate is a limit that was fixed before the measurement. One real chest is one p
 near that person.
 """
 
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,9 +31,9 @@ from lungadv.phantom.projection import KERNELS
 from lungadv.phantom.recipe import DOSES, RECIPE, check_recipe
 from lungadv.phantom.scanner import acquire, noise
 from lungadv.phantom.simulate import random_stream, simulate_anatomy
-from lungadv.utils.files import repo_root
+from lungadv.utils.files import real_folder
 
-__all__ = ["COLUMNS", "REAL", "compare_lungs", "gates", "real_chest", "real_folder", "simulate_like"]
+__all__ = ["COLUMNS", "REAL", "compare_lungs", "gates", "real_chest", "simulate_like"]
 
 REAL = "lidc_idri_0001/1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192.mhd"  # LIDC-IDRI-0001
 SEED = 100  # of the simulated people
@@ -45,11 +43,6 @@ GATED_DOSES = ("low", "standard")  # of DOSES
 COLUMNS = ["measure", "value", "spread", "error", "inside", "gate", "holds"]
 
 Row = tuple[Any, ...]  # of COLUMNS
-
-
-def real_folder() -> Path:
-    """Where the real scans may lie: the folder LUNGADV_REAL_CT, else ../shared/real_ct of the clone."""
-    return Path(os.environ.get("LUNGADV_REAL_CT") or repo_root().parent / "shared" / "real_ct")
 
 
 def real_chest() -> Scan | None:

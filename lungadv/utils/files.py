@@ -1,4 +1,4 @@
-"""The clone's root, hashes of files, and files that are written whole or not at all."""
+"""The clone's root and the folders beside it, hashes of files, and files that are written whole or not at all."""
 
 import hashlib
 import os
@@ -27,6 +27,11 @@ def repo_root(start: str | Path | None = None) -> Path:
 def runs_folder() -> Path:
     """Where runs are kept: `runs` in the clone, or LUNGADV_RUNS. Raises InputError outside a clone."""
     return Path(os.environ.get("LUNGADV_RUNS") or repo_root() / "runs").resolve()
+
+
+def real_folder() -> Path:
+    """Where the real scans may lie: the folder LUNGADV_REAL_CT, else ../shared/real_ct of the clone. Raises InputError outside a clone."""
+    return Path(os.environ.get("LUNGADV_REAL_CT") or repo_root().parent / "shared" / "real_ct")
 
 
 def sha256(path: str | Path) -> str:

@@ -1,19 +1,11 @@
-"""Scans made for tests, the same ones as SimpleITK images, and where real ones lie (LUNGADV_REAL_CT)."""
-
-import os
-from pathlib import Path
+"""Scans made for tests, and the same ones as SimpleITK images."""
 
 import numpy as np
 import pydicom
-import pytest
 import SimpleITK as sitk
 
 from lungadv.data.io.write import write_series
 from lungadv.data.scan import AIR, Scan
-
-REAL = Path(os.environ.get("LUNGADV_REAL_CT") or Path(__file__).resolve().parents[3] / "shared" / "real_ct")
-real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real scans at {REAL}: set LUNGADV_REAL_CT")
-LIDC = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"
 
 
 def rotation(axis, degrees):

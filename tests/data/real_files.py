@@ -1,10 +1,9 @@
 """Where the real CT files are that some tests read: LUNGADV_REAL_CT, or a folder beside the clone."""
 
-import os
-from pathlib import Path
-
 import pytest
 
-REAL = Path(os.environ.get("LUNGADV_REAL_CT") or Path(__file__).resolve().parents[3] / "shared" / "real_ct")
+from lungadv.utils.files import real_folder
+
+REAL = real_folder()
 UID = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"  # LIDC-IDRI-0001
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real scans at {REAL}: set LUNGADV_REAL_CT")

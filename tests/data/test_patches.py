@@ -10,7 +10,8 @@ import SimpleITK as sitk
 from lungadv.data.io.read import read_scan
 from lungadv.data.patches import _grid_points, _sample_oblique, extract_patches, resample
 from lungadv.data.scan import AIR, Scan, ScanError
-from tests.data.made_scans import DIRECTIONS, LIDC, REAL, noise_scan, real, sitk_patch, to_sitk
+from tests.data.made_scans import DIRECTIONS, noise_scan, sitk_patch, to_sitk
+from tests.data.real_files import REAL, UID, real
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
@@ -104,8 +105,8 @@ def test_resample_to_half_is_the_mean_of_blocks(name):
 
 @real
 def test_lidc_nodule_lies_where_luna16_says():
-    scan = read_scan(REAL / "lidc_idri_0001" / f"{LIDC}.mhd")
-    assert scan.hu.shape == (107, 512, 512) and scan.uid == LIDC and scan.spacing == (0.703125, 0.703125, 2.5)
+    scan = read_scan(REAL / "lidc_idri_0001" / f"{UID}.mhd")
+    assert scan.hu.shape == (107, 512, 512) and scan.uid == UID and scan.spacing == (0.703125, 0.703125, 2.5)
     assert scan.hu.min() >= -1024 and scan.hu.max() == 3071 and scan.hu[0, 0, 0] == AIR
     nodule = [[56.208405, 86.343413, -115.867579]]
     assert np.allclose(scan.to_voxel(nodule), [[70.7, 367.0, 316.0]], atol=0.06)

@@ -1,8 +1,5 @@
 """From a scan to findings, with networks whose answers are known and with trained ones."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,8 +15,9 @@ from lungadv.data.scan import Scan
 from lungadv.detection.detect import COLUMNS, classify, deduplicate, detect
 from lungadv.detection.weights import shipped_folder
 from lungadv.utils.errors import InputError
+from lungadv.utils.files import real_folder
 
-REAL = Path(os.environ.get("LUNGADV_REAL_CT") or Path(__file__).resolve().parents[3] / "shared" / "real_ct")
+REAL = real_folder()
 SLAB = REAL / "lidc_idri_0001" / "dicom"
 CHEST = REAL / "lidc_idri_0001" / "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192.mhd"
 

@@ -1,8 +1,5 @@
 """A chest against itself and against a real one, and the gates."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,15 +8,11 @@ from lungadv.data.io.read import read_header, read_scan
 from lungadv.data.scan import Scan
 from lungadv.phantom.lung_measures import measure_lung
 from lungadv.phantom.projection import KERNELS
-from lungadv.phantom.realism import COLUMNS, FIELD, compare_lungs, gates, simulate_like
+from lungadv.phantom.realism import COLUMNS, FIELD, REAL, compare_lungs, gates, simulate_like
+from lungadv.utils.files import real_folder
 
-REAL = Path(os.environ.get("LUNGADV_REAL_CT") or Path(__file__).resolve().parents[3] / "shared" / "real_ct")
-
-
-LIDC = REAL / "lidc_idri_0001" / "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192.mhd"
-
-
-real = pytest.mark.skipif(not LIDC.exists(), reason=f"no real scans at {REAL}: set LUNGADV_REAL_CT")
+LIDC = real_folder() / REAL
+real = pytest.mark.skipif(not LIDC.exists(), reason=f"no real chest at {LIDC}: set LUNGADV_REAL_CT")
 
 
 def test_a_chest_held_against_itself_is_the_same(chest):

@@ -11,7 +11,8 @@ from lungadv.data.io.dicom import find_series, read_slices
 from lungadv.data.io.read import read_header, read_scan
 from lungadv.data.io.write import write_scan
 from lungadv.data.scan import AIR, ScanError
-from tests.data.made_scans import LIDC, REAL, phantom_scan, real, write_dicom
+from tests.data.made_scans import phantom_scan, write_dicom
+from tests.data.real_files import REAL, UID, real
 
 
 def store(dataset, values):
@@ -240,10 +241,10 @@ def test_files_that_may_be_damaged_slices_are_named(tmp_path):
 
 @real
 def test_dicom_slices_equal_the_mhd():
-    whole = read_scan(REAL / "lidc_idri_0001" / f"{LIDC}.mhd")
+    whole = read_scan(REAL / "lidc_idri_0001" / f"{UID}.mhd")
     slab = read_scan(REAL / "lidc_idri_0001" / "dicom")
     first = round(whole.to_voxel([slab.origin])[0, 0])
-    assert slab.hu.shape == (9, 512, 512) and slab.uid == LIDC
+    assert slab.hu.shape == (9, 512, 512) and slab.uid == UID
     assert (slab.hu == whole.hu[first : first + 9]).all() and np.isclose(slab.spacing[2], 2.5)
 
 

@@ -9,7 +9,8 @@ from lungadv.data.io.read import FILE_KINDS, read_header, read_scan
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import AIR, ScanError
 from tests.data.io.made_files import assert_read_as_by_itk, assert_refused
-from tests.data.made_scans import DIRECTIONS, LIDC, REAL, noise_scan, real, sitk_patch, to_sitk
+from tests.data.made_scans import DIRECTIONS, noise_scan, sitk_patch, to_sitk
+from tests.data.real_files import REAL, UID, real
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
@@ -66,8 +67,8 @@ def test_other_geometries():
 @real
 def test_every_real_file_is_read_or_refused_as_its_readme_says():
     volumes = {
-        f"lidc_idri_0001/{LIDC}.mhd": ((107, 512, 512), (0.703125, 0.703125, 2.5)),
-        f"lidc_idri_0001/{LIDC}_nodule_votes.nii.gz": ((107, 512, 512), (0.703125, 0.703125, 2.5)),
+        f"lidc_idri_0001/{UID}.mhd": ((107, 512, 512), (0.703125, 0.703125, 2.5)),
+        f"lidc_idri_0001/{UID}_nodule_votes.nii.gz": ((107, 512, 512), (0.703125, 0.703125, 2.5)),
         "lidc_idri_0001/dicom": ((9, 512, 512), (0.703125, 0.703125, 2.5)),
         "lung_pet_ct_dx_A0002/dicom": ((3, 512, 512), (0.6465, 0.6465, 8)),
         **dict.fromkeys(
@@ -97,7 +98,7 @@ def test_every_real_file_is_read_or_refused_as_its_readme_says():
             read_scan(REAL / folder)
     (info,), refused = find_series(REAL / "lidc_idri_0001" / "dicom")
     assert refused == {}
-    assert (info.uid, info.patient, info.manufacturer, info.kernel) == (LIDC, "LIDC-IDRI-0001", "GE MEDICAL SYSTEMS", "STANDARD")
+    assert (info.uid, info.patient, info.manufacturer, info.kernel) == (UID, "LIDC-IDRI-0001", "GE MEDICAL SYSTEMS", "STANDARD")
     assert (info.kvp, info.mas, info.thickness) == (120, 228, 2.5)
     assert sorted(z for _, _, z in info.positions) == [*np.arange(-125, -104, 2.5)]
 
