@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from lungadv.attacks.pgd import Attack, pgd
-from lungadv.data.cutouts import diameter_mm
-from lungadv.data.dataset import SMALLEST_MM
+from lungadv.data.masks import diameter_mm
+from lungadv.data.tables import SMALLEST_MM
 from lungadv.models.synthesizer import blend
 from lungadv.settings import LatentSettings
 

@@ -20,7 +20,7 @@ from torch import nn
 from ..attacks.latent import search_latent
 from .recipes import Perturbed, Synthetic, draw_views, load_bank, quantize_delta, training_patches
 from ..data.scan import to_hu, to_unit
-from ..data.cutouts import diameter_mm
+from ..data.masks import diameter_mm
 from ..data.noise import noise_patches
 from ..data.positions import MARGIN
 from ..models.dense_unet import predict

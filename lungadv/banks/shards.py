@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lungadv.banks.recipes import AXES, COLUMNS, REMEDY
 from lungadv.banks.search import BATCH, SearchContext, search_image, search_synthetic
-from lungadv.data.dataset import SMALLEST_MM
+from lungadv.data.tables import SMALLEST_MM
 from lungadv.training.strategies import BANKS, BASELINE
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import atomic_write

@@ -19,17 +19,16 @@ from lungadv.data import lungs, store
 from lungadv.data.io.read import read_header, read_scan
 from lungadv.data.luna16 import is_lung
 from lungadv.data.scan import Scan, ScanError
-from lungadv.data.tables import LUNA16, UNSPECIFIED, XYZ
+from lungadv.data.tables import LUNA16, SMALLEST_MM, UNSPECIFIED, XYZ
 from lungadv.utils.errors import InputError, plural
 
 __all__ = [
-    "BENCHMARKS", "DATASETS", "FILES", "MIMICS", "NODULES", "SMALLEST_MM", "Data", "balls", "check_nodules", "left_out", "load_data",
-    "open_store", "relabel", "same_grid", "series_in", "set_types", "write_data",
+    "BENCHMARKS", "DATASETS", "FILES", "MIMICS", "NODULES", "Data", "balls", "check_nodules", "left_out", "load_data", "open_store",
+    "relabel", "same_grid", "series_in", "set_types", "write_data",
 ]  # fmt: skip
 
 DATASETS = ("train", "validation", "in-house", "nlst")
 BENCHMARKS = ("in-house", "nlst")
-SMALLEST_MM = 6.0  # smaller nodules are left out of training and scoring, as in the paper
 NODULES = [*LUNA16, "type", "attachment", "spiculated", "dataset", "label"]
 MIMICS = [*LUNA16, "kind", "dataset"]
 FILES = ("path", "lungs", "labels", "store")  # columns of scans.csv

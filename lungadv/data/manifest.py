@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from lungadv.data import luna16
-from lungadv.data.dataset import DATASETS, FILES, MIMICS, NODULES, SMALLEST_MM, Data, open_store, same_grid, series_in, set_types
+from lungadv.data.dataset import DATASETS, FILES, MIMICS, NODULES, Data, open_store, same_grid, series_in, set_types
 from lungadv.data.io.read import files_of, read_header
 from lungadv.data.orientation import check_positions
 from lungadv.data.scan import AIR, Scan, ScanError
-from lungadv.data.tables import LUNA16, UNSPECIFIED, AnnotationError, at_line, check_types, read_nodules, read_table
+from lungadv.data.tables import LUNA16, SMALLEST_MM, UNSPECIFIED, AnnotationError, at_line, check_types, read_nodules, read_table
 from lungadv.utils.errors import InputError
 
 __all__ = ["GEOMETRY", "TABLES", "check_patients", "companion", "empty_scan", "read_manifest", "scan_files"]

@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 
 __all__ = [
-    "LUNA16", "TYPES", "UNSPECIFIED", "XYZ", "AnnotationError", "at_line", "check_scans", "check_types", "read_nodules", "read_table",
-    "read_uids",
+    "LUNA16", "SMALLEST_MM", "TYPES", "UNSPECIFIED", "XYZ", "AnnotationError", "at_line", "check_scans", "check_types", "read_nodules",
+    "read_table", "read_uids",
 ]  # fmt: skip
 
 XYZ = ["coordX", "coordY", "coordZ"]  # LPS mm
 LUNA16 = ["seriesuid", *XYZ, "diameter_mm"]  # the columns of LUNA16's annotations.csv
 NUMBERS = (*XYZ, "diameter_mm", "probability")  # every other column of a table is text
+SMALLEST_MM = 6.0  # smaller nodules are left out of training and scoring, as in the paper
 TYPES = ("solid", "fully_calcified", "part_solid", "ground_glass")
 UNSPECIFIED = "unspecified"  # the type of a nodule whose table does not say it, such as LUNA16's
 ID_COLUMNS = ("seriesuid", "seriesuids", "seriesinstanceuid", "seriesid", "scanid", "uid", "uids", "id")  # how lists of scans are headed

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from lungadv.data.dataset import SMALLEST_MM, Data
+from lungadv.data.dataset import Data
 from lungadv.data.hits import match_by_scan
 from lungadv.data.scan import Scan
-from lungadv.data.tables import XYZ, check_scans
+from lungadv.data.tables import SMALLEST_MM, XYZ, check_scans
 from lungadv.evaluation.froc import match_events
 from lungadv.evaluation.marks import SIZE_GROUPS, cap_marks, select_listed, size_group
 from lungadv.utils.statistics import wilson_interval

@@ -8,9 +8,9 @@ import torch
 from scipy.spatial.distance import cdist
 from scipy.stats import ks_2samp, wasserstein_distance
 
-from lungadv.data.cutouts import diameter_mm
-from lungadv.data.dataset import SMALLEST_MM
+from lungadv.data.masks import diameter_mm
 from lungadv.data.scan import to_hu
+from lungadv.data.tables import SMALLEST_MM
 from lungadv.utils.statistics import forest_auc
 
 __all__ = ["compare", "measure", "nodule_features", "precision_recall", "two_sample_auc", "volume_spectrum"]

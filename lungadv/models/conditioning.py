@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lungadv.data.dataset import SMALLEST_MM
-from lungadv.data.tables import TYPES
+from lungadv.data.tables import SMALLEST_MM, TYPES
 from lungadv.models.synthesizer import decode
 from lungadv.utils.errors import InputError
 

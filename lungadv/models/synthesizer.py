@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ..data.cutouts import diameter_mm
-from ..data.dataset import SMALLEST_MM
+from ..data.masks import diameter_mm
+from ..data.tables import SMALLEST_MM
 from ..utils.device import autocast
 
 # %% ../../nbs/08_synthesizer.ipynb #cc79eab5

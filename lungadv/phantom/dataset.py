@@ -19,10 +19,10 @@ import torch
 from tqdm import tqdm
 
 from lungadv.data import luna16
-from lungadv.data.dataset import MIMICS, NODULES, SMALLEST_MM, Data, relabel
+from lungadv.data.dataset import MIMICS, NODULES, Data, relabel
 from lungadv.data.io.read import read_scan
 from lungadv.data.io.write import write_series, write_volume
-from lungadv.data.tables import LUNA16
+from lungadv.data.tables import LUNA16, SMALLEST_MM
 from lungadv.phantom.recipe import DOSES, PHOTONS, RECIPE
 from lungadv.phantom.simulate import CONSENSUS, simulate
 from lungadv.utils.errors import InputError

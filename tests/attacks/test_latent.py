@@ -4,7 +4,7 @@ from torch import nn
 
 from lungadv.attacks.latent import search_latent
 from lungadv.attacks.pgd import pgd
-from lungadv.data.cutouts import diameter_mm
+from lungadv.data.masks import diameter_mm
 from lungadv.models.synthesizer import blend, draw_latents
 from lungadv.settings import LatentSettings
 

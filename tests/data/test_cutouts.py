@@ -1,31 +1,16 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from lungadv.data.cutouts import cut_out, cut_out_dataset, diameter_mm, soft_mask
+from lungadv.data.cutouts import cut_out, cut_out_dataset
+from lungadv.data.masks import diameter_mm
 from lungadv.data.scan import Scan, to_hu
 from lungadv.utils.errors import InputError
 
 
-def ball(diameter, size=32, spacing=1.25, centre=None):
-    """A ball of `diameter` mm, bool, around `centre` (voxels z, y, x; default the middle)."""
-    centre = np.full(3, (size - 1) / 2) if centre is None else np.asarray(centre)
-    return (((np.indices((size,) * 3) - centre[:, None, None, None]) * spacing) ** 2).sum(0) < (diameter / 2) ** 2
-
-
-@pytest.mark.parametrize("diameter", [6.0, 9.0, 14.0, 25.0])
-@pytest.mark.parametrize("spacing", [0.625, 1.25])
-def test_diameter_of_a_ball(diameter, spacing):
-    mask = soft_mask(ball(diameter, 48, spacing), spacing, 3.0)
-    assert diameter_mm(torch.from_numpy(mask)[None, None], spacing).item() == pytest.approx(diameter, rel=0.05)
-
-
-def test_soft_mask_is_a_ramp_of_the_stated_width():
-    inside = np.zeros((24, 24, 24), bool)
-    inside[:, :, :12] = True  # the outline lies between voxels 11 and 12
-    row = soft_mask(inside, 1.0, 4.0)[12, 12]
-    assert np.allclose(row[8:16], [1, 1, 0.875, 0.625, 0.375, 0.125, 0, 0])
+def ball(diameter, size, spacing, centre):
+    """A ball of `diameter` mm, bool, around `centre` (voxels z, y, x)."""
+    return (((np.indices((size,) * 3) - np.reshape(centre, (3, 1, 1, 1))) * spacing) ** 2).sum(0) < (diameter / 2) ** 2
 
 
 def test_cut_out_takes_each_nodule_with_its_own_label_and_position():

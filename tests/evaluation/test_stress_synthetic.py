@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lungadv.data.cutouts import diameter_mm
+from lungadv.data.masks import diameter_mm
 from lungadv.evaluation.detector import Detector
 from lungadv.evaluation.stress_synthetic import density, describe_nodules, random_search
 from lungadv.models.synthesizer import draw_latents

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lungadv.data.cutouts import soft_mask
+from lungadv.data.masks import soft_mask
 from lungadv.evaluation.synthesis import compare, measure, nodule_features, precision_recall, two_sample_auc, volume_spectrum
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lungadv.data.cutouts import diameter_mm, soft_mask
+from lungadv.data.masks import diameter_mm, soft_mask
 from lungadv.evaluation.synthesis import nodule_features
 from lungadv.models import conditioning
 from lungadv.models.conditioning import (

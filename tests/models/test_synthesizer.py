@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lungadv.data.cutouts import diameter_mm, soft_mask
+from lungadv.data.masks import diameter_mm, soft_mask
 from lungadv.models.synthesizer import Generator, blend, draw_latents, gradient_penalty, kl_divergence, pyramid, reconstruction_error
 
 

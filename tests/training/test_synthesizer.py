@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lungadv.data.cutouts import diameter_mm, soft_mask
+from lungadv.data.masks import diameter_mm, soft_mask
 from lungadv.models.conditioning import draw_conditioned, encode_condition
 from lungadv.models.synthesizer import blend, decode
 from lungadv.settings import load_settings

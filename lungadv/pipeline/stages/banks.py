@@ -14,7 +14,7 @@ import lungadv
 from lungadv.banks.recipes import COLUMNS
 from lungadv.banks.search import BATCH, SearchContext
 from lungadv.banks.shards import SHARD, lock, make_missing_shards, shard_files, summarise
-from lungadv.data.dataset import SMALLEST_MM
+from lungadv.data.tables import SMALLEST_MM
 from lungadv.pipeline.artefacts import describe, require, stage_output
 from lungadv.pipeline.graph import STAGES
 from lungadv.pipeline.runs import Run
@@ -35,12 +35,12 @@ READ = {  # the files that the banks follow from
 }
 CODE = (  # and the code, in the package's folder
     "evidence.py",
-    "data/cutouts.py",
-    "data/dataset.py",
+    "data/masks.py",
     "data/noise.py",
     "data/patches.py",
     "data/positions.py",
     "data/scan.py",
+    "data/tables.py",
     "models/*.py",
     "attacks/*.py",
     "training/*.py",

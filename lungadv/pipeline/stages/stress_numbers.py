@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from lungadv.data.dataset import SMALLEST_MM
+from lungadv.data.tables import SMALLEST_MM
 from lungadv.evaluation.stress import select, summarise
 from lungadv.evaluation.stress_synthetic import density
 from lungadv.evaluation.thresholds import rejection

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lungadv.data.cutouts import cut_out_dataset, diameter_mm
+from lungadv.data.cutouts import cut_out_dataset
+from lungadv.data.masks import diameter_mm
 from lungadv.evaluation.synthesis import compare, nodule_features, volume_spectrum
 from lungadv.models.conditioning import CONDITIONS, conditioning_grid, draw_conditioned, encode_condition
 from lungadv.models.synthesizer import Critic, Encoder, Generator, decode, draw_latents

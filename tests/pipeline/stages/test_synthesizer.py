@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lungadv.data.cutouts import soft_mask
+from lungadv.data.masks import soft_mask
 from lungadv.models.conditioning import draw_conditioned
 from lungadv.pipeline.graph import STAGES, Stage
 from lungadv.pipeline.runs import open_run
