@@ -19,7 +19,7 @@ def style() -> None:
     """Set the house style: readable in print, no chart junk."""
     plt.rcParams.update(
         {
-            "figure.dpi": 110,
+            "figure.dpi": 100,
             "savefig.dpi": 160,
             "font.size": 9,
             "axes.titlesize": 9,

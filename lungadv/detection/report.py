@@ -21,7 +21,7 @@ CHEST_MM = 250.0  # from foot to head; a slab should hold its share of MIN_LITRE
 SHEET_PIXELS, SHEET_MM = 64, 1.0  # along a side of a picture of the contact sheet, mm between them
 SHEET_COLUMNS = 4
 RING_COLOUR = "#E69F00"
-SHEET_STYLE = {"font.size": 9, "figure.dpi": 110}  # those of `lungadv.plots`, which lies above this room
+SHEET_STYLE = {"font.size": 9, "figure.dpi": 100}  # those of `lungadv.plots`, which lies above this room
 MARKUPS_SCHEMA = (
     "https://raw.githubusercontent.com/Slicer/Slicer/main/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
 )
