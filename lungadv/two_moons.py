@@ -227,8 +227,8 @@ ON_ARC = 0.45
 def evaluate_samples(spots: dict[str, Tensor], data: dict[str, Tensor]) -> dict[tuple[str, str], Tensor]:
     """Where groups of spots lie, (group, measure) -> (count,).
 
-    The share on the arc, the share sparse and on the arc, of those on the arc the sparse share, and the mean distance to the nearest
-    training positive. `spots` holds (count, n, 2) by group.
+    The measures are the share on the arc, the share sparse and on the arc, and the sparse share of those on the arc. The last is
+    the mean distance to the nearest training positive. `spots` holds (count, n, 2) by group.
     """
 
     def fifth(points):

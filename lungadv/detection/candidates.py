@@ -170,8 +170,8 @@ def calibrated_score(scores: np.ndarray, reference: np.ndarray, scans: int) -> n
 def merge_sources(raw: pd.DataFrame, calibration: Calibration, settings: CandidateSettings) -> pd.DataFrame:
     """All candidates of one scan, of SOURCES, by their `calibrated_score`, best first; two within `merge_distance` become one.
 
-    It has the better score, the size of the box, which a peak does not have, and the place of the peak, which is the finer one, if the
-    two are within half of `merge_distance`: farther off the peak may be of something else.
+    It has the better score, and the size of the box, since a peak has none. If the two are within half of `merge_distance`, it has
+    the place of the peak, which is the finer one. Farther off, the peak may be of something else.
     """
     raw = raw[raw["source"].isin(SOURCES)]
     table = raw.assign(score=0.0)

@@ -50,8 +50,8 @@ def _cut(side, length):
 def sliding_window(network: nn.Module, volume: torch.Tensor, max_voxels: int = TILE_VOXELS) -> Iterator[tuple[Box, Box, Box, Any]]:
     """What a network makes of a volume (D, H, W) in [0, 1], tile by tile, see `tiles`.
 
-    Yields slices of the core in the volume, of the core in its tile, and of the tile in the volume, then the network's answer to the
-    tile (1, 1, d, h, w). The halo is wider than what a network sees, so that tiles leave no seam.
+    Yields slices of the core in the volume, of the core in its tile, and of the tile in the volume. The network's answer to the tile
+    (1, 1, d, h, w) comes last. The halo is wider than what a network sees, so that tiles leave no seam.
     The memory is that of one tile, whatever the volume.
     """
     device = get_device()

@@ -21,10 +21,11 @@ from lungadv.utils.errors import InputError
 def build(run: Run) -> Path:
     """Train the three networks, calibrate them on validation, and run them over every scan.
 
-    Makes candidates/<dataset>.csv (seriesuid, coordX, coordY, coordZ, score, source, diameter_mm), raw/<dataset>.csv (the sources
-    apart), numbers.csv (claims M1, M2, M7), curves.csv (sensitivity against candidates a scan) and sensitivity.csv (of the benchmarks,
-    by type and diameter). Further threshold.csv (`threshold_table`), hardening.csv (the heatmap networks and their adversarially
-    fine-tuned copies, clean and attacked), training.csv, the weights, and those of the copies in hardened/.
+    Makes candidates/<dataset>.csv (seriesuid, coordX, coordY, coordZ, score, source, diameter_mm) and raw/<dataset>.csv (the sources
+    apart). numbers.csv is for the claims M1, M2 and M7; curves.csv has the sensitivity against candidates a scan.
+    sensitivity.csv is that of the benchmarks, by type and diameter; threshold.csv is `threshold_table`.
+    hardening.csv compares the heatmap networks with their adversarially fine-tuned copies, clean and attacked.
+    Further training.csv, the weights, and those of the copies in hardened/.
     """
     with stage_output(run, "candidates") as folder:
         data, settings = load(run), run.settings.candidates

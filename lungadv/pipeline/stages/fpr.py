@@ -29,8 +29,8 @@ __all__ = ["build", "load_strategy", "read_bank"]
 def build(run: Run, strategy: str) -> Path:
     """Train one row of Table II: fpr/<strategy>/weights.safetensors and network.json.
 
-    Beside them training.csv (loss of each update), learning.csv (AUC and Brier score of validation patches on the way) and
-    validation.csv (confidence and uncertainty of each validation patch). Raises InputError for an unknown strategy.
+    Beside them training.csv has the loss of each update, learning.csv the AUC and Brier score of validation patches on the way.
+    validation.csv has the confidence and uncertainty of each validation patch. Raises InputError for an unknown strategy.
     """
     if strategy not in STRATEGIES:
         raise InputError(f"unknown strategy '{strategy}': choose one of {', '.join(STRATEGIES)}")
