@@ -1,11 +1,17 @@
-"""Patches that are read back from their stage."""
+"""Patches as their stage cuts them, and as they are read back from it."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from lungadv.pipeline.stages.patches import load_patches, real_patches
+from lungadv.data.scan import Scan
+from lungadv.data.tables import XYZ
+from lungadv.pipeline.stages.patches import _cut_patches, load_patches, real_patches
 from lungadv.utils.errors import InputError
 
 
@@ -40,3 +46,22 @@ def test_training_needs_both_classes(folder, run):
     pd.DataFrame({"seriesuid": "1", "type": "solid", "label": [0, 0, -1]}).to_csv(folder / "train.csv", index=False)
     with pytest.raises(InputError, match="0 training patches of nodules, 2 others"):
         real_patches(run)
+
+
+def test_backgrounds_hold_no_nodule_even_in_the_margin_for_shifts(run):
+    """One bright nodule in the middle of a lung of 80 mm: no training patch of the many positions around it has a trace of it."""
+    labels = np.zeros((80, 80, 80), np.uint8)
+    labels[34:46, 34:46, 34:46] = 1
+    scan = Scan(np.where(labels, 400, -850).astype(np.int16), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3), "1")
+    nodules = pd.DataFrame([[39.5, 39.5, 39.5]], columns=XYZ).assign(seriesuid="1", type="solid", diameter_mm=12.0)
+    data = SimpleNamespace(
+        uids=["1"], annotations=nodules, excluded=nodules[:0],
+        open_scan=lambda uid: scan, lungs=lambda uid: np.ones(labels.shape, bool), labels=lambda uid: labels,
+    )  # fmt: skip
+    many = replace(run, settings=replace(run.settings, fpr=replace(run.settings.fpr, backgrounds=500)))
+    table, tensors = _cut_patches(many, data, nodules[:0], "train")
+    brightest, background = tensors["hu"].flatten(1).amax(1).numpy(), (table["kind"] == "background").to_numpy()
+    assert brightest[~background].tolist() == [400] and background.sum() == 500
+    assert (brightest[background] == -850).all()
+    half = tensors["hu"].shape[-1] * run.settings.patch.spacing / 2  # mm of a stored cube, with its margin
+    assert (np.abs(table[background][XYZ] - 39.5).max(axis=1) >= half + 12.0 / 2).all()
