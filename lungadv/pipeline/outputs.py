@@ -7,13 +7,10 @@ from pathlib import Path
 from lungadv.pipeline.notebooks import run_notebook
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.steps import STEPS
-from lungadv.training.strategies import BASELINE
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import atomic_write, repo_root
 
 SHOWN_PROFILE = "quick"  # the notebooks and the README show a run of this profile
-# Of a notebook that the pipeline runs once for each strategy, the outputs of this one are kept.
-SHOWN_STRATEGIES = (BASELINE, "beta+perturb+syn")
 LARGEST_BYTES = 2**20  # of a committed notebook
 
 UNSTABLE = re.compile(
@@ -45,8 +42,7 @@ def keep_outputs(run: Run) -> list[Path]:
 def _executed(run, path):
     """The executed notebook of a run; made now where the pipeline has no step for it."""
     steps = [step for step in STEPS if step.notebook == path.stem]
-    chosen = [step for step in steps if step.parameters.get("strategy") in (None, *SHOWN_STRATEGIES)]
-    executed = run.path("notebooks", f"{chosen[0].name if chosen else path.stem}.ipynb")
+    executed = run.path("notebooks", f"{steps[0].name if steps else path.stem}.ipynb")
     if not steps:
         run_notebook(path, executed, {})
     if not executed.exists():
