@@ -18,8 +18,9 @@ class ScanError(ValueError):
 
 
 def to_unit(hu: Values) -> Values:
-    """HU (numpy or torch, any shape) to [0, 1]: HU_MIN to 0, HU_MAX to 1, clipped."""
+    """HU (numpy or torch, any shape and type) to float32 in [0, 1]: HU_MIN to 0, HU_MAX to 1, clipped."""
     width = HU_MAX - HU_MIN
+    hu = hu.float() if hasattr(hu, "float") else np.asarray(hu, dtype=np.float32)
     return (hu / width - HU_MIN / width).clip(0, 1)
 
 
