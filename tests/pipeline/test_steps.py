@@ -5,7 +5,7 @@ import lungadv
 from lungadv.pipeline.accept import expected_figures
 from lungadv.pipeline.graph import STAGES
 from lungadv.pipeline.runs import open_run
-from lungadv.pipeline.steps import STEPS, manifest_files, priority, sources, step_settings
+from lungadv.pipeline.steps import STEPS, manifest_files, priority, sources, step_settings, steps_of
 from lungadv.settings import load_settings
 from lungadv.training.strategies import STRATEGIES
 
@@ -37,9 +37,16 @@ def test_sources_follow_relative_imports_of_exported_modules():
 def test_a_strategy_is_trained_by_the_notebook_that_comes_after_what_it_reads():
     notebooks = {step.stage: step.notebook for step in STEPS if step.stage}
     for name, strategy in STRATEGIES.items():
-        made_by = [notebooks["banks"]] if strategy.banks else []
+        made_by = [notebooks["banks"]] if strategy.banks and not strategy.oracle else []
         assert all(notebook < notebooks[f"fpr/{name}"] for notebook in made_by)
         assert notebooks[f"fpr/{name}"] in ("07_fpr", "10_strategies")
+
+
+def test_a_run_on_a_manifest_has_no_step_of_the_oracle(clone):
+    (clone / "scans.csv").touch()
+    stages = {step.stage for step in steps_of(open_run("quick", 0, "scans.csv"))}
+    assert {step.stage for step in STEPS} - stages == {"oracle", "fpr/beta+oracle-random", "fpr/beta+oracle-hard"}
+    assert steps_of(open_run("quick")) == list(STEPS)
 
 
 def test_a_setting_concerns_the_steps_that_declare_its_part_alone():
@@ -61,5 +68,5 @@ def test_the_tables_beside_a_manifest_are_inputs_too(clone):
 def test_what_others_wait_for_goes_first():
     steps = {step.stage: step for step in STEPS if step.stage}
     for stage, step in steps.items():
-        assert all(priority(steps[need]) > priority(step) for need in step.needs), stage
+        assert all(priority(steps[need]) > priority(step) for need in step.needs(open_run())), stage
     assert priority(steps["claims"]) == 0 and priority(steps["stress"]) == 1
