@@ -34,7 +34,7 @@ def train(
     *,
     schedulers: Iterable[LRScheduler] = (),
     monitor: Callable[[int], None] | None = None,
-    ended: Callable[[int], bool] = lambda update: False,
+    ended: Callable[[int], bool] | None = None,
     desc: str = "training",
     leave: bool = True,
 ) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def train(
         rows.append(losses)
         if monitor is not None:
             monitor(update + 1)
-        if ended(update + 1):
+        if ended is not None and ended(update + 1):
             break
     return pd.DataFrame(rows).rename_axis("update").reset_index()
 
@@ -90,14 +90,23 @@ def fit(
 
     Leaves `network` on the CPU in evaluation mode. Returns the table of `train`: update, loss. Raises FloatingPointError as `train` does.
     """
-    device = get_device()
-    network.to(device).train()
-    average = None
-    if ema_decay is not None:
-        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True).eval()
+    network.to(get_device()).train()
+    average = None if ema_decay is None else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True).eval()
     optimizer = torch.optim.Adam([*network.parameters(), *more], lr=learning_rate)
     scheduler = LambdaLR(optimizer, stopping.rate) if stopping else CosineAnnealingLR(optimizer, updates)
-    ended = (lambda update: update >= stopping.end) if stopping else (lambda update: False)
+    look = None if monitor is None else lambda update: monitor(update, average.module)
+    ended = None if stopping is None else lambda update: update >= stopping.end
+    step = _labelled_step(network, loss, batches, optimizer, average)
+    table = train(step, updates, schedulers=[scheduler], monitor=look, ended=ended, desc=desc)
+    if average is not None:
+        network.load_state_dict(average.module.state_dict())
+    network.cpu().eval()
+    return table
+
+
+def _labelled_step(network, loss, batches, optimizer, average):
+    """The step of `fit`: one batch, one descent, and the moving average brought up to date."""
+    device = get_device()
 
     def step(update):
         value = loss(network, *(part.to(device) if torch.is_tensor(part) else part for part in next(batches)))
@@ -106,9 +115,4 @@ def fit(
             average.update_parameters(network)
         return {"loss": value.item()}
 
-    look = None if monitor is None else lambda update: monitor(update, average.module)
-    table = train(step, updates, schedulers=[scheduler], monitor=look, ended=ended, desc=desc)
-    if average is not None:
-        network.load_state_dict(average.module.state_dict())
-    network.cpu().eval()
-    return table
+    return step

@@ -186,7 +186,7 @@ def table2(scores: dict[str, dict[str, Froc]], facts: dict[str, dict]) -> pd.Dat
     """A row for each benchmark and strategy, all values in [0, 1], from {benchmark: {strategy: Froc}} and `training_facts`.
 
     Columns: benchmark, strategy (as in the paper), updates (of the classifier, in all), converged, cpm, lower, upper, and as measured
-    fp_0.125 ... fp_8,
+    fp_0.125 ... fp_8;
     then paper_cpm, paper_fp_0.125 ... as printed with paper_fp_0.25_implied; empty for a strategy that is not the paper's.
     """
     printed = printed_table2().set_index(["benchmark", "strategy"])[["cpm", *FP_COLUMNS, "fp_0.25_implied"]].div(100).add_prefix("paper_")
