@@ -1,4 +1,4 @@
-"""The pipeline: one rule a step of `lungadv.pipeline.steps.STEPS`, run inside the run's folder by `lungadv reproduce`.
+"""The pipeline: one rule a step of `lungadv.pipeline.steps.steps_of(run)`, run inside the run's folder by `lungadv reproduce`.
 
 A step is made again when its notebook's code, a module that this imports, a data file, the settings that its stage declares
 or an upstream stage changes; by content, not by time. Threads are fixed, so --cores never changes a result.
@@ -17,11 +17,11 @@ others = [str(other.path("benchmarks", "provenance.json")) for other in accept.f
 
 rule all:
     input:
-        [steps.outputs(step) for step in steps.STEPS],
+        [steps.outputs(step) for step in steps.steps_of(run)],
     default_target: True
 
 
-for step in steps.STEPS:
+for step in steps.steps_of(run):
 
     if step.notebook:
 
@@ -31,7 +31,7 @@ for step in steps.STEPS:
             input:
                 notebook=ancient(steps.notebook_path(step)),  # its code counts, below; kept outputs do not
                 sources=steps.sources(step),
-                stages=[f"{name}/provenance.json" for name in step.needs],
+                stages=[f"{name}/provenance.json" for name in step.needs(run)],
                 manifest=steps.manifest_files(run) if step.stage == "datasets" else [],
                 seeds=others if step.stage == "claims" else [],
             output:
@@ -56,7 +56,7 @@ for step in steps.STEPS:
                 step.name
             input:
                 sources=steps.sources(step),
-                stages=[f"{name}/provenance.json" for name in step.needs],
+                stages=[f"{name}/provenance.json" for name in step.needs(run)],
             output:
                 steps.outputs(step),
             params:

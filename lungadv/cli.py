@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Profile = Annotated[str, typer.Option(help="a section of settings.ini: tiny, quick or full")]
+Profile = Annotated[str, typer.Option(help="a section of settings.ini: tiny, quick, standard or full")]
 Seed = Annotated[int, typer.Option(help="a whole number from 0 up")]
 Data = Annotated[str, typer.Option(help="'phantom', or the path of a manifest")]
 
@@ -75,6 +75,7 @@ def reproduce(
     seed: Seed = 0,
     data: Data = "phantom",
     cores: Annotated[int, typer.Option(min=1, help="processor cores to use; results do not depend on it")] = 2,
+    allow_unconverged: Annotated[bool, typer.Option(help="go on with networks that have not converged, and say so")] = False,
 ) -> None:
     """Make every figure and table of the paper; needs a clone of the repository."""
     from lungadv.pipeline.accept import compare_expected
@@ -82,7 +83,7 @@ def reproduce(
     from lungadv.pipeline.runs import open_run
 
     run = open_run(profile, seed, data)
-    made = bring_up_to_date(run, cores)
+    made = bring_up_to_date(run, cores, allow_unconverged)
     if made:
         minutes, gib = made["wall_seconds"] / 60, made["peak_memory_mib"] / 1024
         typer.echo(f"took {minutes:.1f} minutes on {cores} cores, at most {gib:.2f} GiB of memory")

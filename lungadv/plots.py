@@ -80,7 +80,7 @@ def arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], text
 
 
 def training_curves(strategy: str, training: pd.DataFrame, learning: pd.DataFrame, validation: pd.DataFrame) -> Figure:
-    """The loss and Brier score of a training, and histograms of the confidence of validation patches.
+    """The training and validation loss of a training, and histograms of the confidence of validation patches.
 
     The tables are training.csv, learning.csv and validation.csv of the stage `fpr/<strategy>`.
     """
@@ -89,8 +89,8 @@ def training_curves(strategy: str, training: pd.DataFrame, learning: pd.DataFram
     left.plot(training["update"], training["loss"].rolling(20, min_periods=1).mean(), color=STRATEGIES[strategy].colour)
     left.set(xlabel="update", ylabel="training loss (mean of 20)", title=STRATEGIES[strategy].label)
     beside = left.twinx()
-    beside.plot(learning["update"], learning["brier"], "o:", ms=3, color="#555555")
-    beside.set(ylabel="validation, Brier score (dotted)", ylim=(0, None))
+    beside.plot(learning["update"], learning["nll"], "o:", ms=3, color="#555555")
+    beside.set(ylabel="validation loss (dotted)", ylim=(0, None))
     beside.spines["right"].set_visible(True)
     bins = [i / 25 for i in range(26)]
     for label, colour, name in ((0, "#D55E00", "not a nodule"), (1, "#0072B2", "nodule")):

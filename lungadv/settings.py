@@ -19,10 +19,15 @@ class PatchSettings:
 
 @dataclass(frozen=True)
 class AttackSettings:
-    """Image PGD: one radius for banks, stress tests and claims."""
+    """Image PGD: one radius for banks, stress tests and claims; patches of noise have a wider one."""
 
-    eps: float  # linf radius in [0, 1]; 0.02 is 28 HU
+    eps: float  # linf radius in [0, 1] around patches of CT; 0.02 is 28 HU
+    noise_eps: float  # that around patches of noise
     steps: int  # gradient steps
+
+    def radius(self, kind: str) -> float:
+        """The radius around patches of a kind: "noise", or one of CT."""
+        return self.noise_eps if kind == "noise" else self.eps
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,17 @@ class FprSettings:
 
     width: int  # channels of the finest level
     batch_size: int
-    learning_rate: float
+    learning_rate: float  # from the segmentation network
+    finetune_learning_rate: float  # of every strategy that starts from a baseline
     segmentation_updates: int  # of the pre-training on nodule segmentation
-    updates: int  # of a baseline, from the segmentation network
-    finetune_updates: int  # of every strategy that starts from a baseline
+    updates: int  # of a baseline, from the segmentation network, at most
+    finetune_updates: int  # of every strategy that starts from a baseline, at most
+    annealing_updates: int  # over which the divergence of the Beta loss gets its weight, where evidence is learnt anew
+    check_every: int  # updates between two looks at the validation loss
+    patience: int  # looks without a gain after which the loss has stopped falling
+    must_converge: int  # 1: a network whose loss still falls at the end stops the run
     candidates: int  # training candidates of each scan, the best
     backgrounds: int  # random lung patches of each scan (section IV)
-    validation_checks: int  # points of a learning curve, beside the one before training
-    validation_patches: int  # patches of a learning curve, half of them nodules
     online_steps: int  # gradient steps of PGD against the network in training (beta+online)
 
 
@@ -109,6 +117,9 @@ class BankSettings:
     backgrounds: int  # of each training scan
     samples: int  # synthetic nodules of each kind on a background
     noise_patches: int  # adversarial noise patches
+    least_positive: float  # share of the noise that the baseline must call a nodule, else the bank attacks nothing
+    oracle_draws: int  # times that every training person gets other nodules of the phantom
+    oracle_share: float  # of these nodules, how many stand for random ones, and how many for the hardest
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ..models.dense_unet import predict
 from ..training.losses import sample_losses
 from ..models.synthesizer import blend, decode, draw_latents
 from ..attacks.pgd import Attack, pgd
-from ..settings import AttackSettings, Settings
+from ..settings import Settings
 from ..training.augment import center_crop
 from ..utils.device import get_device
 
@@ -39,13 +39,13 @@ def attack_loss(network: nn.Module, label: int) -> Callable[[torch.Tensor], torc
     return lambda patches: sample_losses(network, patches, torch.full((len(patches),), label, device=patches.device))
 
 # %% ../../nbs/09_banks.ipynb #13ef38be
-def perturb(network: nn.Module, patches: torch.Tensor, label: int, settings: AttackSettings, generator: torch.Generator) -> Attack:
-    """Search the L-infinity ball of radius settings.eps around each patch for the one that the network gets most wrong (Eqs. 10-11).
+def perturb(network: nn.Module, patches: torch.Tensor, label: int, eps: float, steps: int, generator: torch.Generator) -> Attack:
+    """Search the L-infinity ball of radius `eps` around each patch for the one that the network gets most wrong (Eqs. 10-11).
 
     patches: (N, 1, P, P, P) in [0, 1], of truth `label`, 0 or 1. Everything lives on one device. Returns the Attack over patches.
     """
     loss = attack_loss(network, label)
-    return pgd(loss, patches, eps=settings.eps, steps=settings.steps, bounds=(0.0, 1.0), generator=generator)
+    return pgd(loss, patches, eps=eps, steps=steps, bounds=(0.0, 1.0), generator=generator)
 
 # %% ../../nbs/09_banks.ipynb #97d11017
 @dataclass(frozen=True, eq=False)
@@ -185,6 +185,7 @@ def search_image(context: SearchContext, kind: str, items: pd.DataFrame, generat
     items: a row a patch, for "perturbed" with `place`, a row of context.hu. `generator` is on the device of the networks.
     """
     settings, size, rows, label = context.settings.attack, context.settings.patch.size, torch.arange(len(items)), int(kind == "perturbed")
+    eps = settings.radius(kind)
     if kind == "perturbed":
         views = draw_views(len(items), MARGIN, generator)
         recipe = {"place": torch.tensor(items["place"].to_numpy()), "view": views}
@@ -194,14 +195,14 @@ def search_image(context: SearchContext, kind: str, items: pd.DataFrame, generat
         seeds = torch.randint(2**63 - 1, (len(items),), generator=generator, device=context.device)
         recipe, start = {"seed": seeds}, noise_patches(seeds, size)
         items = items.assign(seed=seeds.cpu().numpy())
-    found = perturb(context.network, start, label, settings, generator)
-    recipe |= {"delta": quantize_delta(found.best - start, settings.eps, start), "eps": [settings.eps]}
+    found = perturb(context.network, start, label, eps, settings.steps, generator)
+    recipe |= {"delta": quantize_delta(found.best - start, eps, start), "eps": [eps]}
     rebuilt = context.load_bank(kind, recipe)[rows]
     with torch.no_grad():
         losses = attack_loss(context.network, label)(rebuilt)
     return items.assign(
         bank=kind,
-        eps=settings.eps,
+        eps=eps,
         delta=[row.tobytes() for row in recipe["delta"].cpu().numpy()],
         confidence_before=_confidences_or_nan(context.network, start),
         confidence_searched=_confidences_or_nan(context.network, found.best),

@@ -1,4 +1,4 @@
-"""The scans of a run, what is known of them, and their four parts: train, validation and the benchmarks in-house and nlst.
+"""The scans of a run, what is known of them, and their parts: train, validation, the benchmarks in-house and nlst, and further tests.
 
 A data set is a folder of tables:
 
@@ -23,12 +23,13 @@ from lungadv.data.tables import LUNA16, SMALLEST_MM, UNSPECIFIED, XYZ
 from lungadv.utils.errors import InputError, plural
 
 __all__ = [
-    "BENCHMARKS", "DATASETS", "FILES", "MIMICS", "NODULES", "Data", "balls", "check_nodules", "left_out", "load_data", "open_store",
-    "relabel", "same_grid", "series_in", "set_types", "write_data",
+    "BENCHMARKS", "DATASETS", "EXTRA_TESTS", "FILES", "MIMICS", "NODULES", "Data", "balls", "check_nodules", "left_out", "load_data",
+    "open_store", "relabel", "same_grid", "series_in", "set_types", "write_data",
 ]  # fmt: skip
 
 DATASETS = ("train", "validation", "in-house", "nlst")
 BENCHMARKS = ("in-house", "nlst")
+EXTRA_TESTS = ("shifted",)  # scored and reported apart; a run may have none
 NODULES = [*LUNA16, "type", "attachment", "spiculated", "dataset", "label"]
 MIMICS = [*LUNA16, "kind", "dataset"]
 FILES = ("path", "lungs", "labels", "store")  # columns of scans.csv
@@ -48,11 +49,16 @@ class Data:
     mimics: pd.DataFrame
 
     def of(self, dataset: str) -> "Data":
-        """The part that belongs to "train", "validation", "in-house" or "nlst"; InputError for another name."""
-        if dataset not in DATASETS:
-            raise InputError(f"unknown data set '{dataset}': choose one of {', '.join(DATASETS)}")
+        """The part that belongs to one of DATASETS or EXTRA_TESTS; InputError for another name."""
+        if dataset not in (*DATASETS, *EXTRA_TESTS):
+            raise InputError(f"unknown data set '{dataset}': choose one of {', '.join((*DATASETS, *EXTRA_TESTS))}")
         tables = ("scans", "annotations", "excluded", "mimics")
         return replace(self, **{name: self._rows(name, "dataset", dataset) for name in tables})
+
+    @property
+    def datasets(self) -> list[str]:
+        """The data sets that must be there, and the extra tests that are."""
+        return [*DATASETS, *(name for name in EXTRA_TESTS if name in set(self.scans["dataset"]))]
 
     @property
     def uids(self) -> list[str]:

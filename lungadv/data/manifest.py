@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from lungadv.data import luna16
-from lungadv.data.dataset import DATASETS, FILES, MIMICS, NODULES, Data, open_store, same_grid, series_in, set_types
+from lungadv.data.dataset import DATASETS, EXTRA_TESTS, FILES, MIMICS, NODULES, Data, open_store, same_grid, series_in, set_types
 from lungadv.data.io.read import files_of, read_header
 from lungadv.data.orientation import check_positions
 from lungadv.data.scan import AIR, Scan, ScanError
@@ -71,8 +71,8 @@ def _read_scans(path: Path) -> pd.DataFrame:
     if len(twice):
         raise InputError(f"{at_line(path, twice.index[0])}: uid '{twice.iloc[0]}' comes twice: list each scan once")
     for line, dataset in scans["dataset"].items():
-        if dataset not in DATASETS:
-            raise InputError(f"{at_line(path, line)}: unknown data set '{dataset}': write one of {', '.join(DATASETS)}")
+        if dataset not in (*DATASETS, *EXTRA_TESTS):
+            raise InputError(f"{at_line(path, line)}: unknown data set '{dataset}': write one of {', '.join((*DATASETS, *EXTRA_TESTS))}")
     check_patients(path, scans)
     return scans
 

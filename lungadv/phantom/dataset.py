@@ -31,7 +31,7 @@ __all__ = [
     "FIRST_INDEX", "ScanJob", "deal_recipes", "draw_recipe", "parse_dose", "simulate_scans", "split_excluded", "write_phantom",
 ]  # fmt: skip
 
-FIRST_INDEX = {"train": 0, "validation": 10_000, "in-house": 20_000, "nlst": 30_000, "phantom": 40_000}  # the last: `lungadv phantom`
+FIRST_INDEX = {"train": 0, "validation": 10_000, "in-house": 20_000, "nlst": 30_000, "phantom": 40_000, "shifted": 50_000}
 WORKERS = 2  # processes that simulate
 
 
@@ -55,7 +55,7 @@ def deal_recipes(plan: Mapping, rng: np.random.Generator) -> list[dict]:
             "mimics": plan["mimics"],
             "photons": plan["photons"][k % len(plan["photons"])],
             "iodine": plan["iodine"][k % len(plan["iodine"])],
-            "kernel": plan["kernel"],
+            "kernel": plan["kernel"][k % len(plan["kernel"])],
             "shift": plan["shift"],
         }
         for k in range(scans)

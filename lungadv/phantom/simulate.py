@@ -6,6 +6,7 @@ Each part draws from a stream of its own, keyed by (seed, index, part). So parts
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from zlib import crc32
 
@@ -50,25 +51,33 @@ def random_stream(seed: int, index: int, part: str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence((seed, index, crc32(part.encode()))))
 
 
-def simulate(recipe: Mapping[str, Any], seed: int, index: int) -> Phantom:
+def simulate(recipe: Mapping[str, Any], seed: int, index: int, draw: int = 0) -> Phantom:
     """Simulate person `index` of `seed`.
 
-    `recipe` may hold any key of `recipe.RECIPE`. The voxels depend on (recipe, seed, index) alone.
+    `recipe` may hold any key of `recipe.RECIPE`. Another `draw` gives the same person other nodules, mimics and noise.
+    The voxels depend on (recipe, seed, index, draw) alone.
     Raises ValueError that names the parameter of a recipe that cannot be.
     """
     recipe = check_recipe(recipe)
-    for name, value in (("seed", seed), ("index", index)):
+    for name, value in (("seed", seed), ("index", index), ("draw", draw)):
         check_number(name, value, 0, 2**63, whole=True)
     grid, person, trees, hu, lungs = simulate_anatomy(recipe, seed, index)
     placer = Placer(grid, person, trees)
-    labels, nodules = _add_nodules(hu, placer, recipe, seed, index)
-    mimics = _add_mimics(hu, placer, recipe, seed, index)
-    image = acquire(hu, grid.spacing, recipe["photons"], recipe["kernel"], random_stream(seed, index, "noise"), recipe["thickness"])
+    stream = partial(_drawn_stream, seed, index, draw)
+    labels, nodules = _add_nodules(hu, placer, recipe, stream)
+    mimics = _add_mimics(hu, placer, recipe, stream)
+    image = acquire(hu, grid.spacing, recipe["photons"], recipe["kernel"], stream("noise"), recipe["thickness"])
     origin = tuple(np.round(grid.start[::-1] + ORIGIN, 3))
     plan = crc32(json.dumps(recipe, sort_keys=True, default=float).encode())  # a person may be scanned in several ways
-    scan = Scan(image, grid.spacing, origin, np.eye(3), f"{UID_ROOT}.{seed}.{index}.{plan}")
+    uid = f"{UID_ROOT}.{seed}.{index}.{plan}" + (f".{draw}" if draw else "")
+    scan = Scan(image, grid.spacing, origin, np.eye(3), uid)
     nodules = _table(scan, nodules, ["type", "attachment", "spiculated", "readers"])
     return Phantom(scan, lungs, labels, nodules, _table(scan, mimics, ["kind"]))
+
+
+def _drawn_stream(seed, index, draw, part):
+    """The random generator of a part of person `index` that another draw changes."""
+    return random_stream(seed, index, f"{part}, draw {draw}" if draw else part)
 
 
 def simulate_anatomy(recipe: Mapping[str, Any], seed: int, index: int) -> tuple[Grid, Person, list[Tree], np.ndarray, np.ndarray]:
@@ -83,10 +92,10 @@ def simulate_anatomy(recipe: Mapping[str, Any], seed: int, index: int) -> tuple[
     return grid, person, trees, hu, lungs
 
 
-def _add_nodules(hu, placer, recipe, seed, index):
+def _add_nodules(hu, placer, recipe, stream):
     """Paint the recipe's nodules, small and disputed ones: labels (z, y, x), and a row of the table for each."""
     labels = np.zeros(hu.shape, np.uint8)
-    rng = random_stream(seed, index, "nodules")
+    rng = stream("nodules")
     findings = [Finding(n["type"], n.get("diameter_mm") or draw_diameter(rng)) for n in recipe["nodules"]]
     for _ in range(recipe["small_nodules"]):
         findings.append(Finding("solid" if rng.random() < 0.8 else "ground_glass", draw_diameter(rng, 3, 5.9), "small_nodules"))
@@ -94,18 +103,18 @@ def _add_nodules(hu, placer, recipe, seed, index):
     votes = [int(rng.choice(VOTES[finding.parameter])) for finding in findings]
     rows = {}
     for k in sorted(range(len(findings)), key=lambda k: -findings[k].diameter):  # the largest first, while there is room
-        finding, own = findings[k], random_stream(seed, index, f"nodule {k}")
+        finding, own = findings[k], stream(f"nodule {k}")
         attachment, spiculated, centre = paint_nodule(hu, labels, k + 1, placer, finding, own, recipe["shift"])
         rows[k] = (centre, finding.diameter, finding.kind, attachment, spiculated, votes[k])
     return labels, [rows[k] for k in range(len(findings))]
 
 
-def _add_mimics(hu, placer, recipe, seed, index):
+def _add_mimics(hu, placer, recipe, stream):
     """Paint the recipe's mimics: a row of the table for each."""
     rows = []
-    kinds = random_stream(seed, index, "mimics").choice(list(MIMICS), recipe["mimics"], p=list(MIMICS.values()))
+    kinds = stream("mimics").choice(list(MIMICS), recipe["mimics"], p=list(MIMICS.values()))
     for k, kind in enumerate(kinds):
-        centre, diameter = paint_mimic(hu, placer, str(kind), random_stream(seed, index, f"mimic {k}"), recipe["iodine"])
+        centre, diameter = paint_mimic(hu, placer, str(kind), stream(f"mimic {k}"), recipe["iodine"])
         rows.append((placer.grid.to_index(centre), diameter, str(kind)))
     return rows
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.graph import STAGES, stages_of
 from lungadv.pipeline.runs import Run, data_sha256
 from lungadv.settings import as_dict
 from lungadv.utils.errors import InputError
@@ -54,7 +54,7 @@ def stage_output(run: Run, stage: str) -> Iterator[Path]:
 
     started, threads = time.perf_counter(), torch.get_num_threads()
     torch.set_num_threads(STAGES[stage].threads)
-    inputs = {name: require(run, name) / "provenance.json" for name in STAGES[stage].needs}
+    inputs = {name: require(run, name) / "provenance.json" for name in stages_of(run.data)[stage].needs}
     provenance = describe(run, stage, inputs)
     final = run.path(stage)
     temporary = final.with_name(f".{final.name}.{os.getpid()}")

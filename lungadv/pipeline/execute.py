@@ -3,6 +3,7 @@
 import fcntl
 import glob
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -14,16 +15,21 @@ from contextlib import contextmanager, suppress
 import psutil
 
 from lungadv.pipeline.artefacts import write_json
-from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.gates import ALLOW
+from lungadv.pipeline.graph import STAGES, stages_of
 from lungadv.pipeline.runs import Run
-from lungadv.pipeline.steps import STEPS, outputs
+from lungadv.pipeline.steps import outputs, steps_of
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import repo_root, sha256
 
+# Threads that wait give the processor away: beside one other busy process, spinning ones make training several times slower.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 
-def reproduce(run: Run, cores: int) -> dict | None:
+
+def reproduce(run: Run, cores: int, allow_unconverged: bool = False) -> dict | None:
     """Bring every step of a run up to date with Snakemake; returns wall_seconds, peak_memory_mib and more, None if nothing was to do.
 
+    allow_unconverged: what a stage insists on (see `gates`) only makes it warn.
     Raises InputError when the manifest or what it names is wrong, a step fails, or the same run is being made already.
     """
     if run.data != "phantom":  # what is wrong with it is said at once, in one line
@@ -36,7 +42,7 @@ def reproduce(run: Run, cores: int) -> dict | None:
     with _locked(run) as lock:
         _sweep(run)
         started = time.perf_counter()
-        peak, process = _watched(_snakemake(run, cores), run, lock)
+        peak, process = _watched(_snakemake(run, cores), run, lock, ENVIRONMENT | ({ALLOW: "1"} if allow_unconverged else {}))
         if process.returncode:
             raise InputError(f"the pipeline stopped at the step named above; the notebooks it ran so far: {run.folder}/notebooks")
         built = [stage for stage, made in _made(run).items() if before.get(stage) != made]
@@ -53,7 +59,7 @@ def reproduce(run: Run, cores: int) -> dict | None:
         return record
 
 
-def _watched(command, run, lock):
+def _watched(command, run, lock, environment):
     """Run a command in a process group of its own to its end: (peak memory in bytes, the ended process).
 
     Ctrl-C, SIGTERM or SIGHUP end it and its descendants at once: stages are written aside and renamed, so nothing is lost, while processes
@@ -63,7 +69,7 @@ def _watched(command, run, lock):
     def stop(number, frame) -> None:
         raise KeyboardInterrupt
 
-    process = subprocess.Popen(command, pass_fds=(lock.fileno(),), process_group=0)
+    process = subprocess.Popen(command, env=os.environ | environment, pass_fds=(lock.fileno(),), process_group=0)
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         return _watch(process, run), process
@@ -112,7 +118,7 @@ def _made(run):
 
 def _timed(run):
     """Whether run.json was written after all stages but the ledger, so that its time is theirs."""
-    record, stages = run.folder / "run.json", [run.path(name) / "provenance.json" for name in STAGES if name != "claims"]
+    record, stages = run.folder / "run.json", [run.path(name) / "provenance.json" for name in stages_of(run.data) if name != "claims"]
     return record.exists() and all(path.stat().st_mtime < record.stat().st_mtime for path in stages)
 
 
@@ -124,14 +130,15 @@ def _watch(process, run):
         peak = max(peak, _memory(process.pid))
         before, done = done, _done(run)
         if done > before:
-            print(f"{done} of {len(STEPS)} steps done, {(time.perf_counter() - started) / 60:.1f} minutes", file=sys.stderr, flush=True)
+            minutes = (time.perf_counter() - started) / 60
+            print(f"{done} of {len(steps_of(run))} steps done, {minutes:.1f} minutes", file=sys.stderr, flush=True)
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=1)
     return peak
 
 
 def _done(run):
-    return sum(all((run.folder / path).exists() for path in outputs(step)) for step in STEPS)
+    return sum(all((run.folder / path).exists() for path in outputs(step)) for step in steps_of(run))
 
 
 def _memory(pid):

@@ -1,8 +1,8 @@
 """The graph of stages: where each is built, with how many threads, what it reads of settings and of other stages."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lungadv.training.strategies import BASELINE, SEGMENTATION, STRATEGIES
+from lungadv.training.strategies import BASELINE, SEGMENTATION, STRATEGIES, strategies_of
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,15 @@ class Stage:
 def _strategy_stage(strategy):
     """The stage that trains a row of Table II."""
     start = SEGMENTATION if strategy.start == SEGMENTATION else f"fpr/{strategy.start}"
-    needs = ("patches", start, *(("banks",) if strategy.banks else ()))
-    settings = ("patch", "fpr", *(("attack",) if strategy.online else ()), *(("synthesizer",) if strategy.banks else ()))
+    banks = "oracle" if strategy.oracle else "banks"
+    needs = ("patches", start, *((banks,) if strategy.banks else ()))
+    more = ("attack",) if strategy.online else ("synthesizer",) if "banks" in needs else ()
+    settings = ("patch", "fpr", *more)
     return Stage("lungadv.pipeline.stages.fpr", 1, needs, settings)
 
 
 FPR_STAGES = {f"fpr/{name}": _strategy_stage(strategy) for name, strategy in STRATEGIES.items()}
-ON_BANKS = {name: stage for name, stage in FPR_STAGES.items() if "banks" in stage.needs}
+ON_BANKS = {name: stage for name, stage in FPR_STAGES.items() if {"banks", "oracle"} & set(stage.needs)}
 
 STAGES = {  # each needs only stages above it
     "two_moons": Stage("lungadv.pipeline.stages.two_moons", 1, (), ("two_moons",)),
@@ -47,6 +49,7 @@ STAGES = {  # each needs only stages above it
         ("patches", "synthesizer", f"fpr/{BASELINE}"),
         ("patch", "attack", "latent", "banks", "fpr", "synthesizer"),
     ),
+    "oracle": Stage("lungadv.pipeline.stages.oracle", 2, ("datasets", f"fpr/{BASELINE}"), ("patch", "banks")),
     **ON_BANKS,
     "benchmarks": Stage("lungadv.pipeline.stages.benchmarks", 2, ("candidates", *FPR_STAGES), ("patch", "fpr", "froc")),
     "stress": Stage(
@@ -54,3 +57,14 @@ STAGES = {  # each needs only stages above it
     ),
     "claims": Stage("lungadv.pipeline.stages.claims", 1, ("two_moons", "candidates", "benchmarks", "stress"), ("attack", "stress")),
 }
+
+
+def stages_of(data: str) -> dict[str, Stage]:
+    """The stages of a run on `data`, "phantom" or a manifest; a manifest has no oracle, nor the rows that read it."""
+    rows = {f"fpr/{name}" for name in strategies_of(data)}
+    left_out = {name for name in FPR_STAGES if name not in rows} | (set() if data == "phantom" else {"oracle"})
+    return {
+        name: replace(stage, needs=tuple(need for need in stage.needs if need not in left_out))
+        for name, stage in STAGES.items()
+        if name not in left_out
+    }

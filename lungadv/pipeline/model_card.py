@@ -52,7 +52,7 @@ PHANTOM_CARD = {
     "meaning": """What that means: the networks know the anatomy, the nodules and the noise that the simulator draws, and nothing else.
 In patients they miss nodules, and mark what is none (vessels, the hilum, the edges of vertebrae and ribs, scars), more often than the
 numbers below say, which are of simulated chests as well.""",
-    "benchmarks": "simulated chests, sharper and noisier than those of training, with another family of nodule shapes",
+    "benchmarks": "simulated chests, with the kernels and doses that a part of the training scans has",
 }
 DATA_CARD = {
     "origin": "the data set {data}",

@@ -74,7 +74,8 @@ def _table2(folder):
     table = pd.read_csv(path)
     rows = {}
     for row in table.itertuples():
-        cells = rows.setdefault(row.strategy, {"strategy": row.strategy})
+        name = row.strategy if row.converged else f"{row.strategy} (not converged)"
+        cells = rows.setdefault(row.strategy, {"strategy": name})
         cells[f"CPM, {row.benchmark}-like"] = f"{row.cpm:.3f} ({row.lower:.3f} to {row.upper:.3f})"
         cells[f"paper, {row.benchmark}"] = "" if pd.isna(row.paper_cpm) else f"{row.paper_cpm:.3f}"
     return _markdown(pd.DataFrame(rows.values()))

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.graph import STAGES, stages_of
 from lungadv.pipeline.runs import Run
 from lungadv.settings import Settings
 from lungadv.training.strategies import BASELINE, STRATEGIES
@@ -28,10 +28,9 @@ class Step:
         """Threads that the step computes with."""
         return STAGES[self.stage].threads if self.stage else 1
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Stages that the step reads."""
-        return STAGES[self.stage].needs if self.stage else ()
+    def needs(self, run: Run) -> tuple[str, ...]:
+        """Stages of a run that the step reads."""
+        return stages_of(run.data)[self.stage].needs if self.stage else ()
 
 
 def _figures(*numbers):
@@ -71,6 +70,11 @@ STEPS = (  # a stage that no notebook tells of is built by its module alone
     *NOTEBOOK_STEPS,
     *(Step(name.replace("/", "-"), stage=name) for name in STAGES if name not in {step.stage for step in NOTEBOOK_STEPS}),
 )
+
+
+def steps_of(run: Run) -> list[Step]:
+    """The steps of a run: those of its stages, and those without one."""
+    return [step for step in STEPS if step.stage is None or step.stage in stages_of(run.data)]
 
 
 def priority(step: Step) -> int:

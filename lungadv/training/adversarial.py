@@ -16,21 +16,21 @@ __all__ = ["adversarial_batches"]
 def adversarial_batches(
     network: FPR,
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
-    rows: torch.Tensor,
+    eps: torch.Tensor,
     *,
-    eps: float,
     steps: int,
     generator: torch.Generator,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches (patches, target), with the patches of `rows` moved by PGD towards a higher loss of `network`.
+    """The batches (patches, target), with patches moved by PGD towards a higher loss of `network`.
 
-    The attack is on `network` as it is when the batch is asked for, in evaluation mode, in the linf ball of `eps` and in [0, 1].
-    rows: bool (N,), see `sampling.augmented_mask`; generator: on the device of the network.
+    The attack is on `network` as it is when the batch is asked for, in evaluation mode, in linf balls and in [0, 1].
+    eps: (N,), the radius of each patch of a batch; with 0 it stays as it is. generator: on the device of the network.
     """
-    device = generator.device
+    device, rows = generator.device, eps > 0
+    limits = {"eps": eps[rows].to(device), "steps": steps, "bounds": (0.0, 1.0)}
     for patches, target in batches:
         loss = partial(sample_losses, fuse_batchnorm(deepcopy(network).eval()))
         patches, truth = patches.to(device), target.to(device)
-        attack = pgd(loss, patches[rows], context=(truth[rows],), eps=eps, steps=steps, bounds=(0.0, 1.0), generator=generator)
+        attack = pgd(loss, patches[rows], context=(truth[rows],), **limits, generator=generator)
         patches[rows] = attack.best
         yield patches, target

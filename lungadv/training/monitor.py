@@ -1,46 +1,46 @@
-"""Validation during training: AUC and Brier score of the network that would be kept."""
+"""Validation during training: the loss, AUC and Brier score of the network that would be kept, and the best one so far."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 import torch
 
 from lungadv.models.dense_unet import FPR, predict
-from lungadv.settings import FprSettings
+from lungadv.training.early_stopping import EarlyStopping
 from lungadv.utils.statistics import auc
 
-__all__ = ["ValidationMonitor", "validation_monitor"]
+__all__ = ["ValidationMonitor", "balanced_nll"]
+
+SURE = 1e-6  # confidences nearer to 0 or 1 count as this near
 
 
-@dataclass(frozen=True, eq=False)
+def balanced_nll(confidence: np.ndarray, labels: np.ndarray) -> float:
+    """The negative log-likelihood of labels (N,), 1 or 0, under confidences (N,): the mean over both classes of the class's mean."""
+    right = np.where(labels == 1, confidence, 1 - confidence).astype(float).clip(SURE)
+    return float(np.mean([-np.log(right[labels == label]).mean() for label in (0, 1)]))
+
+
+@dataclass(eq=False)
 class ValidationMonitor:
-    """Scores patches (N, 1, P, P, P) in [0, 1] of labels (N,) at some updates; called as `monitor(update, network)`.
+    """Scores all validation patches (N, 1, P, P, P) in [0, 1] of labels (N,) every so often; called as `monitor(update, network)`.
 
-    `rows` collects {update, auc, brier}. The Brier score mean((p - y)^2) compares networks whose losses do not.
+    `rows` collects {update, nll, auc, brier}; `best` is the state of the network with the lowest `balanced_nll`.
+    Each loss is told to `stopping`. The Brier score mean((p - y)^2) compares networks whose losses do not.
     """
 
     patches: torch.Tensor
     labels: np.ndarray  # 1 is a nodule, else 0
-    checks: frozenset[int]  # update numbers
+    every: int  # updates between two checks
+    stopping: EarlyStopping
     rows: list[dict] = field(default_factory=list)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __call__(self, update: int, network: FPR) -> None:
-        if update in self.checks:
-            confidence = predict(network, self.patches)[0].numpy()
-            brier = float(np.mean((confidence - self.labels) ** 2))
-            self.rows.append({"update": update, "auc": auc(confidence, self.labels == 1), "brier": brier})
-
-
-def validation_monitor(
-    table: pd.DataFrame, patches: torch.Tensor, updates: int, settings: FprSettings, rng: np.random.Generator
-) -> ValidationMonitor:
-    """A monitor of up to `settings.validation_patches` validation patches, half of them nodules.
-
-    It looks before training and `settings.validation_checks` times at equal distances in `updates`.
-    table: one row a patch with `label` (1, 0, or -1 for what is left out); patches: (N, 1, P, P, P) in [0, 1].
-    """
-    half = settings.validation_patches // 2
-    rows = np.concatenate([rng.permutation(np.flatnonzero(table["label"] == label))[:half] for label in (0, 1)])
-    checks = frozenset(np.linspace(0, updates, settings.validation_checks + 1).round().astype(int).tolist())
-    return ValidationMonitor(patches[torch.from_numpy(rows)], table["label"].to_numpy()[rows], checks)
+        if update % self.every and update < self.stopping.end:
+            return
+        confidence = predict(network, self.patches)[0].numpy()
+        nll, brier = balanced_nll(confidence, self.labels), float(np.mean((confidence - self.labels) ** 2))
+        if nll <= min((row["nll"] for row in self.rows), default=np.inf):
+            self.best = {name: value.clone() for name, value in network.state_dict().items()}
+        self.rows.append({"update": update, "nll": nll, "auc": auc(confidence, self.labels == 1), "brier": brier})
+        self.stopping.check(update, nll)

@@ -11,7 +11,9 @@ from lungadv.training.augment import crop, cube_symmetry, random_cube_symmetry
 from lungadv.utils.device import get_device
 from lungadv.utils.errors import InputError
 
-__all__ = ["UniformNoise", "augmented_mask", "batch_composition", "classification_batches", "sample_batch", "segmentation_batches"]
+__all__ = [
+    "Shares", "UniformNoise", "augmented_mask", "batch_composition", "classification_batches", "sample_batch", "segmentation_batches",
+]  # fmt: skip
 
 Pool = Sequence  # len(pool), pool[rows] -> (n, C, Q, Q, Q): a tensor, or a bank that rebuilds its patches
 Shares = list[tuple[Pool, int]]  # each pool of a batch and the number of samples that it gives
@@ -34,10 +36,11 @@ def sample_batch(pool: Pool, count: int, size: int, generator: torch.Generator) 
     return to_unit(patches.float()) if patches.dtype == torch.int16 else patches.float()
 
 
-def batch_composition(real: Pool, banks: Sequence[Pool], count: int) -> Shares:
+def batch_composition(real: Pool, banks: Sequence[Pool], count: int, added: bool = False) -> Shares:
     """How many of `count` samples each pool gives (section III-C).
 
-    Without banks all are real. With banks half are real, and the banks give the same number each.
+    Without banks all are real. With banks half are real, and the banks give the same number each. Banks that are `added` come on top:
+    all `count` are real.
     Raises InputError when the banks' half cannot be divided among them evenly.
     """
     if not banks:
@@ -46,7 +49,7 @@ def batch_composition(real: Pool, banks: Sequence[Pool], count: int) -> Shares:
     if half < len(banks) or half % len(banks):
         uneven = f"{half} samples cannot be divided among {len(banks)} banks"
         raise InputError(f"settings [fpr]: batch_size: {uneven}: make it a multiple of {4 * len(banks)}")
-    return [(real, count - half), *((bank, half // len(banks)) for bank in banks)]
+    return [(real, count if added else count - half), *((bank, half // len(banks)) for bank in banks)]
 
 
 def augmented_mask(positives: Shares, negatives: Shares) -> torch.Tensor:

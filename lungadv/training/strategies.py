@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from lungadv.settings import FprSettings
 
-__all__ = ["BANKS", "BASELINE", "BEYOND", "SEGMENTATION", "STRATEGIES", "Strategy", "total_updates", "updates_of"]
+__all__ = [
+    "BANKS", "BASELINE", "BEYOND", "FURTHER", "ORACLE", "SEGMENTATION", "STRATEGIES", "Strategy", "strategies_of", "updates_of",
+]  # fmt: skip
 
 BANKS = ("synthetic-random", "synthetic-pgd", "perturbed", "noise")  # what can stand beside the real patches
+ORACLE = ("oracle-random", "oracle-hard")  # further nodules of the phantom itself, where a synthesizer would stand
 BASELINE = "baseline-beta-finetune"  # the banks are made against it, and every augmented network starts from it
 SEGMENTATION = "segmentation"  # the DenseUNet pre-trained on nodule segmentation
 
@@ -29,6 +32,8 @@ class Strategy:
     positives: tuple[str, ...] = ()  # banks beside the real positives
     negatives: tuple[str, ...] = ()  # banks beside the real negatives
     online: bool = False
+    added: bool = False  # the banks stand beside a full batch of real patches, not in place of half of it
+    own_normalisation: bool = False  # perturbed patches and noise have batch statistics of their own in training
     control: bool = False  # trained on as long as an augmented row, without new data
     in_paper: bool = True  # a row of the paper's Table II
 
@@ -36,6 +41,11 @@ class Strategy:
     def banks(self) -> tuple[str, ...]:
         """The banks that it reads."""
         return () if self.online else (*self.positives, *self.negatives)
+
+    @property
+    def oracle(self) -> bool:
+        """Whether it needs the phantom's own nodules, which other data do not have."""
+        return bool(set(self.banks) & set(ORACLE))
 
 
 STRATEGIES = {
@@ -52,18 +62,32 @@ STRATEGIES = {
     "beta+online": Strategy(
         "beta+online (beyond the paper)", "#8C564B", positives=("perturbed",), negatives=("noise",), online=True, in_paper=False
     ),
+    "beta+perturb-added": Strategy(
+        "beta+perturb, added (ours)", "#D55E00", positives=("perturbed",), negatives=("noise",), added=True, in_paper=False
+    ),
+    "beta+perturb-norm": Strategy(
+        "beta+perturb, own normalisation (ours)",
+        "#D55E00",
+        positives=("perturbed",),
+        negatives=("noise",),
+        own_normalisation=True,
+        in_paper=False,
+    ),
+    "beta+oracle-random": Strategy("beta+oracle (random, ours)", "#CC79A7", positives=("oracle-random",), in_paper=False),
+    "beta+oracle-hard": Strategy("beta+oracle (hard, ours)", "#0072B2", positives=("oracle-hard",), in_paper=False),
 }
 
 # Rows that neither the paper nor a control has: no claim of the paper is judged on them.
-BEYOND = tuple(name for name, strategy in STRATEGIES.items() if not (strategy.in_paper or strategy.control))
+OURS = tuple(name for name, strategy in STRATEGIES.items() if not (strategy.in_paper or strategy.control))
+BEYOND = tuple(name for name in OURS if STRATEGIES[name].online)  # stressed as well
+FURTHER = tuple(name for name in OURS if not STRATEGIES[name].online)  # on the benchmarks alone
+
+
+def strategies_of(data: str) -> tuple[str, ...]:
+    """The rows that a run on `data` trains: all on the phantom ("phantom"), on a manifest those without an oracle."""
+    return tuple(name for name, strategy in STRATEGIES.items() if data == "phantom" or not strategy.oracle)
 
 
 def updates_of(strategy: str, settings: FprSettings) -> int:
-    """Updates that a strategy makes itself: those of a baseline from the segmentation network, else those of fine-tuning."""
+    """The most updates that a strategy makes: those of a baseline from the segmentation network, else those of fine-tuning."""
     return settings.updates if STRATEGIES[strategy].start == SEGMENTATION else settings.finetune_updates
-
-
-def total_updates(strategy: str, settings: FprSettings) -> int:
-    """Classification updates that the weights of a strategy have seen, those of its starting point included."""
-    start = STRATEGIES[strategy].start
-    return updates_of(strategy, settings) + (0 if start == SEGMENTATION else total_updates(start, settings))

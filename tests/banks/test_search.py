@@ -3,10 +3,9 @@ import pytest
 import torch
 
 from lungadv.banks.search import attack_loss, image_change, latent_curve, perturb
-from lungadv.settings import AttackSettings
 from lungadv.training.strategies import BANKS
 
-SETTINGS = AttackSettings(eps=0.02, steps=5)
+EPS = 0.02
 
 
 def generator():
@@ -17,9 +16,9 @@ def generator():
 @pytest.mark.parametrize("label", [0, 1])
 def test_perturb_raises_the_loss_within_eps_and_range(detector, patches, output, label):
     start = patches()
-    attack = perturb(detector(output), start, label, SETTINGS, generator())
+    attack = perturb(detector(output), start, label, EPS, 5, generator())
     assert (attack.loss_best > attack.loss_start).all()
-    assert (attack.best - start).abs().max() <= SETTINGS.eps + 1e-6
+    assert (attack.best - start).abs().max() <= EPS + 1e-6
     assert attack.best.min() >= 0 and attack.best.max() <= 1
     before, after = (detector("logits")(x)[:, 1] for x in (start, attack.best))
     assert (after < before).all() if label else (after > before).all()

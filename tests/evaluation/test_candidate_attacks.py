@@ -23,7 +23,8 @@ from lungadv.evaluation.candidate_attacks import (
 from lungadv.settings import AttackSettings, load_settings
 
 TINY = load_settings("tiny")
-SETTINGS = replace(TINY, candidates=replace(TINY.candidates, spacing=2.5, sigma=3.0), attack=AttackSettings(eps=0.02, steps=5))
+ATTACK = AttackSettings(eps=0.02, noise_eps=0.1, steps=5)
+SETTINGS = replace(TINY, candidates=replace(TINY.candidates, spacing=2.5, sigma=3.0), attack=ATTACK)
 
 
 def generator(seed=0):

@@ -14,11 +14,12 @@ from lungadv.utils.errors import InputError
 
 def test_nodules_are_dealt_over_the_scans():
     plan = {"scans": 5, "positive_scans": 3, "nodules": {"solid": 6, "ground_glass": 2}, "small_nodules": 4, "disputed": 1}
-    plan |= {"mimics": 2, "photons": [3e4, 1e4], "iodine": [0, 300], "kernel": "soft", "shift": False}
+    plan |= {"mimics": 2, "photons": [3e4, 1e4], "iodine": [0, 300], "kernel": ["soft", "sharp", "soft"], "shift": False}
     dealt = deal_recipes(plan, np.random.default_rng(0))
     assert sum(len(recipe["nodules"]) > 0 for recipe in dealt) == 3
     assert sum(len(recipe["nodules"]) for recipe in dealt) == 8 and sum(recipe["small_nodules"] for recipe in dealt) == 4
     assert [recipe["photons"] for recipe in dealt] == [3e4, 1e4, 3e4, 1e4, 3e4]
+    assert [recipe["kernel"] for recipe in dealt] == ["soft", "sharp", "soft", "soft", "sharp"]
     with pytest.raises(InputError, match="6 positive scans do not fit 5 scans and 8 nodules"):
         deal_recipes(plan | {"positive_scans": 6}, np.random.default_rng(0))
 

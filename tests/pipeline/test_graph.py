@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.graph import STAGES, stages_of
 from lungadv.settings import PARTS
 from lungadv.training.strategies import BASELINE, STRATEGIES
 
@@ -22,8 +22,15 @@ def test_every_strategy_is_a_stage_that_needs_what_it_starts_from_and_its_banks(
     for name, strategy in STRATEGIES.items():
         needs = STAGES[f"fpr/{name}"].needs
         assert any(need in (strategy.start, f"fpr/{strategy.start}") for need in needs)
-        assert ("banks" in needs) == bool(strategy.banks)
+        assert ("banks" in needs) == bool(strategy.banks and not strategy.oracle) and ("oracle" in needs) == strategy.oracle
     assert f"fpr/{BASELINE}" in STAGES["banks"].needs
+
+
+def test_a_manifest_has_no_oracle_nor_what_reads_it():
+    left_out = {"oracle", *(f"fpr/{name}" for name, strategy in STRATEGIES.items() if strategy.oracle)}
+    stages = stages_of("scans.csv")
+    assert set(STAGES) - set(stages) == left_out and stages_of("phantom") == STAGES
+    assert not any(left_out & set(stage.needs) for stage in stages.values())
 
 
 @pytest.mark.parametrize("name", STAGES)

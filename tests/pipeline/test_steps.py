@@ -5,7 +5,7 @@ import lungadv
 from lungadv.pipeline.accept import expected_figures
 from lungadv.pipeline.graph import STAGES
 from lungadv.pipeline.runs import open_run
-from lungadv.pipeline.steps import STEPS, manifest_files, priority, sources, step_settings
+from lungadv.pipeline.steps import STEPS, manifest_files, priority, sources, step_settings, steps_of
 from lungadv.settings import load_settings
 from lungadv.training.strategies import STRATEGIES
 
@@ -41,6 +41,13 @@ def test_a_notebook_shows_one_strategy_that_comes_after_what_it_reads():
     assert notebooks["banks"] < "10_strategies" and STRATEGIES[shown["10_strategies"][0]].banks
 
 
+def test_a_run_on_a_manifest_has_no_step_of_the_oracle(clone):
+    (clone / "scans.csv").touch()
+    stages = {step.stage for step in steps_of(open_run("quick", 0, "scans.csv"))}
+    assert {step.stage for step in STEPS} - stages == {"oracle", "fpr/beta+oracle-random", "fpr/beta+oracle-hard"}
+    assert steps_of(open_run("quick")) == list(STEPS)
+
+
 def test_a_setting_concerns_the_steps_that_declare_its_part_alone():
     settings = load_settings("tiny")
     concerned = {step.stage: step_settings(step, settings) for step in STEPS if step.stage in ("two_moons", "stress", None)}
@@ -60,5 +67,5 @@ def test_the_tables_beside_a_manifest_are_inputs_too(clone):
 def test_what_others_wait_for_goes_first():
     steps = {step.stage: step for step in STEPS if step.stage}
     for stage, step in steps.items():
-        assert all(priority(steps[need]) > priority(step) for need in step.needs), stage
+        assert all(priority(steps[need]) > priority(step) for need in step.needs(open_run())), stage
     assert priority(steps["claims"]) == 0 and priority(steps["stress"]) == 1

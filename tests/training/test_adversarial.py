@@ -32,14 +32,14 @@ def test_batches_are_moved_against_the_network_of_that_moment(output):
             return F.softplus(positive) if output == "evidence" else positive.flip(1)
 
     model, grey = Template().train(), torch.full((4, 1, 4, 4, 4), 0.5)
-    target, rows = torch.tensor([1, 1, 0, 0]), torch.tensor([False, True, False, True])
+    target, eps = torch.tensor([1, 1, 0, 0]), torch.tensor([0, 0.02, 0, 0.1])
     batches = ((grey.clone(), target) for _ in range(2))
-    moved = adversarial_batches(model, batches, rows, eps=0.02, steps=8, generator=generator())
+    moved = adversarial_batches(model, batches, eps, steps=8, generator=generator())
     for turn in (1, -1):
         x, y = next(moved)
-        worst = 0.02 * model.w.detach().sign()
-        torch.testing.assert_close(x[1, 0] - 0.5, -worst, atol=1e-6, rtol=0)
-        torch.testing.assert_close(x[3, 0] - 0.5, worst, atol=1e-6, rtol=0)
+        uphill = model.w.detach().sign()
+        torch.testing.assert_close(x[1, 0] - 0.5, -0.02 * uphill, atol=1e-6, rtol=0)
+        torch.testing.assert_close(x[3, 0] - 0.5, 0.1 * uphill, atol=1e-6, rtol=0)
         assert torch.equal(x[[0, 2]], grey[[0, 2]]) and torch.equal(y, target)
         assert model.training and model.w.requires_grad and model.w.grad is None, turn
         with torch.no_grad():
@@ -51,7 +51,7 @@ def test_a_search_raises_the_loss_and_leaves_the_network_as_it_was():
     model, x, target = new_network("evidence", 4).train(), torch.rand(6, 1, 16, 16, 16, generator=generator()), torch.arange(6) % 2
     before = {name: value.clone() for name, value in model.state_dict().items()}
     rows = torch.arange(6) >= 2
-    moved, _ = next(adversarial_batches(model, iter([(x.clone(), target)]), rows, eps=0.05, steps=5, generator=generator()))
+    moved, _ = next(adversarial_batches(model, iter([(x.clone(), target)]), 0.05 * rows, steps=5, generator=generator()))
     assert model.training and all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     model.eval()
     with torch.no_grad():

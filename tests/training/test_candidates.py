@@ -30,7 +30,7 @@ CANDIDATES = replace(
     adversarial_updates=3,
     adversarial_steps=2,
 )
-SETTINGS = replace(TINY, candidates=CANDIDATES, attack=AttackSettings(eps=0.02, steps=5))
+SETTINGS = replace(TINY, candidates=CANDIDATES, attack=AttackSettings(eps=0.02, noise_eps=0.1, steps=5))
 
 
 def generator(seed=0):

@@ -1,14 +1,14 @@
 """What is seen of a training on the way."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from scipy.stats import mannwhitneyu
+from sklearn.metrics import log_loss
 
 from lungadv.models.dense_unet import new_network, predict
-from lungadv.settings import load_settings
-from lungadv.training.monitor import ValidationMonitor, validation_monitor
+from lungadv.training.early_stopping import EarlyStopping
+from lungadv.training.monitor import ValidationMonitor, balanced_nll
 from lungadv.utils.statistics import auc
 
 
@@ -21,21 +21,34 @@ def test_the_area_under_the_curve_is_the_mann_whitney_statistic():
     assert np.isnan(auc(scores, positive | True)) and np.isnan(auc([], []))
 
 
-def test_the_monitor_scores_at_its_checks_alone():
+def test_the_loss_weighs_both_classes_alike():
+    rng = np.random.default_rng(0)
+    confidence, labels = rng.uniform(0.01, 0.99, 200), (rng.random(200) < 0.1).astype(int)
+    weights = np.where(labels == 1, 1 / (labels == 1).sum(), 1 / (labels == 0).sum())
+    assert balanced_nll(confidence, labels) == pytest.approx(log_loss(labels, confidence, sample_weight=weights))
+    assert np.isfinite(balanced_nll(np.array([0.0, 1.0]), np.array([1, 0])))
+
+
+def test_the_monitor_scores_at_its_checks_alone_and_at_the_end():
     torch.manual_seed(0)
     network, patches = new_network("evidence", 4).eval(), torch.rand(4, 1, 16, 16, 16)
-    monitor = ValidationMonitor(patches, np.array([1, 1, 0, 0]), frozenset([0, 3]))
-    for update in range(5):
+    monitor = ValidationMonitor(patches, np.array([1, 1, 0, 0]), 3, EarlyStopping(limit=5, patience=9))
+    for update in range(6):
         monitor(update, network)
     confidence = predict(network, patches)[0].numpy()
     expected = {"auc": auc(confidence, [1, 1, 0, 0]), "brier": np.mean((confidence - [1, 1, 0, 0]) ** 2)}
-    assert [row.pop("update") for row in monitor.rows] == [0, 3]
+    expected["nll"] = balanced_nll(confidence, np.array([1, 1, 0, 0]))
+    assert [row.pop("update") for row in monitor.rows] == [0, 3, 5]
     assert all(row == pytest.approx(expected) for row in monitor.rows)
 
 
-def test_every_strategy_is_shown_the_same_balanced_patches():
-    table, x, settings = pd.DataFrame({"label": [0] * 50 + [-1] * 5 + [1] * 20}), torch.rand(75, 1, 4, 4, 4), load_settings("tiny").fpr
-    first, second = (validation_monitor(table, x, updates, settings, np.random.default_rng(0)) for updates in (10, 40))
-    half = settings.validation_patches // 2
-    assert torch.equal(first.patches, second.patches) and first.labels.tolist() == [0] * half + [1] * half
-    assert first.checks == {0, 5, 10} and second.checks == {0, 20, 40}
+def test_the_state_of_the_lowest_loss_is_kept():
+    patches, labels = torch.tensor([0.2, 0.8]).reshape(2, 1, 1, 1, 1).repeat(1, 1, 16, 16, 16), np.array([0, 1])
+    monitor, networks = ValidationMonitor(patches, labels, 1, EarlyStopping(limit=9, patience=9)), []
+    for update in range(3):
+        torch.manual_seed(update)
+        networks.append(new_network("evidence", 4).eval())
+        monitor(update, networks[-1])
+    best = int(np.argmin([row["nll"] for row in monitor.rows]))
+    kept = networks[best].state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in monitor.best.items()) and len(monitor.best) == len(kept)

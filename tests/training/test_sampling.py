@@ -90,6 +90,11 @@ def test_batches_are_composed_as_in_the_paper(name, size):
         assert [pool for pool, _ in shares] == ["real", *banks] and [share for _, share in shares] == expected[len(banks)]
 
 
+def test_banks_that_are_added_come_beside_a_full_batch():
+    assert [share for _, share in batch_composition("real", ["perturbed", "noise"], 16, added=True)] == [16, 4, 4]
+    assert [share for _, share in batch_composition("real", [], 16, added=True)] == [16]
+
+
 def test_banks_that_cannot_share_a_batch_evenly_are_an_input_error():
     for count in (3, 10):
         with pytest.raises(InputError, match="batch_size.*make it a multiple of 8"):

@@ -4,7 +4,17 @@ import subprocess
 import sys
 
 from lungadv.settings import load_settings
-from lungadv.training.strategies import BANKS, BASELINE, BEYOND, SEGMENTATION, STRATEGIES, total_updates, updates_of
+from lungadv.training.strategies import (
+    BANKS,
+    BASELINE,
+    BEYOND,
+    FURTHER,
+    ORACLE,
+    SEGMENTATION,
+    STRATEGIES,
+    strategies_of,
+    updates_of,
+)  # fmt: skip
 
 
 def test_strategies_are_the_rows_of_the_paper_their_controls_and_one_beyond():
@@ -15,12 +25,22 @@ def test_strategies_are_the_rows_of_the_paper_their_controls_and_one_beyond():
         "beta+perturb": ({"perturbed"}, {"noise"}),
         "beta+perturb+syn": ({"synthetic-pgd", "perturbed"}, {"noise"}),
         "beta+online": ({"perturbed"}, {"noise"}),
+        "beta+perturb-added": ({"perturbed"}, {"noise"}),
+        "beta+perturb-norm": ({"perturbed"}, {"noise"}),
+        "beta+oracle-random": ({"oracle-random"}, set()),
+        "beta+oracle-hard": ({"oracle-hard"}, set()),
     }
     assert BEYOND == ("beta+online",) and {name for name, row in STRATEGIES.items() if row.online} == set(BEYOND)
+    assert FURTHER == tuple(name for name in list(used)[5:])
     assert [name for name, row in STRATEGIES.items() if row.control] == ["control-ce", "control-beta", "control"]
     assert [name for name, row in STRATEGIES.items() if row.output == "logits"] == ["baseline-ce", "control-ce"]
     assert {STRATEGIES[name].start for name in ("control", *used)} == {BASELINE}
-    assert {bank for row in STRATEGIES.values() for bank in row.banks} == set(BANKS) and STRATEGIES["beta+online"].banks == ()
+    assert {bank for row in STRATEGIES.values() for bank in row.banks} == {*BANKS, *ORACLE} and STRATEGIES["beta+online"].banks == ()
+
+
+def test_only_the_phantom_has_an_oracle():
+    assert strategies_of("phantom") == tuple(STRATEGIES)
+    assert set(STRATEGIES) - set(strategies_of("scans.csv")) == {"beta+oracle-random", "beta+oracle-hard"}
 
 
 def test_each_starts_from_one_that_comes_before_it():
@@ -28,11 +48,10 @@ def test_each_starts_from_one_that_comes_before_it():
     assert all(names.index(row.start) < names.index(name) for name, row in STRATEGIES.items())
 
 
-def test_rows_that_are_compared_have_seen_as_many_updates():
+def test_rows_that_are_compared_may_make_as_many_updates():
     settings, augmented = load_settings("quick").fpr, [name for name, row in STRATEGIES.items() if row.positives]
     equal = (("baseline-ce", "baseline-beta"), ("baseline-beta-finetune", "control-ce", "control-beta"), ("control", *augmented))
     for number, names in enumerate(equal):
-        assert {total_updates(name, settings) for name in names} == {settings.updates + number * settings.finetune_updates}
         assert {updates_of(name, settings) for name in names} == {settings.finetune_updates if number else settings.updates}
 
 

@@ -16,6 +16,7 @@ from lungadv.banks.search import BATCH, SearchContext
 from lungadv.banks.shards import SHARD, lock, make_missing_shards, shard_files, summarise
 from lungadv.data.tables import SMALLEST_MM
 from lungadv.pipeline.artefacts import describe, require, stage_output
+from lungadv.pipeline.gates import insist
 from lungadv.pipeline.graph import STAGES
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.fpr import load_strategy
@@ -109,6 +110,7 @@ def build(run: Run) -> Path:
         counts, items = summarise(folder), search_context(run).items
         counts.insert(1, "drawn", [len(items[bank.split("-")[0]]) for bank in counts["bank"]])
         check_stored(counts)
+        check_noise(counts, run.settings.banks.least_positive)
         counts.to_csv(folder / "counts.csv", index=False)
     _remove_stale_shards(shards)
     return run.path("banks")
@@ -120,6 +122,14 @@ def check_stored(counts: pd.DataFrame) -> None:
         if row.under_6mm:
             raise InputError(f"no synthetic nodule reaches {SMALLEST_MM:g} mm: train the synthesizer longer (synthesizer.updates)")
         raise InputError(f"bank {row.bank}: no rebuilt patch is judged as the searched one: raise banks.samples or banks.noise_patches")
+
+
+def check_noise(counts: pd.DataFrame, least: float) -> None:
+    """Insist that the baseline calls at least a share `least` of the noise patches nodules; counts as in counts.csv."""
+    noise = counts.set_index("bank").loc["noise"]
+    share = noise["positive_after"] / noise["stored"]
+    problem = f"bank noise: the baseline calls {share:.0%} of its patches nodules, {least:.0%} are wanted: raise attack.noise_eps or steps"
+    insist(share >= least, problem)
 
 
 def _link_or_copy(path, target):

@@ -1,5 +1,6 @@
-"""The stage `benchmarks`: Table II, every training strategy scored on both benchmarks, by nodule type and against each other."""
+"""The stage `benchmarks`: Table II, every training strategy scored on both benchmarks and, apart, on the extra tests."""
 
+import json
 from importlib.resources import files
 
 import numpy as np
@@ -16,8 +17,7 @@ from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.datasets import load
 from lungadv.pipeline.stages.fpr import load_strategy
 from lungadv.pipeline.stages.patches import load_patches
-from lungadv.settings import FprSettings
-from lungadv.training.strategies import BEYOND, STRATEGIES, total_updates
+from lungadv.training.strategies import BEYOND, FURTHER, SEGMENTATION, STRATEGIES, strategies_of
 from lungadv.utils.statistics import percentile_interval
 
 __all__ = ["MARK_COLUMNS", "MEASURES", "PAIRS", "STUDIED", "build", "printed_table2", "score_strategies", "table2", "validation_marks"]
@@ -32,9 +32,11 @@ PAIRS = (  # differences that the claims B1-B7 ask for, and, last, those of what
     ("baseline-beta-finetune", "control-beta"),
     ("beta+syn-random", "baseline-beta-finetune"),
     ("beta+syn-random", "control"),
-    *(("beta+syn", other) for other in STRATEGIES if other not in ("beta+syn", "control-ce", "control-beta", *BEYOND)),
+    *(("beta+syn", other) for other in STRATEGIES if other not in ("beta+syn", "control-ce", "control-beta", *BEYOND, *FURTHER)),
     *((name, other) for name in ("beta+perturb", "beta+perturb+syn") for other in ("baseline-beta-finetune", "control", "beta+syn")),
-    *((name, other) for name in BEYOND for other in ("baseline-beta-finetune", "control", "beta+perturb")),
+    *((name, other) for name in (*BEYOND, *FURTHER) for other in ("baseline-beta-finetune", "control", "beta+perturb")),
+    *((name, "beta+syn") for name in FURTHER),
+    ("beta+oracle-hard", "beta+oracle-random"),
 )
 MARK_COLUMNS = ["seriesuid", "coordX", "coordY", "coordZ", "probability", "uncertainty"]
 FP_COLUMNS = [f"fp_{point:g}" for point in OPERATING_POINTS]
@@ -56,7 +58,7 @@ def build(run: Run) -> None:
     with stage_output(run, "benchmarks") as folder:
         data = load(run)
         scores, outcomes, answers = {}, {}, {}
-        for dataset in ("validation", *BENCHMARKS):
+        for dataset in data.datasets[1:]:  # all but train
             marks = mark_candidates(run, dataset)
             (folder / "marks" / dataset).mkdir(parents=True)
             for name, table in marks.items():
@@ -66,13 +68,24 @@ def build(run: Run) -> None:
             part = data.of(dataset)
             seed = run.rng("benchmarks", dataset).integers(2**32)
             terms = run.settings.froc.bootstraps, seed
-            scores[dataset] = score_strategies(marks, part.annotations, part.excluded, part.uids, *terms, by_type=dataset in BENCHMARKS)
+            scores[dataset] = score_strategies(marks, part.annotations, part.excluded, part.uids, *terms, by_type=dataset != "validation")
             if dataset in BENCHMARKS:
                 outcomes[dataset] = detection_outcomes({name: marks[name] for name in STUDIED}, part)
-        both = {name: pd.concat([answers[dataset][name] for dataset in BENCHMARKS]) for name in STRATEGIES}
+        both = {name: pd.concat([answers[dataset][name] for dataset in BENCHMARKS]) for name in strategies_of(run.data)}
         calibration = calibration_tables({"validation": answers["validation"], "benchmarks": both})
-        for name, table in (score_tables(scores, run.settings.fpr) | difficulty_tables(outcomes) | calibration).items():
+        for name, table in (score_tables(scores, training_facts(run)) | difficulty_tables(outcomes) | calibration).items():
             table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+
+
+def training_facts(run: Run) -> dict[str, dict]:
+    """Of each strategy the `updates` that its weights have seen in all, its starting point's included, and whether it `converged`."""
+    facts = {name: json.loads((require(run, f"fpr/{name}") / "training.json").read_text()) for name in strategies_of(run.data)}
+
+    def updates(name):
+        start = STRATEGIES[name].start
+        return facts[name]["updates"] + (0 if start == SEGMENTATION else updates(start))
+
+    return {name: {"updates": updates(name), "converged": fact["converged"]} for name, fact in facts.items()}
 
 
 # Marks
@@ -84,10 +97,10 @@ def mark_candidates(run: Run, dataset: str) -> dict[str, pd.DataFrame]:
     Coordinates in mm; probability (the network's confidence) and uncertainty in [0, 1].
     """
     if dataset == "validation":
-        return {name: validation_marks(run, name) for name in STRATEGIES}
+        return {name: validation_marks(run, name) for name in strategies_of(run.data)}
     table, patches = load_patches(run, dataset, kinds=("candidate",))
     marks = {}
-    for name in STRATEGIES:
+    for name in strategies_of(run.data):
         confidence, uncertainty = predict(load_strategy(run, name), patches)
         marks[name] = table.assign(probability=np.asarray(confidence), uncertainty=np.asarray(uncertainty))[MARK_COLUMNS]
     return marks
@@ -142,7 +155,7 @@ def compare_strategies(scores: dict[str, dict[str, Froc]], subset: str) -> pd.Da
     Columns: subset, benchmark, a, b, measure, difference, lower, upper (95 %), lower90, upper90, from resampled scans.
     """
     rows = []
-    for a, b in PAIRS:
+    for a, b in (pair for pair in PAIRS if all(set(pair) <= set(by_name) for by_name in scores.values())):
         pairs = [compare_scores(by_name[a], by_name[b]) for by_name in scores.values()]
         points = np.array([list(pair.sensitivity.values()) for pair in pairs])  # (benchmarks, 7)
         samples = np.array([pair.samples for pair in pairs])  # (benchmarks, bootstraps, 7)
@@ -169,17 +182,19 @@ def printed_table2() -> pd.DataFrame:
     return table.assign(**{"fp_0.25_implied": (7 * table["cpm"] - others).round(2)})
 
 
-def table2(scores: dict[str, dict[str, Froc]], settings: FprSettings) -> pd.DataFrame:
-    """A row for each benchmark and strategy, all values in [0, 1]: scores is {benchmark: {strategy: Froc}}.
+def table2(scores: dict[str, dict[str, Froc]], facts: dict[str, dict]) -> pd.DataFrame:
+    """A row for each benchmark and strategy, all values in [0, 1], from {benchmark: {strategy: Froc}} and `training_facts`.
 
-    Columns: benchmark, strategy (as in the paper), updates (of the classifier, in all), cpm, lower, upper, fp_0.125 ... fp_8 as measured,
+    Columns: benchmark, strategy (as in the paper), updates (of the classifier, in all), converged, cpm, lower, upper, and as measured
+    fp_0.125 ... fp_8;
     then paper_cpm, paper_fp_0.125 ... as printed with paper_fp_0.25_implied; empty for a strategy that is not the paper's.
     """
     printed = printed_table2().set_index(["benchmark", "strategy"])[["cpm", *FP_COLUMNS, "fp_0.25_implied"]].div(100).add_prefix("paper_")
     rows = [
-        {"benchmark": benchmark, "strategy": strategy.label, "updates": total_updates(name, settings)} | score_row(by_name[name])
+        {"benchmark": benchmark, "strategy": strategy.label, **facts[name]} | score_row(by_name[name])
         for benchmark, by_name in scores.items()
         for name, strategy in STRATEGIES.items()
+        if name in by_name
     ]
     return pd.DataFrame(rows).join(printed, on=["benchmark", "strategy"]).round(4)
 
@@ -190,7 +205,7 @@ def score_row(score: Froc) -> dict[str, float]:
     return {"cpm": score.cpm, "lower": lower, "upper": upper} | dict(zip(FP_COLUMNS, score.sensitivity.values(), strict=True))
 
 
-def score_tables(scores: dict[str, Scores], settings: FprSettings) -> dict[str, pd.DataFrame]:
+def score_tables(scores: dict[str, Scores], facts: dict[str, dict]) -> dict[str, pd.DataFrame]:
     """The stage's tables froc, by_type, curves, differences and table2, from {dataset: what `score_strategies` gives}."""
     rows = [
         {"benchmark": dataset, "subset": subset, "excluded": rule, "strategy": name, "nodules": score.counts["nodules"]} | score_row(score)
@@ -211,5 +226,5 @@ def score_tables(scores: dict[str, Scores], settings: FprSettings) -> dict[str, 
         "by_type": rows[rows["subset"] != "all"].drop(columns="excluded").rename(columns={"subset": "type"}),
         "curves": curves[["benchmark", "strategy", "fp_per_scan", "sensitivity"]],
         "differences": pd.concat([compare_strategies(by_benchmark, subset) for subset, by_benchmark in complete.items()]),
-        "table2": table2(on_benchmarks["all"], settings),
+        "table2": table2(on_benchmarks["all"], facts),
     }

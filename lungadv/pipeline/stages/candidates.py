@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from lungadv.data.dataset import BENCHMARKS, DATASETS
+from lungadv.data.dataset import BENCHMARKS
 from lungadv.detection.candidates import calibrate, merge_sources, raw_candidates
 from lungadv.detection.networks import save_networks, save_weights
 from lungadv.evaluation.candidate_attacks import attack_numbers, compare_finetuned
@@ -31,7 +31,7 @@ def build(run: Run) -> Path:
         data, settings = load(run), run.settings.candidates
         grids = training_grids(data.of("train"), settings.spacing)
         networks, losses = train_networks(grids, settings, run)
-        raw = {name: _search(networks, data.of(name), settings, name) for name in DATASETS}
+        raw = {name: _search(networks, data.of(name), settings, name) for name in data.datasets}
         calibration = calibrate(raw["validation"], len(data.of("validation").uids))
         save_networks(networks, calibration, folder)
         finetuned, more = adversarial_finetune(networks, grids, run.settings, run)

@@ -6,7 +6,7 @@ from importlib import resources
 import pandas as pd
 
 from lungadv.data import luna16
-from lungadv.data.dataset import BENCHMARKS, DATASETS, Data, check_nodules, load_data, write_data
+from lungadv.data.dataset import BENCHMARKS, DATASETS, EXTRA_TESTS, Data, check_nodules, load_data, write_data
 from lungadv.data.manifest import read_manifest
 from lungadv.data.tables import TYPES
 from lungadv.phantom.dataset import FIRST_INDEX, ScanJob, deal_recipes, simulate_scans
@@ -31,7 +31,8 @@ def recipes(run: Run) -> list[tuple[str, int, dict]]:
     plan = profiles[run.profile]
     return [
         (dataset, FIRST_INDEX[dataset] + k, plan["recipe"] | recipe)
-        for dataset in DATASETS
+        for dataset in (*DATASETS, *EXTRA_TESTS)
+        if dataset in plan
         for k, recipe in enumerate(deal_recipes(plan[dataset], run.rng("datasets", dataset)))
     ]
 
@@ -49,7 +50,7 @@ def build(run: Run) -> None:
         else:
             data = read_manifest(run.data)
             check_nodules(data)
-        for name in DATASETS:
+        for name in data.datasets:
             (root / name).mkdir(exist_ok=True)
             part = data.of(name)
             luna16.write_tables(root / name, part.uids, part.annotations)

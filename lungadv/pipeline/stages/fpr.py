@@ -9,17 +9,20 @@ import torch
 from lungadv.banks.recipes import COLUMNS, REMEDY, Perturbed, Synthetic, load_bank
 from lungadv.banks.shards import read_recipes
 from lungadv.models.dense_unet import FPR, fuse_batchnorm, new_network, predict
-from lungadv.pipeline.artefacts import require, stage_output
+from lungadv.pipeline.artefacts import require, stage_output, write_json
+from lungadv.pipeline.gates import insist
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.patches import load_patches, read_patches, real_patches
 from lungadv.pipeline.stages.synthesizer import load_generator
 from lungadv.training.adversarial import adversarial_batches
 from lungadv.training.checkpoint import load_network, save_network
+from lungadv.training.early_stopping import EarlyStopping
 from lungadv.training.loop import EMA_DECAY, fit
-from lungadv.training.losses import classification_loss
-from lungadv.training.monitor import validation_monitor
-from lungadv.training.sampling import UniformNoise, augmented_mask, batch_composition, classification_batches
-from lungadv.training.strategies import BANKS, SEGMENTATION, STRATEGIES, Strategy, updates_of
+from lungadv.training.losses import AnnealedLoss, classification_loss
+from lungadv.training.monitor import ValidationMonitor
+from lungadv.training.own_normalisation import OwnNormalisation
+from lungadv.training.sampling import Shares, UniformNoise, augmented_mask, batch_composition, classification_batches
+from lungadv.training.strategies import BANKS, ORACLE, SEGMENTATION, STRATEGIES, Strategy, updates_of
 from lungadv.utils.device import get_device
 from lungadv.utils.errors import InputError
 
@@ -29,29 +32,60 @@ __all__ = ["build", "load_strategy", "read_bank"]
 def build(run: Run, strategy: str) -> Path:
     """Train one row of Table II: fpr/<strategy>/weights.safetensors and network.json.
 
-    Beside them training.csv has the loss of each update, learning.csv the AUC and Brier score of validation patches on the way.
+    Beside them training.csv has the loss of each update, learning.csv the loss, AUC and Brier score of validation on the way.
+    training.json says how many updates were made, which were kept, and whether the validation loss had stopped falling.
     validation.csv has the confidence and uncertainty of each validation patch. Raises InputError for an unknown strategy.
     """
     if strategy not in STRATEGIES:
         raise InputError(f"unknown strategy '{strategy}': choose one of {', '.join(STRATEGIES)}")
-    settings, stage, updates = run.settings.fpr, f"fpr/{strategy}", updates_of(strategy, run.settings.fpr)
+    stage, chosen = f"fpr/{strategy}", STRATEGIES[strategy]
     with stage_output(run, stage) as folder:
         generator = run.generator(stage)
         torch.manual_seed(generator.initial_seed())
-        network = _start_network(run, STRATEGIES[strategy])
-        batches = _strategy_batches(run, strategy, network, generator)
+        network, shares = _start_network(run, chosen), _batch_shares(run, chosen)
+        batches = _strategy_batches(run, strategy, network, shares, generator)
         table, patches = load_patches(run, "validation", ("nodule", "candidate", "background"))
-        monitor = validation_monitor(table, patches, updates, settings, run.rng("fpr", "watched"))
-        losses = fit(
-            network, classification_loss, batches, updates,
-            learning_rate=settings.learning_rate, ema_decay=EMA_DECAY, monitor=monitor, desc=strategy,
-        )  # fmt: skip
+        monitor = _validation_monitor(run, strategy, table["label"].to_numpy(), patches)
+        losses = _fit(run, strategy, network, batches, shares, monitor)
+        network.load_state_dict(monitor.best)
         save_network(network, folder)
         losses.to_csv(folder / "training.csv", index=False)
         pd.DataFrame(monitor.rows).to_csv(folder / "learning.csv", index=False)
+        write_json(folder / "training.json", _summary(strategy, losses, monitor, run.settings.fpr))
         confidence, uncertainty = predict(network, patches)
         table.assign(confidence=confidence.numpy(), uncertainty=uncertainty.numpy()).to_csv(folder / "validation.csv", index=False)
     return run.path(stage)
+
+
+def _validation_monitor(run, strategy, labels, patches):
+    """The monitor of a strategy on all validation patches with a label of 0 or 1; it stops training by the one rule for all."""
+    known, settings = labels >= 0, run.settings.fpr
+    stopping = EarlyStopping(updates_of(strategy, settings), settings.patience)
+    return ValidationMonitor(patches[torch.from_numpy(known)], labels[known], settings.check_every, stopping)
+
+
+def _fit(run, strategy, network, batches, shares, monitor):
+    """Train the network of a strategy; returns the losses."""
+    chosen, settings = STRATEGIES[strategy], run.settings.fpr
+    rate = settings.learning_rate if chosen.start == SEGMENTATION else settings.finetune_learning_rate
+    learns_evidence = chosen.output == "evidence" and (chosen.start == SEGMENTATION or STRATEGIES[chosen.start].output == "logits")
+    loss, more = AnnealedLoss(settings.annealing_updates) if learns_evidence else classification_loss, ()
+    if chosen.own_normalisation:
+        loss = OwnNormalisation(network, augmented_mask(*shares))
+        more = loss.parameters()
+    return fit(
+        network, loss, batches, updates_of(strategy, settings),
+        learning_rate=rate, ema_decay=EMA_DECAY, monitor=monitor, stopping=monitor.stopping, more=more, desc=strategy,
+    )  # fmt: skip
+
+
+def _summary(strategy, losses, monitor, settings):
+    """What training.json says. Where a run must converge, it insists on that."""
+    learning, converged = pd.DataFrame(monitor.rows), monitor.stopping.converged
+    problem = f"{strategy}: the validation loss still fell after {len(losses)} updates: raise fpr.updates or fpr.finetune_updates"
+    insist(converged or not settings.must_converge, problem)
+    kept = int(learning["update"][learning["nll"].idxmin()])
+    return {"updates": len(losses), "kept": kept, "converged": converged}
 
 
 def _start_network(run: Run, strategy: Strategy) -> FPR:
@@ -64,22 +98,33 @@ def _start_network(run: Run, strategy: Strategy) -> FPR:
     return network
 
 
-def _strategy_batches(run: Run, strategy: str, network: FPR, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The training batches of a strategy: real patches and those of its banks or, online, of PGD against `network`."""
-    chosen, settings, real = STRATEGIES[strategy], run.settings, real_patches(run)
+def _batch_shares(run: Run, chosen: Strategy) -> tuple[Shares, Shares]:
+    """The pools of a strategy's positives and negatives, and how many of a batch each gives."""
+    settings, real = run.settings, real_patches(run)
     online = {"perturbed": real[1], "noise": UniformNoise(settings.patch.size)}  # what PGD starts from
-    positives, negatives = (
-        batch_composition(
-            real[label], [online[name] if chosen.online else read_bank(run, name)[1] for name in names], settings.fpr.batch_size // 2
-        )
-        for label, names in ((1, chosen.positives), (0, chosen.negatives))
-    )
-    batches = classification_batches(positives, negatives, settings.patch.size, generator)
+
+    def pool(name):
+        if name in ORACLE:
+            return read_patches(run, name, stage="oracle")[1]
+        return online[name] if chosen.online else read_bank(run, name)[1]
+
+    half = settings.fpr.batch_size // 2
+    kinds = ((1, chosen.positives), (0, chosen.negatives))
+    return tuple(batch_composition(real[label], [pool(name) for name in names], half, chosen.added) for label, names in kinds)
+
+
+def _strategy_batches(
+    run: Run, strategy: str, network: FPR, shares: tuple[Shares, Shares], generator: torch.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The training batches of a strategy: real patches and those of its banks or, online, of PGD against `network`."""
+    chosen, settings = STRATEGIES[strategy], run.settings
+    batches = classification_batches(*shares, settings.patch.size, generator)
     if not chosen.online:
         return batches
     searches = run.generator(f"fpr/{strategy}", "searches", device=get_device())
-    rows = augmented_mask(positives, negatives)
-    return adversarial_batches(network, batches, rows, eps=settings.attack.eps, steps=settings.fpr.online_steps, generator=searches)
+    radii = [0.0 if name is None else settings.attack.radius(name) for name in (None, *chosen.positives, None, *chosen.negatives)]
+    eps = torch.cat([torch.full((share,), radius) for radius, (_, share) in zip(radii, (*shares[0], *shares[1]), strict=True)])
+    return adversarial_batches(network, batches, eps, steps=settings.fpr.online_steps, generator=searches)
 
 
 def load_strategy(run: Run, strategy: str) -> FPR:

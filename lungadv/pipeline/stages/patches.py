@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from lungadv.data.dataset import DATASETS, Data
+from lungadv.data.dataset import Data
 from lungadv.data.patches import extract_patches
 from lungadv.data.positions import MARGIN, patch_positions, world_positions
 from lungadv.data.scan import Scan, to_unit
@@ -29,7 +29,7 @@ def build(run: Run) -> Path:
     """
     with stage_output(run, "patches") as folder:
         data = load(run)
-        for dataset in DATASETS:
+        for dataset in data.datasets:
             candidates = pd.read_csv(run.path("candidates", f"{dataset}.csv"), dtype={"seriesuid": str})
             if dataset == "train":
                 ordered = candidates.sort_values("score", ascending=False)
@@ -59,12 +59,13 @@ def _cut_patches(run: Run, data: Data, candidates: pd.DataFrame, dataset: str) -
     return pd.concat(tables, ignore_index=True), tensors
 
 
-def read_patches(run: Run, dataset: str, key: str = "hu") -> tuple[pd.DataFrame, torch.Tensor]:
+def read_patches(run: Run, dataset: str, key: str = "hu", stage: str = "patches") -> tuple[pd.DataFrame, torch.Tensor]:
     """The whole patch table of a data set and a stored tensor (N, 1, Q, Q, Q).
 
     `key` is "hu", int16 HU, or for "train" "outline", the masks of the rows of kind nodule, uint8.
+    `stage` "oracle" has nodules of the same layout under the names of ORACLE.
     """
-    folder = require(run, "patches")
+    folder = require(run, stage)
     table = pd.read_csv(folder / f"{dataset}.csv", dtype={"seriesuid": str, "type": str})
     return table, load_file(folder / f"{dataset}.safetensors")[key]
 

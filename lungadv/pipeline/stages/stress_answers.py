@@ -1,6 +1,7 @@
 """The stress tests of a run: every network's answers to noise and attack, over eps, over steps, and to synthetic nodules."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -51,12 +52,16 @@ def collect_answers(
     stress, attack, picks = run.settings.stress, run.settings.attack, example_picks(detectors[SOURCE], clean)
     examples = {f"{kind}/picks": indices for kind, indices in picks.items()}
     shown = {name: detectors[name] for name in ALL_NETWORKS}
-    noises = noise_stimuli(clean, attack.eps, stress.uniform_noise, stress.poisson_scales, run.generator("stress", "noise"))
-    answers = [evaluate(shown, record_examples(noises, picks, examples)).assign(source="")]
+    draws, answers = run.generator("stress", "noise"), []
+    for kind, patches in clean.items():
+        noises = noise_stimuli({kind: patches}, attack.radius(kind), stress.uniform_noise, stress.poisson_scales, draws)
+        answers.append(evaluate(shown, record_examples(noises, picks, examples)).assign(source=""))
     for source, detector in tqdm(detectors.items(), desc="attacks"):
         transferred = source in (SOURCE, INDEPENDENT)
         inputs = clean if transferred else {kind: patches[: stress.whitebox_patches] for kind, patches in clean.items()}
-        attacks = pgd_stimuli(detector, inputs, attack.eps, attack.steps, _generator(run, detector, "pgd", source))
+        generator = _generator(run, detector, "pgd", source)
+        each = (pgd_stimuli(detector, {kind: batch}, attack.radius(kind), attack.steps, generator) for kind, batch in inputs.items())
+        attacks = chain.from_iterable(each)
         attacks = record_examples(attacks, picks, examples) if source == SOURCE else attacks
         answers.append(evaluate(shown if transferred else {source: detector}, attacks).assign(source=source))
     return pd.concat(answers, ignore_index=True), examples

@@ -87,11 +87,13 @@ def _steps_checks(attack: AttackSettings, steps: pd.DataFrame):
 
 def _stored_checks(attack, detector, answers, examples):
     """Norm, range and answers of the attacked examples, as they lie in their file."""
-    clean, attacked = (torch.cat([examples[f"{kind}/{name}"] for kind in LABELS]) for name in ("clean-0", f"pgd-{attack.eps:g}"))
-    found = select(answers, test="pgd", network=SOURCE, source=SOURCE).set_index(["kind", "index"])["confidence"]
-    confidence = [found[kind, pick] for kind in LABELS for pick in examples[f"{kind}/picks"].tolist()]
-    for row in check_stored(detector, clean, attacked, confidence, eps=attack.eps):
-        yield _check(row["check"], SOURCE, row["value"], row["reference"], row["verdict"] == "pass")
+    for kind in LABELS:
+        eps = attack.radius(kind)
+        found = select(answers, test="pgd", kind=kind, network=SOURCE, source=SOURCE).set_index("index")["confidence"]
+        stored = examples[f"{kind}/clean-0"], examples[f"{kind}/pgd-{eps:g}"], found[examples[f"{kind}/picks"].tolist()]
+        for row in check_stored(detector, *stored, eps=eps):
+            check = row["check"].replace("examples", kind)
+            yield _check(check, SOURCE, row["value"], row["reference"], row["verdict"] == "pass")
 
 
 def audit_networks(run: Run, detectors: Mapping[str, Detector], clean: Mapping[str, torch.Tensor]) -> pd.DataFrame:

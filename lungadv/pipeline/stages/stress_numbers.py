@@ -41,9 +41,8 @@ def threshold_numbers(thresholds: pd.DataFrame) -> pd.DataFrame:
 
 def image_numbers(answers: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """The rows of M4-M6 and S5-S10 from all answers; "white-box" and "independent" stand beside what the claims read."""
-    eps = settings.attack.eps
-    clean, attacked, random = ("clean", 0.0, ""), ("pgd", eps, SOURCE), ("random", eps, "")
-    attacks = {"pgd": attacked, "independent": ("pgd", eps, INDEPENDENT), "white-box": ("pgd", eps, None)}
+    clean, attacks = ("clean", 0.0, ""), {"pgd": ("pgd", SOURCE), "independent": ("pgd", INDEPENDENT), "white-box": ("pgd", None)}
+    attacked, random = ("pgd", SOURCE), ("random", "")  # at the radius of the kind
     uniform = {f"uniform-{k}": ("uniform", level, "") for k, level in enumerate(settings.stress.uniform_noise, 1)}
     poisson = {f"poisson-{scale}": ("poisson", float(scale), "") for scale in settings.stress.poisson_scales}
     plans = [
@@ -58,12 +57,13 @@ def image_numbers(answers: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         ("S10", (SOURCE,), "positives", {"clean-positive": clean, "pgd-positive": attacked}),
         ("S10", (SOURCE,), "negatives", {"clean-negative": clean, "pgd-negative": attacked}),
     ]
-    return pd.concat([table for plan in plans for table in _plan_numbers(answers, *plan)], ignore_index=True)
+    return pd.concat([table for plan in plans for table in _plan_numbers(answers, settings.attack, *plan)], ignore_index=True)
 
 
-def _plan_numbers(answers, claim, networks, kind, conditions):
-    """The tables of one claim; a condition is (test, level, network attacked), with None for the network itself."""
-    for condition, (test, level, source) in conditions.items():
+def _plan_numbers(answers, attack, claim, networks, kind, conditions):
+    """The tables of one claim; a condition is (test, [level,] network attacked), with None for the network itself."""
+    for condition, (test, *levels, source) in conditions.items():
+        (level,) = levels or (attack.radius(kind),)
         against = answers["network"] if source is None else source
         chosen = select(answers, test=test, level=level, kind=kind, source=against)
         chosen = chosen[chosen["network"].isin(networks)].assign(condition=condition)

@@ -13,10 +13,13 @@ from lungadv.data.scan import to_hu
 from lungadv.models.dense_unet import new_network, predict
 from lungadv.pipeline.stages import fpr as stages_fpr
 from lungadv.training.checkpoint import load_network, save_network
-from lungadv.training.strategies import BANKS, SEGMENTATION, STRATEGIES
+from lungadv.training.losses import AnnealedLoss
+from lungadv.training.own_normalisation import OwnNormalisation
+from lungadv.training.strategies import BANKS, ORACLE, SEGMENTATION, STRATEGIES
 from lungadv.utils.errors import InputError
 
 GREYS = {"synthetic-random": 0.125, "synthetic-pgd": 0.25, "perturbed": 0.375, "noise": 0.625, "ignored": 1.0, "nodule": 0.75, "rest": 0.0}
+GREYS |= {"oracle-random": 0.5, "oracle-hard": 0.875}
 
 
 def test_an_unknown_strategy_is_an_input_error(run):
@@ -56,6 +59,10 @@ def workshop(run, monkeypatch):
         table.to_csv(folder / f"{dataset}.csv", index=False)
         save_file({"hu": constant(names, side)}, folder / f"{dataset}.safetensors")
     stage("banks")
+    folder = stage("oracle")
+    for name in ORACLE:
+        pd.DataFrame({"seriesuid": ["1", "2"], "type": "solid"}).to_csv(folder / f"{name}.csv", index=False)
+        save_file({"hu": constant([name] * 2, size + 2 * MARGIN)}, folder / f"{name}.safetensors")
     pools = {name: torch.full((2, 1, *(size,) * 3), GREYS[name]) for name in BANKS}
     monkeypatch.setattr(stages_fpr, "read_bank", lambda run, name: (None, pools[name]))
     starts = {SEGMENTATION: "logits", "baseline-ce": "logits", "baseline-beta": "evidence", "baseline-beta-finetune": "evidence"}
@@ -64,10 +71,11 @@ def workshop(run, monkeypatch):
         save_network(new_network(output, run.settings.fpr.width).eval(), stage(stage_of(name)))
     given = {}
 
-    def fit(model, loss, batches, updates, *, learning_rate, ema_decay, monitor, desc):
+    def fit(model, loss, batches, updates, *, learning_rate, ema_decay, monitor, stopping, more, desc):
         for update in range(updates + 1):
             monitor(update, model.eval())
         given.update(batch=next(batches), updates=updates, start={k: v.clone() for k, v in model.state_dict().items()}, model=model)
+        given.update(loss=loss, rate=learning_rate)
         return pd.DataFrame({"update": range(updates), "loss": 0.5})
 
     monkeypatch.setattr(stages_fpr, "fit", fit)
@@ -86,16 +94,21 @@ def test_a_strategy_trains_on_its_pools_from_its_start(name, workshop):
     half = settings.batch_size // 2
     for label, real, banks in ((1, "nodule", strategy.positives), (0, "rest", strategy.negatives)):
         shares = {0: (1,), 1: (1 / 2, 1 / 2), 2: (1 / 2, 1 / 4, 1 / 4)}[len(banks)]
+        shares = (1, *shares[1:]) if strategy.added else shares
         expected = {round(GREYS[pool], 2): half * share for pool, share in zip((real, *banks), shares, strict=True)}
         assert found[label] == expected
     kept = [key for key in before.state_dict() if not from_segmentation or key.startswith("unet.")]
     assert all(torch.equal(given["start"][key], before.state_dict()[key]) for key in kept) and len(kept) > 20
     assert given["updates"] == (settings.updates if from_segmentation else settings.finetune_updates)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "learning.csv", "network.json", "provenance.json", "training.csv", "validation.csv", "weights.safetensors"
+        "learning.csv", "network.json", "provenance.json", "training.csv", "training.json", "validation.csv", "weights.safetensors"
     ]  # fmt: skip
     learning = pd.read_csv(folder / "learning.csv")
-    assert learning["update"].tolist() == np.linspace(0, given["updates"], settings.validation_checks + 1).round().tolist()
+    assert learning["update"].tolist() == list(range(0, given["updates"] + 1, settings.check_every))
+    assert isinstance(given["loss"], OwnNormalisation) == strategy.own_normalisation
+    learns_evidence = strategy.output == "evidence" and strategy.start in (SEGMENTATION, "baseline-ce")
+    assert isinstance(given["loss"], AnnealedLoss) == learns_evidence
+    assert given["rate"] == (settings.learning_rate if from_segmentation else settings.finetune_learning_rate)
     assert learning[["auc", "brier"]].stack().between(0, 1).all()
     validation = pd.read_csv(folder / "validation.csv")
     assert len(validation) == 5 and validation["confidence"].between(0, 1).all() and validation["uncertainty"].between(0, 1).all()
