@@ -78,7 +78,7 @@ class FprSettings:
 class SynthesizerSettings:
     """The VAE with its critic (Eqs. 1 to 6)."""
 
-    edge: float  # mm over which the mask of a cut-out fades
+    edge: float  # mm over which the mask of a cut-out fades: as wide as the scanner blurs a sharp outline
     latent_size: int  # numbers in a latent code
     width: int  # channels of the finest level of encoder and critic; the generator has twice as many
     updates: int
@@ -109,6 +109,7 @@ class BankSettings:
     backgrounds: int  # of each training scan
     samples: int  # synthetic nodules of each kind on a background
     noise_patches: int  # adversarial noise patches
+    real_nodules: int  # cubes of LUNA16 nodules on which fusion is judged, too, where they are at hand
 
 
 @dataclass(frozen=True)

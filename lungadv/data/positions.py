@@ -8,9 +8,12 @@ from lungadv.data.dataset import Data
 from lungadv.data.hits import hits, radius_mm
 from lungadv.data.scan import Scan
 from lungadv.data.tables import XYZ
+from lungadv.data.walls import WALL, WALL_MM, wall_context
 
 __all__ = ["MARGIN", "background_positions", "label_candidates", "patch_positions", "world_positions"]
 
+SPARE = 4  # times as many random positions are drawn as are kept, so that some lie near the wall
+WALL_SHARE = 0.4  # of the random positions lie at the wall, where a third of the nodules grow
 MARGIN = 2  # voxels by which a stored training patch is larger on every side, for random shifts
 
 
@@ -47,7 +50,8 @@ def background_positions(
     """
     inside = np.flatnonzero(lungs)
     chosen = rng.choice(inside, min(100 * count, len(inside)), replace=False)
-    points = scan.to_world(np.stack(np.unravel_index(chosen, lungs.shape), axis=1))
+    voxels = np.stack(np.unravel_index(chosen, lungs.shape), axis=1)
+    points = scan.to_world(voxels + rng.uniform(-0.5, 0.5, voxels.shape))  # as nodules lie: half-way between voxels noise is smoothest
     centres, halves = world_positions(findings), np.repeat(radius_mm(findings["diameter_mm"])[:, None], 3, axis=1)
     if labels is not None:
         boxes = _label_boxes(labels, scan)
@@ -66,21 +70,41 @@ def _label_boxes(labels, scan):
     return scan.to_world(corners.mean(axis=2)), half @ np.abs(scan.direction * scan.spacing).T
 
 
+def _spread_over_depths(depth, count, rng):
+    """Up to `count` of the positions at `depth` (N,) mm under the wall, in random order: WALL_SHARE within WALL_MM, the others deeper.
+
+    Where there are too few of one kind, there are more of the other.
+    """
+    near, far = np.flatnonzero(depth <= WALL_MM), np.flatnonzero(depth > WALL_MM)
+    share = max(min(len(near), round(WALL_SHARE * count)), count - len(far))
+    return rng.permutation(np.concatenate([near[:share], far[: count - min(share, len(near))]]))
+
+
 def patch_positions(
     scan: Scan, data: Data, candidates: pd.DataFrame, *, width: float, backgrounds: int, rng: np.random.Generator
 ) -> pd.DataFrame:
     """The patch table of a scan: annotated nodules, candidates and up to `backgrounds` random lung positions.
 
     data: the data set of the scan; candidates: of any scans; width: mm around a random position that hold no nodule.
-    Columns: seriesuid, coordX, coordY, coordZ, kind (nodule, candidate or background), label (1, 0 or -1), type, diameter_mm, score.
+    Columns: seriesuid, coordX, coordY, coordZ, kind (nodule, candidate or background), label (1, 0 or -1), type, diameter_mm, score,
+    and for nodules and backgrounds those of `walls.WALL`.
     """
     uid = scan.uid
     nodules, excluded, found = (table[table["seriesuid"] == uid] for table in (data.annotations, data.excluded, candidates))
     findings = pd.concat([nodules, excluded])
-    places = background_positions(data.lungs(uid), scan, findings, width, backgrounds, rng, data.labels(uid))
+    lungs = data.lungs(uid)
+    places = background_positions(lungs, scan, findings, width, SPARE * backgrounds, rng, data.labels(uid))
+    context = wall_context(lungs, scan, places)
+    chosen = _spread_over_depths(context[:, 0], backgrounds, rng)
     rows = [
-        nodules.assign(kind="nodule", label=1),
+        nodules.assign(kind="nodule", label=1, **_columns(wall_context(lungs, scan, world_positions(nodules)))),
         found.assign(kind="candidate", label=label_candidates(found, nodules, excluded)),
-        pd.DataFrame(places, columns=XYZ).assign(seriesuid=uid, kind="background", label=0),
+        pd.DataFrame(places[chosen], columns=XYZ).assign(seriesuid=uid, kind="background", label=0, **_columns(context[chosen])),
     ]
-    return pd.concat(rows, ignore_index=True).reindex(columns=["seriesuid", *XYZ, "kind", "label", "type", "diameter_mm", "score"])
+    columns = ["seriesuid", *XYZ, "kind", "label", "type", "diameter_mm", "score", *WALL]
+    return pd.concat(rows, ignore_index=True).reindex(columns=columns)
+
+
+def _columns(context):
+    """The result of `wall_context` as columns of a table."""
+    return dict(zip(WALL, context.T, strict=True))

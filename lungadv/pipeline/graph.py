@@ -44,7 +44,7 @@ STAGES = {  # each needs only stages above it
     "banks": Stage(
         "lungadv.pipeline.stages.banks",
         2,
-        ("patches", "synthesizer", f"fpr/{BASELINE}"),
+        ("datasets", "patches", "synthesizer", f"fpr/{BASELINE}"),
         ("patch", "attack", "latent", "banks", "fpr", "synthesizer"),
     ),
     **ON_BANKS,

@@ -1,0 +1,61 @@
+"""Cubes of nodules, written as those of LUNA16 are, and fused over one another."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lungadv.data.cutouts import diameter_mm
+from lungadv.data.io.write import write_volume
+from lungadv.data.scan import Scan, to_hu
+from lungadv.data.walls import WALL
+from lungadv.evaluation.fusion_real import FOLDER, choose_hosts, read_cubes, without_nodules
+
+GRID = np.indices((50, 50, 50)) - 24.5
+
+
+def write_cube(folder, name, diameter, wall):
+    """A ball of `diameter` mm in lung, with a wall at x < wall that cuts it."""
+    inside = ((GRID**2).sum(0) < (diameter / 2) ** 2) & (GRID[2] > wall)
+    hu = np.where(inside, 40, np.where(GRID[2] < wall, 50, -850))
+    for kind, values in (("dcm", hu), ("seg", inside)):
+        scan = Scan(values.astype(np.int16), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3), name)
+        write_volume(scan.hu, scan, folder / "nodule_patches" / f"{name}_{kind}_0.mhd", True)
+
+
+@pytest.fixture
+def cubes(tmp_path):
+    """Three free nodules, of 6, 10 and 16 mm, two on the wall, and one that is cut off."""
+    folder = tmp_path / FOLDER
+    (folder / "nodule_patches").mkdir(parents=True)
+    rows = []
+    for k, (diameter, wall) in enumerate(((6, -99), (10, -99), (16, -99), (7, -2), (12, -2))):
+        write_cube(folder, f"1.{k}", diameter, wall)
+        rows.append({"file": f"1.{k}_dcm_0.mhd", "patient": f"p{k}", "size": "50x50x50", "mask_mm": diameter, "type": "solid"})
+    rows[0]["type"] = None
+    rows.append(rows[0] | {"size": "50x50x31"})
+    pd.DataFrame(rows).to_csv(folder / "nodules.csv", index=False)
+    table, *tensors = read_cubes(tmp_path, 99, np.random.default_rng(0), 32, 1.25, 2.5)
+    order = table["diameter_mm"].argsort().to_numpy()
+    return table.iloc[order].reset_index(drop=True), *(tensor[order.tolist()] for tensor in tensors)
+
+
+def test_cubes_are_read_with_their_place_in_the_lung(cubes):
+    table, patches, nodules, masks = cubes
+    assert table["seriesuid"].tolist() == ["p0", "p3", "p1", "p4", "p2"] and table["type"].tolist() == ["unspecified", *["solid"] * 4]
+    assert diameter_mm(masks, 1.25).numpy() == pytest.approx([6, 6.5, 10, 10.6, 16], rel=0.08)
+    assert table["depth_mm"].tolist() == pytest.approx([16, 2.5, 16, 3, 16], abs=1)
+    assert table.loc[[1, 3], WALL[1:]].to_numpy() == pytest.approx(np.tile([1.0, 0, 0], (2, 1)), abs=0.2)
+    assert to_hu(nodules[masks == 1]).mean().item() == pytest.approx(40, abs=15)
+
+
+def test_a_host_is_anothers_of_the_same_kind_with_a_smaller_nodule(cubes):
+    table, _, _, masks = cubes
+    pairs = choose_hosts(table, masks, 2, np.random.default_rng(0))
+    assert {k: set(group["site"]) for k, group in pairs.groupby("nodule")} == {2: {0}, 3: {1}, 4: {0, 2}}
+    assert pairs["bare"].max() < 0.1
+
+
+def test_a_nodule_painted_over_leaves_its_lung(cubes):
+    table, patches, _, masks = cubes
+    empty = to_hu(without_nodules(patches, masks, 1.25))[[0, 2]]
+    assert empty.mean((1, 2, 3, 4)).tolist() == pytest.approx([-850, -850], abs=2)
