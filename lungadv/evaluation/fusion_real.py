@@ -1,9 +1,11 @@
-"""Whether fusion keeps real nodules: cubes of LUNA16 nodules, each fused over a smaller nodule of another patient.
+"""Whether fusion keeps real nodules: in cubes of LUNA16 nodules, each is cut out, painted over, and fused some millimetres beside.
 
-A cube is too small to hold lung without its nodule. So the guest must cover the host's own nodule, whose remains are painted over.
-The cubes are those of FOLDER in the folder of real CT: nodules.csv, and nodule_patches/<series>_dcm_<k>.mha with its mask, _seg_<k>.mha.
+A cube is too small to hold a patch of lung without its nodule. In its own lung a nodule has the same vessels and noise around it, and
+what changes is its rim. The cubes are those of FOLDER in the folder of real CT: nodules.csv, and in nodule_patches <series>_dcm_<k>.mha
+with its mask, <series>_seg_<k>.mha.
 """
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,34 +13,32 @@ import pandas as pd
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from lungadv.banks.sites import align, fitting_sites
 from lungadv.data.cutouts import cut_out, surroundings
 from lungadv.data.dataset import SMALLEST_MM
 from lungadv.data.io.read import read_scan
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan, to_unit
 from lungadv.data.tables import UNSPECIFIED
-from lungadv.data.walls import WALL, wall_context
-from lungadv.training.augment import cube_symmetry
+from lungadv.data.walls import WALL, on_wall, wall_context
+from lungadv.training.augment import crop
 
-__all__ = ["FOLDER", "choose_hosts", "read_cubes", "without_nodules"]
+__all__ = ["FOLDER", "MOVE", "move_sites", "read_cubes", "without_nodules"]
 
 FOLDER = "luna16_nodules"
 LUNG_HU, VESSEL_MM = -500, 4.0  # lung is darker; what is thinner than twice the second does not part it
-UNCOVERED = 0.1  # share of the host's nodule that may lie outside the guest
-TRIES = 12  # hosts looked at for each nodule
+MOVE = 3  # voxels by which a nodule is moved along an axis at most
 
 Cubes = tuple[pd.DataFrame, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def read_cubes(folder: Path, count: int, rng: np.random.Generator, size: int, spacing: float, edge: float) -> Cubes:
-    """Up to `count` real nodules, drawn at random: their table, patches, nodules and masks, each (N, 1, size, size, size) in [0, 1].
+    """Up to `count` real nodules of SMALLEST_MM and more: their table, patches, nodules and masks, each (N, 1, size, size, size) in [0, 1].
 
     The table has seriesuid (the patient's id), type, diameter_mm (of the mask) and WALL. `spacing` and `edge` are mm, as in `cut_out`.
-    Left out are cubes cut off at a scan's edge.
+    They are drawn at random; cubes cut off at a scan's edge are left out.
     """
     listed = pd.read_csv(folder / FOLDER / "nodules.csv").fillna({"type": UNSPECIFIED})
-    listed = listed[listed["size"] == "50x50x50"]
+    listed = listed[(listed["size"] == "50x50x50") & (listed["mask_mm"] >= SMALLEST_MM)]
     rows, cubes = [], []
     for row in listed.iloc[rng.permutation(len(listed))[:count]].itertuples():
         path = folder / FOLDER / "nodule_patches" / row.file
@@ -64,20 +64,18 @@ def without_nodules(patches: torch.Tensor, masks: torch.Tensor, spacing: float) 
     return torch.where(masks > 0, torch.from_numpy(np.stack(filled).astype(np.float32))[:, None], patches)
 
 
-def choose_hosts(nodules: pd.DataFrame, masks: torch.Tensor, copies: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Up to `copies` hosts for each nodule of SMALLEST_MM and more: a row a pair, with `nodule`, `site` (positions), `axes` and `flips`.
+def move_sites(nodules: pd.DataFrame, empty: torch.Tensor, copies: int, rng: np.random.Generator) -> tuple[pd.DataFrame, torch.Tensor]:
+    """`copies` places beside each nodule's own: the pairs as of `fusion.choose_sites`, and their backgrounds (M, 1, P, P, P).
 
-    nodules: as of `read_cubes`; masks: (N, 1, P, P, P). A host is another patient's, suits the nodule, and its own nodule is smaller.
-    Of TRIES hosts, those are taken whose nodule the turned guest covers best. `bare`: the share that it does not.
+    nodules: with WALL and diameter_mm; empty: the cubes of `without_nodules`, larger by MOVE than a patch. A place is MOVE voxels off or
+    more, within MOVE along each axis. On the wall it keeps its depth, within half a voxel.
     """
-    rows, inward = [], nodules[WALL[1:]].to_numpy()
-    diameter, patient = nodules["diameter_mm"].to_numpy(), nodules["seriesuid"].to_numpy()
-    for k in np.flatnonzero(diameter >= SMALLEST_MM):
-        hosts = rng.permutation(fitting_sites(nodules, diameter[k], nodules["depth_mm"][k]))
-        found = []
-        for host in hosts[((diameter < diameter[k]) & (patient != patient[k]))[hosts]][:TRIES]:
-            axes, flips, _ = align(inward[k], inward[host])
-            bare = (masks[host] * (1 - cube_symmetry(masks[k], axes, flips))).sum() / masks[host].sum()
-            found.append({"nodule": k, "site": host, "axes": axes, "flips": flips, "bare": bare.item()})
-        rows += [row for row in sorted(found, key=lambda row: row["bare"])[:copies] if row["bare"] <= UNCOVERED]
-    return pd.DataFrame(rows, columns=["nodule", "site", "axes", "flips", "bare"])
+    moves = np.array([move for move in product(range(-MOVE, MOVE + 1), repeat=3) if np.linalg.norm(move) >= MOVE])
+    pairs, backgrounds = [], []
+    for k, nodule in enumerate(nodules.to_dict("records")):
+        inward = np.array([nodule[column] for column in WALL[:0:-1]])  # z, y, x
+        allowed = moves[np.abs(moves @ inward) <= 0.5] if on_wall(nodule["depth_mm"], nodule["diameter_mm"]) else moves
+        for move in rng.permutation(allowed)[:copies]:
+            pairs.append({"nodule": k, "site": len(pairs), "axes": (0, 1, 2), "flips": (False,) * 3})
+            backgrounds.append(crop(empty[k], MOVE + move, empty.shape[-1] - 2 * MOVE))
+    return pd.DataFrame(pairs), torch.stack(backgrounds)

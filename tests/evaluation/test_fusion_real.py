@@ -1,4 +1,4 @@
-"""Cubes of nodules, written as those of LUNA16 are, and fused over one another."""
+"""Cubes of nodules, written as those of LUNA16 are, and nodules fused beside their own place."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,9 @@ from lungadv.data.cutouts import diameter_mm
 from lungadv.data.io.write import write_volume
 from lungadv.data.scan import Scan, to_hu
 from lungadv.data.walls import WALL
-from lungadv.evaluation.fusion_real import FOLDER, choose_hosts, read_cubes, without_nodules
+from lungadv.evaluation.fusion import fuse_elsewhere
+from lungadv.evaluation.fusion_real import FOLDER, MOVE, move_sites, read_cubes, without_nodules
+from lungadv.training.augment import center_crop
 
 GRID = np.indices((50, 50, 50)) - 24.5
 
@@ -48,11 +50,17 @@ def test_cubes_are_read_with_their_place_in_the_lung(cubes):
     assert to_hu(nodules[masks == 1]).mean().item() == pytest.approx(40, abs=15)
 
 
-def test_a_host_is_anothers_of_the_same_kind_with_a_smaller_nodule(cubes):
-    table, _, _, masks = cubes
-    pairs = choose_hosts(table, masks, 2, np.random.default_rng(0))
-    assert {k: set(group["site"]) for k, group in pairs.groupby("nodule")} == {2: {0}, 3: {1}, 4: {0, 2}}
-    assert pairs["bare"].max() < 0.1
+def test_a_nodule_moves_in_its_own_lung_and_along_its_wall(cubes):
+    table, patches, nodules, masks = cubes
+    size = patches.shape[-1] - 2 * MOVE
+    empty = without_nodules(patches, masks, 1.25)
+    pairs, sites = move_sites(table, empty, 4, np.random.default_rng(0))
+    assert pairs["nodule"].value_counts().eq(4).all() and sites.shape == (20, 1, size, size, size)
+    wall = center_crop(patches[3], size) > 0.7  # of the nodule and the wall; what is moved along it has its wall where it was
+    for site in sites[pairs.index[pairs["nodule"] == 3].tolist()]:
+        assert ((site > 0.7) & ~wall).sum() < 10  # of the painted ones at the wall
+    moved = fuse_elsewhere(pairs, *(center_crop(cube, size) for cube in (nodules, masks)), sites)
+    assert to_hu(moved[:, 0, 12:14, 12:14, 12:14]).mean((1, 2, 3)).numpy() == pytest.approx(40, abs=15)
 
 
 def test_a_nodule_painted_over_leaves_its_lung(cubes):

@@ -9,13 +9,14 @@ from lungadv.data.cutouts import cut_out_dataset
 from lungadv.data.walls import WALL, on_wall
 from lungadv.detection.weights import is_weights, load_detector, shipped_folder
 from lungadv.evaluation.fusion import choose_sites, fuse_elsewhere, fusion_table, rim_table
-from lungadv.evaluation.fusion_real import FOLDER, choose_hosts, read_cubes, without_nodules
+from lungadv.evaluation.fusion_real import FOLDER, MOVE, move_sites, read_cubes, without_nodules
 from lungadv.models.dense_unet import predict
 from lungadv.phantom.realism import real_folder
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.datasets import load
 from lungadv.pipeline.stages.fpr import load_strategy
 from lungadv.pipeline.stages.patches import load_patches
+from lungadv.training.augment import center_crop
 from lungadv.training.strategies import BASELINE
 
 __all__ = ["missing_real_nodules", "validation_fusion", "write_fusion"]
@@ -67,13 +68,12 @@ def _judge_validation(run):
 
 def _judge_real(run):
     """`fusion_table` and `rim_table` of real nodules."""
-    detector, edge, rng = load_detector(shipped_folder()), run.settings.synthesizer.edge, run.rng("banks", "real fusion")
-    patch = detector.patch
-    table, in_place, nodules, masks = read_cubes(real_folder(), run.settings.banks.real_nodules, rng, patch.size, patch.spacing, edge)
-    backgrounds = without_nodules(in_place, masks, patch.spacing)
-    pairs = choose_hosts(table, masks, COPIES, rng)
-    cubes = {"in_place": in_place, "nodules": nodules, "masks": masks, "sites": backgrounds}
-    cubes["elsewhere"] = fuse_elsewhere(pairs, nodules, masks, backgrounds)
+    detector, rng = load_detector(shipped_folder()), run.rng("banks", "real fusion")
+    size, terms = detector.patch.size, (detector.patch.spacing, run.settings.synthesizer.edge)
+    table, *cubes = read_cubes(real_folder(), run.settings.banks.real_nodules, rng, size + 2 * MOVE, *terms)
+    pairs, backgrounds = move_sites(table, without_nodules(cubes[0], cubes[2], detector.patch.spacing), COPIES, rng)
+    cubes = {name: center_crop(cube, size) for name, cube in zip(("in_place", "nodules", "masks"), cubes, strict=True)}
+    cubes |= {"sites": backgrounds, "elsewhere": fuse_elsewhere(pairs, cubes["nodules"], cubes["masks"], backgrounds)}
     return _judge(detector.fpr_network, table, pairs, cubes, ["type", "place"])
 
 
