@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from lungadv.data.cutouts import signed_distance
+from lungadv.data.masks import signed_distance
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan
 

@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from lungadv.data.cutouts import cut_out, surroundings
-from lungadv.data.dataset import SMALLEST_MM
+from lungadv.data.cutouts import cut_out
 from lungadv.data.io.read import read_scan
+from lungadv.data.masks import surroundings
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan, to_unit
-from lungadv.data.tables import UNSPECIFIED
+from lungadv.data.tables import SMALLEST_MM, UNSPECIFIED
 from lungadv.data.walls import WALL, on_wall, wall_context
 from lungadv.training.augment import crop
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lungadv.data.cutouts import foreground, soft_mask
+from lungadv.data.masks import foreground, soft_mask
 from lungadv.data.scan import to_unit
 from lungadv.data.walls import WALL
 from lungadv.evaluation.fusion import LIMIT, choose_sites, fuse_elsewhere, fusion_table, rim_table

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lungadv.data.cutouts import diameter_mm
 from lungadv.data.io.write import write_volume
+from lungadv.data.masks import diameter_mm
 from lungadv.data.scan import Scan, to_hu
 from lungadv.data.walls import WALL
 from lungadv.evaluation.fusion import fuse_elsewhere

@@ -11,13 +11,13 @@ from lungadv.detection.weights import is_weights, load_detector, shipped_folder
 from lungadv.evaluation.fusion import choose_sites, fuse_elsewhere, fusion_table, rim_table
 from lungadv.evaluation.fusion_real import FOLDER, MOVE, move_sites, read_cubes, without_nodules
 from lungadv.models.dense_unet import predict
-from lungadv.phantom.realism import real_folder
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.datasets import load
 from lungadv.pipeline.stages.fpr import load_strategy
 from lungadv.pipeline.stages.patches import load_patches
 from lungadv.training.augment import center_crop
 from lungadv.training.strategies import BASELINE
+from lungadv.utils.files import real_folder
 
 __all__ = ["missing_real_nodules", "validation_fusion", "write_fusion"]
 
