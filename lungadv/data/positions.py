@@ -8,12 +8,10 @@ from lungadv.data.dataset import Data
 from lungadv.data.hits import hits, radius_mm
 from lungadv.data.scan import Scan
 from lungadv.data.tables import XYZ
-from lungadv.data.walls import WALL, WALL_MM, wall_context
+from lungadv.data.walls import WALL, wall_context
 
 __all__ = ["MARGIN", "background_positions", "label_candidates", "patch_positions", "world_positions"]
 
-SPARE = 4  # times as many random positions are drawn as are kept, so that some lie near the wall
-WALL_SHARE = 0.4  # of the random positions lie at the wall, where a third of the nodules grow
 MARGIN = 2  # voxels by which a stored training patch is larger on every side, for random shifts
 
 
@@ -70,16 +68,6 @@ def _label_boxes(labels, scan):
     return scan.to_world(corners.mean(axis=2)), half @ np.abs(scan.direction * scan.spacing).T
 
 
-def _spread_over_depths(depth, count, rng):
-    """Up to `count` of the positions at `depth` (N,) mm under the wall, in random order: WALL_SHARE within WALL_MM, the others deeper.
-
-    Where there are too few of one kind, there are more of the other.
-    """
-    near, far = np.flatnonzero(depth <= WALL_MM), np.flatnonzero(depth > WALL_MM)
-    share = max(min(len(near), round(WALL_SHARE * count)), count - len(far))
-    return rng.permutation(np.concatenate([near[:share], far[: count - min(share, len(near))]]))
-
-
 def patch_positions(
     scan: Scan, data: Data, candidates: pd.DataFrame, *, width: float, backgrounds: int, rng: np.random.Generator
 ) -> pd.DataFrame:
@@ -93,18 +81,16 @@ def patch_positions(
     nodules, excluded, found = (table[table["seriesuid"] == uid] for table in (data.annotations, data.excluded, candidates))
     findings = pd.concat([nodules, excluded])
     lungs = data.lungs(uid)
-    places = background_positions(lungs, scan, findings, width, SPARE * backgrounds, rng, data.labels(uid))
-    context = wall_context(lungs, scan, places)
-    chosen = _spread_over_depths(context[:, 0], backgrounds, rng)
+    places = background_positions(lungs, scan, findings, width, backgrounds, rng, data.labels(uid))
     rows = [
-        nodules.assign(kind="nodule", label=1, **_columns(wall_context(lungs, scan, world_positions(nodules)))),
+        nodules.assign(kind="nodule", label=1, **_wall_columns(lungs, scan, world_positions(nodules))),
         found.assign(kind="candidate", label=label_candidates(found, nodules, excluded)),
-        pd.DataFrame(places[chosen], columns=XYZ).assign(seriesuid=uid, kind="background", label=0, **_columns(context[chosen])),
+        pd.DataFrame(places, columns=XYZ).assign(seriesuid=uid, kind="background", label=0, **_wall_columns(lungs, scan, places)),
     ]
     columns = ["seriesuid", *XYZ, "kind", "label", "type", "diameter_mm", "score", *WALL]
     return pd.concat(rows, ignore_index=True).reindex(columns=columns)
 
 
-def _columns(context):
+def _wall_columns(lungs, scan, points):
     """The result of `wall_context` as columns of a table."""
-    return dict(zip(WALL, context.T, strict=True))
+    return dict(zip(WALL, wall_context(lungs, scan, points).T, strict=True))

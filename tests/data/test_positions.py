@@ -8,7 +8,7 @@ import pandas as pd
 
 from lungadv.data.positions import background_positions, label_candidates, patch_positions
 from lungadv.data.scan import Scan
-from lungadv.data.walls import WALL, WALL_MM
+from lungadv.data.walls import WALL
 
 PLACES = ["coordX", "coordY", "coordZ"]
 
@@ -71,7 +71,7 @@ def test_the_patch_table_of_a_scan_has_its_three_kinds():
     assert table[table["kind"] != "candidate"]["label"].tolist() == [1] + [0] * 6
 
 
-def test_some_backgrounds_lie_at_the_wall_and_most_do_not():
+def test_the_depth_of_a_background_is_its_distance_to_the_nearest_face_of_a_box():
     scan, lungs = toy_scan()
     data = SimpleNamespace(
         annotations=findings((0, -40, 50, 12), seriesuid="1.2", type="solid"), excluded=findings(seriesuid="1.2", type="solid"),
@@ -80,11 +80,10 @@ def test_some_backgrounds_lie_at_the_wall_and_most_do_not():
     marks = findings((1, -40, 50, 7), seriesuid="1.2", score=0.5)
     table = patch_positions(scan, data, marks, width=20.0, backgrounds=20, rng=np.random.default_rng(0))
     sites = table[table["kind"] == "background"]
-    assert len(sites) == 20 and (sites["depth_mm"] <= WALL_MM).sum() == 8  # two fifths
     voxels = scan.to_voxel(sites[PLACES].to_numpy())
     faces = np.abs(np.stack([voxels - [4.5, 4.5, 4.5], [34.5, 44.5, 54.5] - voxels])) * scan.spacing[::-1]
     near = (sites["depth_mm"] < 10).to_numpy()
-    assert np.abs(faces.min(axis=(0, 2)) - sites["depth_mm"])[near].max() < 1.5
+    assert near.sum() > 5 and np.abs(faces.min(axis=(0, 2)) - sites["depth_mm"])[near].max() < 1.5
 
 
 def test_positions_lie_anywhere_between_voxels():
