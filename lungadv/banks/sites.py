@@ -12,18 +12,21 @@ from lungadv.data.walls import WALL_MM, on_wall
 __all__ = ["align", "deal_sites", "fitting_sites"]
 
 TOLERANCE_MM = 1.0  # by which a site on the wall may be deeper or shallower than the nodule
+SAME_WALL = 0.35  # by which `medial` may differ
 CLEARANCE_MM = 2.0  # of lung between a nodule in the free lung and the wall
 SYMMETRIES = list(product(permutations(range(3)), product((False, True), repeat=3)))  # axes and flips of `cube_symmetry`
 
 
-def fitting_sites(sites: pd.DataFrame, diameter: float, depth: float) -> np.ndarray:
-    """The rows of `sites` (with depth_mm), as positions, that suit a nodule of `diameter` mm at `depth` mm in its own lung.
+def fitting_sites(sites: pd.DataFrame, diameter: float, depth: float, medial: float) -> np.ndarray:
+    """The rows of `sites` (of the columns WALL), as positions, that suit a nodule of `diameter` mm.
 
-    A nodule that touches the wall suits sites of its depth, within TOLERANCE_MM. Any other suits sites where it keeps clear of the wall.
+    depth (mm) and medial: where the nodule lies in its own lung, see `wall_context`. One that touches the wall suits sites of its depth,
+    within TOLERANCE_MM, at the same wall: chest, diaphragm or mediastinum. Any other suits sites where it keeps clear of the wall.
     """
     found = sites["depth_mm"].to_numpy()
     if on_wall(depth, diameter):
-        return np.flatnonzero(np.abs(found - depth) <= TOLERANCE_MM)
+        same_wall = np.abs(sites["medial"].to_numpy() - medial) <= SAME_WALL
+        return np.flatnonzero(same_wall & (np.abs(found - depth) <= TOLERANCE_MM))
     return np.flatnonzero(found > diameter / 2 + CLEARANCE_MM)
 
 

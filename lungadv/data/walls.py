@@ -1,4 +1,4 @@
-"""Where a place lies to the surface of the lungs: how deep under it, and which way is inwards."""
+"""Where a place lies to the surface of the lungs: how deep under it, which way is inwards, and at which wall."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -7,9 +7,10 @@ from lungadv.data.masks import signed_distance
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan
 
-__all__ = ["REACH_MM", "WALL", "WALL_MM", "on_wall", "wall_context"]
+__all__ = ["INWARD", "REACH_MM", "WALL", "WALL_MM", "on_wall", "wall_context"]
 
-WALL = ["depth_mm", "inwardX", "inwardY", "inwardZ"]  # columns of tables
+INWARD = ["inwardX", "inwardY", "inwardZ"]
+WALL = ["depth_mm", *INWARD, "medial"]  # columns of tables
 WALL_MM = 5.0  # a site is at the wall within it: juxta-pleural nodules have their centres there
 REACH_MM = 16.0  # a wall farther away is not looked for
 STEP_MM = 1.0
@@ -17,11 +18,13 @@ SMOOTH_MM = 2.0  # sigma of the Gaussian that evens out the mask's steps
 
 
 def wall_context(lungs: np.ndarray, scan: Scan, points: np.ndarray) -> np.ndarray:
-    """Depth in mm and inward normal of world points (N, 3) x, y, z in mm: (N, 4) in the order of WALL.
+    """Depth in mm, inward normal and wall of world points (N, 3) x, y, z in mm: (N, 5) in the order of WALL.
 
     lungs: bool (z, y, x) on the scan's voxels. The depth is the distance to the nearest wall, within +-REACH_MM, negative outside
-    the lungs. The normal is a unit vector in world x, y, z that points into the lung; zero where no wall is near.
+    the lungs. The normal is a unit vector in world x, y, z that points into the lung; zero where no wall is near. `medial` is its cosine
+    with the level way to the middle of the lungs: near 1 at the chest wall, 0 at the diaphragm, -1 at the mediastinum.
     """
+    middle = _middle(lungs, scan)
     mask = Scan(lungs.astype(np.int16), scan.spacing, scan.origin, scan.direction, scan.uid)
     size = 2 * round(REACH_MM / STEP_MM)
     context = np.zeros((len(points), len(WALL)))
@@ -30,8 +33,16 @@ def wall_context(lungs: np.ndarray, scan: Scan, points: np.ndarray) -> np.ndarra
         if inside.all():
             row[0] = REACH_MM
         else:
-            row[:] = _central_depth_and_slope(inside)
+            row[:4] = _central_depth_and_slope(inside)
+            level = (middle - point) * (1, 1, 0)
+            row[4] = row[1:4] @ level / max(np.linalg.norm(level), 1e-6)
     return context
+
+
+def _middle(lungs, scan):
+    """The middle (3,) in world mm of the box around the lungs."""
+    inside = [np.flatnonzero(lungs.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    return scan.to_world([[(along[0] + along[-1]) / 2 if len(along) else 0 for along in inside]])[0]
 
 
 def _central_depth_and_slope(inside):

@@ -12,32 +12,39 @@ import torch
 
 from lungadv.banks.sites import align, fitting_sites
 from lungadv.data.scan import to_hu, to_unit
-from lungadv.data.walls import WALL, on_wall
+from lungadv.data.walls import INWARD, on_wall
 from lungadv.models.synthesizer import blend
 from lungadv.training.augment import cube_symmetry
 
-__all__ = ["LIMIT", "TISSUE_HU", "choose_sites", "fuse_elsewhere", "fusion_table", "rim_table"]
+__all__ = ["LIMIT", "TISSUE_HU", "choose_sites", "fuse_elsewhere", "fusion_table", "noise_level", "rim_table"]
 
 LIMIT = 0.05  # by which the sensitivities in place and elsewhere may differ
+SAME_NOISE = 1.25
 TISSUE_HU = 40.0  # of the even soft tissue on which a halo would show
 
 
 def choose_sites(nodules: pd.DataFrame, sites: pd.DataFrame, copies: int, rng: np.random.Generator) -> pd.DataFrame:
     """Up to `copies` sites for each nodule that suit it: a row a pair, with `nodule`, `site` (positions), `axes` and `flips`.
 
-    Both tables have seriesuid and the columns WALL, nodules also diameter_mm. No nodule stays in its scan. On the wall the sites are
-    those whose wall lies most nearly as the nodule's does, once the nodule is turned by `axes` and `flips` (`cube_symmetry`).
+    Both tables have the columns WALL and `noise` (`noise_level`), nodules also diameter_mm. A site is as noisy as the nodule's place,
+    within a factor of SAME_NOISE: in noise a nodule is missed for the noise. On the wall the sites are those whose wall lies most nearly
+    as the nodule's does, once the nodule is turned by `axes` and `flips` (`cube_symmetry`).
     """
-    rows, inward = [], sites[WALL[1:]].to_numpy()
+    rows, inward, noise = [], sites[INWARD].to_numpy(), sites["noise"].to_numpy()
     for k, nodule in enumerate(nodules.to_dict("records")):
-        fitting = rng.permutation(fitting_sites(sites, nodule["diameter_mm"], nodule["depth_mm"]))
-        fitting = fitting[(sites["seriesuid"].to_numpy() != nodule["seriesuid"])[fitting]]
+        fitting = rng.permutation(fitting_sites(sites, nodule["diameter_mm"], nodule["depth_mm"], nodule["medial"]))
+        fitting = fitting[np.abs(np.log(noise[fitting] / nodule["noise"])) <= np.log(SAME_NOISE)]
         turns = [((0, 1, 2), (False,) * 3, 0.0)] * len(fitting)
         if on_wall(nodule["depth_mm"], nodule["diameter_mm"]):
-            turns = [align([nodule[column] for column in WALL[1:]], inward[site]) for site in fitting]
+            turns = [align([nodule[column] for column in INWARD], inward[site]) for site in fitting]
         pairs = sorted(zip(fitting, turns, strict=True), key=lambda pair: -pair[1][2])
         rows += [{"nodule": k, "site": site, "axes": axes, "flips": flips} for site, (axes, flips, _) in pairs[:copies]]
     return pd.DataFrame(rows, columns=["nodule", "site", "axes", "flips"])
+
+
+def noise_level(patches: torch.Tensor) -> np.ndarray:
+    """How noisy patches (N, 1, P, P, P) are: the median absolute step between neighbours along x, (N,), at least 1e-4."""
+    return np.maximum(patches.diff(dim=-1).flatten(1).abs().median(dim=1).values.numpy(), 1e-4)
 
 
 def fuse_elsewhere(pairs: pd.DataFrame, nodules: torch.Tensor, masks: torch.Tensor, backgrounds: torch.Tensor) -> torch.Tensor:

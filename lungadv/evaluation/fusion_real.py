@@ -19,7 +19,7 @@ from lungadv.data.masks import surroundings
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan, to_unit
 from lungadv.data.tables import SMALLEST_MM, UNSPECIFIED
-from lungadv.data.walls import WALL, on_wall, wall_context
+from lungadv.data.walls import INWARD, WALL, on_wall, wall_context
 from lungadv.training.augment import crop
 
 __all__ = ["FOLDER", "MOVE", "move_sites", "read_cubes", "without_nodules"]
@@ -73,7 +73,7 @@ def move_sites(nodules: pd.DataFrame, empty: torch.Tensor, copies: int, rng: np.
     moves = np.array([move for move in product(range(-MOVE, MOVE + 1), repeat=3) if np.linalg.norm(move) >= MOVE])
     pairs, backgrounds = [], []
     for k, nodule in enumerate(nodules.to_dict("records")):
-        inward = np.array([nodule[column] for column in WALL[:0:-1]])  # z, y, x
+        inward = np.array([nodule[column] for column in INWARD[::-1]])  # z, y, x
         allowed = moves[np.abs(moves @ inward) <= 0.5] if on_wall(nodule["depth_mm"], nodule["diameter_mm"]) else moves
         for move in rng.permutation(allowed)[:copies]:
             pairs.append({"nodule": k, "site": len(pairs), "axes": (0, 1, 2), "flips": (False,) * 3})

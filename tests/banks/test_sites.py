@@ -8,17 +8,18 @@ import torch
 from lungadv.banks.sites import align, deal_sites, fitting_sites
 from lungadv.training.augment import cube_symmetry
 
-SITES = pd.DataFrame({"depth_mm": [1.0, 2.5, 4.0, 9.0, 16.0]})
+SITES = pd.DataFrame({"depth_mm": [1.0, 2.5, 4.0, 9.0, 16.0, 2.0], "medial": [0.9, 0.8, 0.8, 0.5, 0.0, -0.9]})
 
 
 def test_a_nodule_on_the_wall_goes_to_the_wall_at_its_depth():
-    assert fitting_sites(SITES, diameter=10.0, depth=2.0).tolist() == [0, 1]
-    assert fitting_sites(SITES, diameter=10.0, depth=4.5).tolist() == [2]
+    assert fitting_sites(SITES, diameter=10.0, depth=2.0, medial=0.9).tolist() == [0, 1]
+    assert fitting_sites(SITES, diameter=10.0, depth=4.5, medial=0.9).tolist() == [2]
+    assert fitting_sites(SITES, diameter=10.0, depth=2.0, medial=-0.8).tolist() == [5]  # at the mediastinum
 
 
 def test_a_free_nodule_goes_where_it_keeps_clear_of_the_wall():
-    assert fitting_sites(SITES, diameter=10.0, depth=12.0).tolist() == [3, 4]
-    assert fitting_sites(SITES, diameter=20.0, depth=16.0).tolist() == [4]
+    assert fitting_sites(SITES, diameter=10.0, depth=12.0, medial=0.0).tolist() == [3, 4]
+    assert fitting_sites(SITES, diameter=20.0, depth=16.0, medial=0.0).tolist() == [4]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -8,14 +8,14 @@ import torch
 from lungadv.data.masks import foreground, soft_mask
 from lungadv.data.scan import to_unit
 from lungadv.data.walls import WALL
-from lungadv.evaluation.fusion import LIMIT, choose_sites, fuse_elsewhere, fusion_table, rim_table
+from lungadv.evaluation.fusion import LIMIT, choose_sites, fuse_elsewhere, fusion_table, noise_level, rim_table
 
 SIZE, SPACING = 24, 1.25
 
 
 def table_of(*rows):
-    """Rows of (seriesuid, diameter_mm, depth_mm, inward x, y, z)."""
-    return pd.DataFrame(rows, columns=["seriesuid", "diameter_mm", *WALL])
+    """Rows of (diameter_mm, depth_mm, inward x, y, z), all at the same wall and as noisy."""
+    return pd.DataFrame(rows, columns=["diameter_mm", *WALL[:4]]).assign(medial=0.9, noise=0.02)
 
 
 def unit(hu):
@@ -31,20 +31,28 @@ def ball():
     return [torch.from_numpy(cube)[None, None] for cube in (patch, foreground(patch, mask, SPACING), mask)]
 
 
-def test_sites_are_of_other_scans_and_of_the_nodules_kind():
-    nodules = table_of(("a", 10, 2.0, 1, 0, 0), ("a", 10, 16, 0, 0, 0), ("b", 10, 16, 0, 0, 0))
-    sites = table_of(("a", 0, 2, 1, 0, 0), ("b", 0, 2, 0, 0, 1), ("b", 0, 16, 0, 0, 0), ("a", 0, 12, 0, 0, 0), ("b", 0, 9, 0, 0, 0))
-    pairs = choose_sites(nodules, sites, 2, np.random.default_rng(0))
-    assert {k: set(group["site"]) for k, group in pairs.groupby("nodule")} == {0: {1}, 1: {2, 4}, 2: {3}}
+def test_sites_are_of_the_nodules_kind_and_as_noisy():
+    nodules = table_of((10, 2.0, 1, 0, 0), (10, 16, 0, 0, 0))
+    sites = table_of((0, 2, 0, 0, 1), (0, 16, 0, 0, 0), (0, 9, 0, 0, 0), (0, 12, 0, 0, 0), (0, 2, 0, 0, 1))
+    sites.loc[[3, 4], "noise"] = 0.04, 0.01
+    pairs = choose_sites(nodules, sites, 9, np.random.default_rng(0))
+    assert {k: set(group["site"]) for k, group in pairs.groupby("nodule")} == {0: {0}, 1: {1, 2}}
     axes, flips = pairs.loc[pairs["nodule"] == 0, ["axes", "flips"]].iloc[0]
     assert axes[0] == 2 and not flips[0]  # what lay along x lies along z
 
 
 def test_at_the_wall_the_best_aligned_sites_come_first():
     slant = np.array([0.8, 0.6, 0.0])
-    sites = table_of(("b", 0, 2, *slant), ("b", 0, 2, 0, 0, -1), ("b", 0, 2, *slant[::-1]))
-    pairs = choose_sites(table_of(("a", 10, 2.0, 0, 1, 0)), sites, 1, np.random.default_rng(0))
+    sites = table_of((0, 2, *slant), (0, 2, 0, 0, -1), (0, 2, *slant[::-1]))
+    pairs = choose_sites(table_of((10, 2.0, 0, 1, 0)), sites, 1, np.random.default_rng(0))
     assert pairs["site"].tolist() == [1]
+
+
+def test_the_noise_level_is_that_of_the_noise():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, 1, 16, 16, 16, generator=generator) * torch.tensor([0.01, 0.02]).reshape(2, 1, 1, 1, 1)
+    assert noise_level(noise) == pytest.approx(np.array([0.01, 0.02]) * 2**0.5 * 0.6745, rel=0.05)
+    assert (noise_level(torch.zeros(1, 1, 8, 8, 8)) > 0).all()
 
 
 def test_fused_in_the_same_lung_a_nodule_is_as_it_was(ball):

@@ -7,7 +7,7 @@ import pytest
 from lungadv.data.io.write import write_volume
 from lungadv.data.masks import diameter_mm
 from lungadv.data.scan import Scan, to_hu
-from lungadv.data.walls import WALL
+from lungadv.data.walls import INWARD
 from lungadv.evaluation.fusion import fuse_elsewhere
 from lungadv.evaluation.fusion_real import FOLDER, MOVE, move_sites, read_cubes, without_nodules
 from lungadv.training.augment import center_crop
@@ -46,7 +46,7 @@ def test_cubes_are_read_with_their_place_in_the_lung(cubes):
     assert table["seriesuid"].tolist() == ["p0", "p3", "p1", "p4", "p2"] and table["type"].tolist() == ["unspecified", *["solid"] * 4]
     assert diameter_mm(masks, 1.25).numpy() == pytest.approx([6, 6.5, 10, 10.6, 16], rel=0.08)
     assert table["depth_mm"].tolist() == pytest.approx([16, 2.5, 16, 3, 16], abs=1)
-    assert table.loc[[1, 3], WALL[1:]].to_numpy() == pytest.approx(np.tile([1.0, 0, 0], (2, 1)), abs=0.2)
+    assert table.loc[[1, 3], INWARD].to_numpy() == pytest.approx(np.tile([1.0, 0, 0], (2, 1)), abs=0.2)
     assert to_hu(nodules[masks == 1]).mean().item() == pytest.approx(40, abs=15)
 
 

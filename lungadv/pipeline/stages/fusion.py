@@ -8,7 +8,7 @@ import torch
 from lungadv.data.cutouts import cut_out_dataset
 from lungadv.data.walls import WALL, on_wall
 from lungadv.detection.weights import is_weights, load_detector, shipped_folder
-from lungadv.evaluation.fusion import choose_sites, fuse_elsewhere, fusion_table, rim_table
+from lungadv.evaluation.fusion import choose_sites, fuse_elsewhere, fusion_table, noise_level, rim_table
 from lungadv.evaluation.fusion_real import FOLDER, MOVE, move_sites, read_cubes, without_nodules
 from lungadv.models.dense_unet import predict
 from lungadv.pipeline.runs import Run
@@ -46,7 +46,7 @@ def missing_real_nodules() -> str:
 
 
 def validation_fusion(run: Run) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, torch.Tensor]]:
-    """The validation nodules, their sites in other scans (`choose_sites`), and cubes (N, 1, P, P, P) in [0, 1] by name.
+    """The validation nodules, their sites (`choose_sites`), and cubes (N, 1, P, P, P) in [0, 1] by name.
 
     Cubes: in_place, nodules, masks, a row a nodule; sites, a row of validation's background patches; elsewhere, a row a pair.
     """
@@ -54,8 +54,9 @@ def validation_fusion(run: Run) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, t
     nodules, masks, annotations = cut_out_dataset(load(run), "validation", patch.size, patch.spacing, synthesizer.edge)
     placed, in_place = load_patches(run, "validation", ("nodule",))
     sites, backgrounds = load_patches(run, "validation", ("background",))
-    table = annotations.merge(placed[["seriesuid", "coordX", "coordY", "coordZ", *WALL]], how="left", validate="1:1")
-    pairs = choose_sites(table, sites, COPIES, run.rng("banks", "fusion"))
+    table = annotations.join(placed[WALL])  # both go through the scans in order
+    noise = [noise_level(patches) for patches in (in_place, backgrounds)]
+    pairs = choose_sites(table.assign(noise=noise[0]), sites.assign(noise=noise[1]), COPIES, run.rng("banks", "fusion"))
     cubes = {"in_place": in_place, "nodules": nodules, "masks": masks, "sites": backgrounds}
     return table, pairs, cubes | {"elsewhere": fuse_elsewhere(pairs, nodules, masks, backgrounds)}
 
