@@ -44,9 +44,10 @@ def read_cubes(folder: Path, count: int, rng: np.random.Generator, size: int, sp
         path = folder / FOLDER / "nodule_patches" / row.file
         scan, inside = read_scan(path), read_scan(path.with_name(row.file.replace("_dcm_", "_seg_"))).hu > 0
         center = scan.to_world([np.argwhere(inside).mean(axis=0)])
-        context = wall_context(_find_lung(scan, inside), scan, center)[0]
+        lung = _find_lung(scan, inside)
+        context = wall_context(lung, scan, center)[0]
         patch = to_unit(extract_patches(scan, center, size, spacing))
-        cubes.append(torch.cat([patch, *cut_out(scan, inside.astype(np.uint8), center, size, spacing, edge)]))
+        cubes.append(torch.cat([patch, *cut_out(scan, inside.astype(np.uint8), center, size, spacing, edge, lung)]))
         rows.append((row.patient, row.type, row.mask_mm, *context))
     return pd.DataFrame(rows, columns=["seriesuid", "type", "diameter_mm", *WALL]), *torch.stack(cubes).unbind(1)
 

@@ -58,6 +58,9 @@ def test_cut_out_dataset_keeps_tensors_and_table_in_step():
         def open_scan(self, uid):
             return Scan(np.full((40, 40, 60), 40, np.int16), (1.25,) * 3, (0, 0, 0), np.eye(3), uid)
 
+        def lungs(self, uid):
+            return np.ones((40, 40, 60), bool)
+
         def labels(self, uid):
             labels = np.zeros((40, 40, 60), np.uint8)
             for k, d in enumerate(sizes[uid]):
@@ -153,3 +156,18 @@ def test_times_the_mask_the_rim_would_be_faded_twice():
     rim, even = (mask > 0.3) & (mask < 0.7), torch.full_like(patch, to_unit(torch.tensor(-850.0)).item())
     lost = [to_hu(blend(even, each, mask))[rim].mean() - to_hu(patch)[rim].mean() for each in (mask * patch, nodule)]
     assert lost[0] < -150 and abs(lost[1]) < 5
+
+
+def test_a_nodule_on_the_wall_takes_half_of_the_wall_in_its_rim_along():
+    labels = np.zeros((40, 40, 40), np.uint8)
+    labels[ball(12, 40, 1.25, [20, 20, 20])] = 1
+    lungs = np.ones(labels.shape, bool)
+    lungs[:, :, :18] = labels[:, :, :18] = 0  # the wall cuts the ball
+    hu = np.where(lungs & (labels == 0), -850, 40).astype(np.int16)
+    scan = Scan(hu, (1.25,) * 3, (0, 0, 0), np.eye(3), "toy")
+    terms = scan, labels, scan.to_world([[20.0, 20, 20]]), 17, 1.25, EDGE  # an odd size has the voxels of the scan
+    (_, plain), (nodule, mask) = cut_out(*terms), cut_out(*terms, lungs)
+    assert torch.equal(plain[..., 8:], mask[..., 8:]) and torch.equal(plain > 0.5, mask > 0.5) and (mask >= plain).all()
+    assert plain[0, 0, 8, 8, 5].item() == pytest.approx(0.25) and mask[0, 0, 8, 8, 5].item() == pytest.approx(0.5)
+    assert (mask[..., :4] == 0).all()  # no more than the rim
+    assert to_hu(nodule / mask.clamp(min=1e-6))[mask == 0.5].amax().item() == pytest.approx(40, abs=1)
