@@ -86,7 +86,7 @@ class FprSettings:
 class SynthesizerSettings:
     """The VAE with its critic (Eqs. 1 to 6)."""
 
-    edge: float  # mm over which the mask of a cut-out fades
+    edge: float  # mm over which the mask of a cut-out fades: as wide as the scanner blurs a sharp outline
     latent_size: int  # numbers in a latent code
     width: int  # channels of the finest level of encoder and critic; the generator has twice as many
     updates: int
@@ -120,6 +120,7 @@ class BankSettings:
     least_positive: float  # share of the noise that the baseline must call a nodule, else the bank attacks nothing
     oracle_draws: int  # times that every training person gets other nodules of the phantom
     oracle_share: float  # of these nodules, how many stand for random ones, and how many for the hardest
+    real_nodules: int  # cubes of LUNA16 nodules on which fusion is judged, too, where they are at hand
 
 
 @dataclass(frozen=True)

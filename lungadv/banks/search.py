@@ -19,6 +19,7 @@ from torch import nn
 
 from ..attacks.latent import search_latent
 from .recipes import Perturbed, Synthetic, draw_views, load_bank, quantize_delta, training_patches
+from .sites import deal_sites
 from ..data.scan import to_hu, to_unit
 from ..data.masks import diameter_mm
 from ..data.noise import noise_patches
@@ -116,6 +117,8 @@ def search_synthetic(context: SearchContext, items: pd.DataFrame, generator: tor
     backgrounds, loss = context.backgrounds(patch_index), attack_loss(context.network, 1)
     redraws = torch.zeros(len(items), dtype=torch.int64, device=context.device)
     z = draw_latents(context.generator, len(items), spacing, generator, redraws)
+    dealt = torch.from_numpy(deal_sites(diameter_mm(decode(context.generator, z)[1], spacing).cpu(), items["depth_mm"])).to(z.device)
+    z, redraws = z[dealt], redraws[dealt]
     found = search_latent(loss, context.generator, backgrounds, z, settings, spacing, generator)
     random, searched = (_measure_codes(context, patch_index, backgrounds, z, codes) for codes in (z, found.best))
     tables = [

@@ -8,6 +8,7 @@ from lungadv.data.dataset import Data
 from lungadv.data.hits import hits, radius_mm
 from lungadv.data.scan import Scan
 from lungadv.data.tables import XYZ
+from lungadv.data.walls import WALL, wall_context
 
 __all__ = ["MARGIN", "background_positions", "label_candidates", "patch_positions", "world_positions"]
 
@@ -47,7 +48,8 @@ def background_positions(
     """
     inside = np.flatnonzero(lungs)
     chosen = rng.choice(inside, min(100 * count, len(inside)), replace=False)
-    points = scan.to_world(np.stack(np.unravel_index(chosen, lungs.shape), axis=1))
+    voxels = np.stack(np.unravel_index(chosen, lungs.shape), axis=1)
+    points = scan.to_world(voxels + rng.uniform(-0.5, 0.5, voxels.shape))  # as nodules lie: half-way between voxels noise is smoothest
     centres, halves = world_positions(findings), np.repeat(radius_mm(findings["diameter_mm"])[:, None], 3, axis=1)
     if labels is not None:
         boxes = _label_boxes(labels, scan)
@@ -72,15 +74,23 @@ def patch_positions(
     """The patch table of a scan: annotated nodules, candidates and up to `backgrounds` random lung positions.
 
     data: the data set of the scan; candidates: of any scans; width: mm around a random position that hold no nodule.
-    Columns: seriesuid, coordX, coordY, coordZ, kind (nodule, candidate or background), label (1, 0 or -1), type, diameter_mm, score.
+    Columns: seriesuid, coordX, coordY, coordZ, kind (nodule, candidate or background), label (1, 0 or -1), type, diameter_mm, score,
+    and for nodules and backgrounds those of `walls.WALL`.
     """
     uid = scan.uid
     nodules, excluded, found = (table[table["seriesuid"] == uid] for table in (data.annotations, data.excluded, candidates))
     findings = pd.concat([nodules, excluded])
-    places = background_positions(data.lungs(uid), scan, findings, width, backgrounds, rng, data.labels(uid))
+    lungs = data.lungs(uid)
+    places = background_positions(lungs, scan, findings, width, backgrounds, rng, data.labels(uid))
     rows = [
-        nodules.assign(kind="nodule", label=1),
+        nodules.assign(kind="nodule", label=1, **_wall_columns(lungs, scan, world_positions(nodules))),
         found.assign(kind="candidate", label=label_candidates(found, nodules, excluded)),
-        pd.DataFrame(places, columns=XYZ).assign(seriesuid=uid, kind="background", label=0),
+        pd.DataFrame(places, columns=XYZ).assign(seriesuid=uid, kind="background", label=0, **_wall_columns(lungs, scan, places)),
     ]
-    return pd.concat(rows, ignore_index=True).reindex(columns=["seriesuid", *XYZ, "kind", "label", "type", "diameter_mm", "score"])
+    columns = ["seriesuid", *XYZ, "kind", "label", "type", "diameter_mm", "score", *WALL]
+    return pd.concat(rows, ignore_index=True).reindex(columns=columns)
+
+
+def _wall_columns(lungs, scan, points):
+    """The result of `wall_context` as columns of a table."""
+    return dict(zip(WALL, wall_context(lungs, scan, points).T, strict=True))

@@ -134,7 +134,7 @@ def gradient_penalty(
 
 # %% ../../nbs/08_synthesizer.ipynb #de1ed3cb
 def blend(background: torch.Tensor, nodule: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """background * (1 - mask) + nodule, all (N, 1, P, P, P) in [0, 1]; `nodule` is already multiplied by its mask (the paper's oplus)."""
+    """background * (1 - mask) + nodule, all (N, 1, P, P, P) in [0, 1]; `nodule` is what the nodule adds (the paper's oplus)."""
     return background * (1 - mask) + nodule
 
 # %% ../../nbs/08_synthesizer.ipynb #df72e9ff

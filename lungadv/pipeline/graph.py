@@ -46,7 +46,7 @@ STAGES = {  # each needs only stages above it
     "banks": Stage(
         "lungadv.pipeline.stages.banks",
         2,
-        ("patches", "synthesizer", f"fpr/{BASELINE}"),
+        ("datasets", "patches", "synthesizer", f"fpr/{BASELINE}"),
         ("patch", "attack", "latent", "banks", "fpr", "synthesizer"),
     ),
     "oracle": Stage("lungadv.pipeline.stages.oracle", 2, ("datasets", f"fpr/{BASELINE}"), ("patch", "banks")),

@@ -54,7 +54,7 @@ def new_context(network=None, synthesizer=None, settings=SETTINGS, items=12):
     hu = to_hu(0.2 * torch.rand(5, 1, side, side, side, generator=torch.Generator().manual_seed(0))).round().to(torch.int16)
     rows = pd.DataFrame(
         {"item": range(items), "place": np.arange(items) % 5, "seriesuid": "1.2", "coordX": 0.0, "coordY": 0.0, "coordZ": 0.0}
-    )
+    ).assign(depth_mm=16.0)
     tables = {"synthetic": rows, "perturbed": rows.assign(type="solid", diameter_mm=8.0), "noise": rows[["item"]]}
     return SearchContext(settings, network or Detector(), synthesizer or Ball(), hu, tables)
 

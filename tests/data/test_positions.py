@@ -8,6 +8,7 @@ import pandas as pd
 
 from lungadv.data.positions import background_positions, label_candidates, patch_positions
 from lungadv.data.scan import Scan
+from lungadv.data.walls import WALL
 
 PLACES = ["coordX", "coordY", "coordZ"]
 
@@ -62,7 +63,31 @@ def test_the_patch_table_of_a_scan_has_its_three_kinds():
     marks = findings((1, -40, 50, 7), (30, -21, 70, 7), (-30, -30, 30, 7), (-30, -30, 40, 7), seriesuid="1.2")
     marks = pd.concat([marks.assign(score=[0.2, 0.9, 0.5, 0.1]), findings((5, 5, 5, 7), seriesuid="9.9", score=0.99)])
     table = patch_positions(scan, data, marks, width=25.0, backgrounds=6, rng=np.random.default_rng(0))
-    assert table.columns.tolist() == ["seriesuid", *PLACES, "kind", "label", "type", "diameter_mm", "score"]
+    assert table.columns.tolist() == ["seriesuid", *PLACES, "kind", "label", "type", "diameter_mm", "score", *WALL]
+    measured = table["kind"] != "candidate"
+    assert table.loc[measured, WALL].notna().all(axis=None) and table.loc[~measured, WALL].isna().all(axis=None)
     assert Counter(table["kind"]) == {"nodule": 1, "candidate": 4, "background": 6} and (table["seriesuid"] == "1.2").all()
     assert table[table["kind"] == "candidate"][["score", "label"]].to_numpy().tolist() == [[0.2, 1], [0.9, -1], [0.5, 0], [0.1, 0]]
     assert table[table["kind"] != "candidate"]["label"].tolist() == [1] + [0] * 6
+
+
+def test_the_depth_of_a_background_is_its_distance_to_the_nearest_face_of_a_box():
+    scan, lungs = toy_scan()
+    data = SimpleNamespace(
+        annotations=findings((0, -40, 50, 12), seriesuid="1.2", type="solid"), excluded=findings(seriesuid="1.2", type="solid"),
+        lungs=lambda uid: lungs, labels=lambda uid: np.zeros(lungs.shape, np.uint8),
+    )  # fmt: skip
+    marks = findings((1, -40, 50, 7), seriesuid="1.2", score=0.5)
+    table = patch_positions(scan, data, marks, width=20.0, backgrounds=20, rng=np.random.default_rng(0))
+    sites = table[table["kind"] == "background"]
+    voxels = scan.to_voxel(sites[PLACES].to_numpy())
+    faces = np.abs(np.stack([voxels - [4.5, 4.5, 4.5], [34.5, 44.5, 54.5] - voxels])) * scan.spacing[::-1]
+    near = (sites["depth_mm"] < 10).to_numpy()
+    assert near.sum() > 5 and np.abs(faces.min(axis=(0, 2)) - sites["depth_mm"])[near].max() < 1.5
+
+
+def test_positions_lie_anywhere_between_voxels():
+    scan, lungs = toy_scan()
+    points = background_positions(lungs, scan, findings(), 20.0, 200, np.random.default_rng(0))
+    shift = scan.to_voxel(points) % 1
+    assert np.histogram(shift, bins=4, range=(0, 1))[0].min() > 100

@@ -14,12 +14,13 @@ import lungadv
 from lungadv.banks.recipes import COLUMNS
 from lungadv.banks.search import BATCH, SearchContext
 from lungadv.banks.shards import SHARD, lock, make_missing_shards, shard_files, summarise
-from lungadv.data.tables import SMALLEST_MM
+from lungadv.data.tables import SMALLEST_MM, XYZ
 from lungadv.pipeline.artefacts import describe, require, stage_output
 from lungadv.pipeline.gates import insist
 from lungadv.pipeline.graph import STAGES
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.fpr import load_strategy
+from lungadv.pipeline.stages.fusion import write_fusion
 from lungadv.pipeline.stages.patches import read_patches
 from lungadv.pipeline.stages.synthesizer import load_generator
 from lungadv.training.strategies import BASELINE
@@ -42,6 +43,7 @@ CODE = (  # and the code, in the package's folder
     "data/positions.py",
     "data/scan.py",
     "data/tables.py",
+    "data/walls.py",
     "models/*.py",
     "attacks/*.py",
     "training/*.py",
@@ -59,13 +61,13 @@ def search_context(run: Run) -> SearchContext:
     if wanted > stored:
         raise InputError(f"banks.backgrounds {wanted} is above fpr.backgrounds {stored}: lower it")
     table, hu = read_patches(run, "train")
-    table = table.rename_axis("place").reset_index()[["place", "kind", "seriesuid", "coordX", "coordY", "coordZ", "type", "diameter_mm"]]
+    table = table.rename_axis("place").reset_index()[["place", "kind", "seriesuid", *XYZ, "type", "diameter_mm", "depth_mm"]]
     sites = table[table["kind"] == "background"].groupby("seriesuid", sort=False).head(settings.banks.backgrounds)
     if sites.empty:
         raise InputError("no training scan has a lung patch without a nodule: lower patch.size or patch.spacing")
     items = {
         "synthetic": sites.loc[sites.index.repeat(settings.banks.samples)].drop(columns=["kind", "type", "diameter_mm"]),
-        "perturbed": table[table["kind"] == "nodule"].drop(columns="kind"),
+        "perturbed": table[table["kind"] == "nodule"].drop(columns=["kind", "depth_mm"]),
         "noise": pd.DataFrame(index=range(settings.banks.noise_patches)),
     }
     items = {kind: rows.reset_index(drop=True).rename_axis("item").reset_index() for kind, rows in items.items()}
@@ -98,7 +100,8 @@ def make_shards(run: Run) -> Path:
 def build(run: Run) -> Path:
     """Make the four banks against BASELINE: banks/<kind>-<shard>.parquet, bank_<name>.csv and counts.csv; returns the folder.
 
-    counts.csv has for each bank how many searches began (`drawn`), and the counts of `summarise`.
+    counts.csv has for each bank how many searches began (`drawn`), and the counts of `summarise`. fusion.csv and fusion_rim.csv say
+    whether fusion keeps true nodules (`write_fusion`).
     Raises InputError when a bank stays empty.
     """
     shards = shard_folder(run)
@@ -112,6 +115,7 @@ def build(run: Run) -> Path:
         check_stored(counts)
         check_noise(counts, run.settings.banks.least_positive)
         counts.to_csv(folder / "counts.csv", index=False)
+        write_fusion(run, folder)
     _remove_stale_shards(shards)
     return run.path("banks")
 

@@ -57,6 +57,7 @@ def stage(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(stages_banks, "stage_output", writing)
     monkeypatch.setattr(stages_banks, "make_missing_shards", make_missing_shards)
+    monkeypatch.setattr(stages_banks, "write_fusion", lambda run, folder: None)
     monkeypatch.setattr(stages_banks, "search_context", lambda run: context_of(dict.fromkeys(COLUMNS, 2)))
     monkeypatch.setattr(stages_banks, "shard_folder", lambda run: tmp_path / "bank-shards" / "key")
     return Run()
