@@ -1,21 +1,45 @@
-"""Masks of nodules: their soft rim and their diameter, on arrays and tensors alone."""
+"""Masks of nodules, on arrays and tensors alone: the distance to an outline, its soft rim, and the diameter."""
 
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 
-__all__ = ["diameter_mm", "soft_mask"]
+__all__ = ["diameter_mm", "signed_distance", "soft_edge", "soft_mask"]
+
+Distance = TypeVar("Distance", np.ndarray, torch.Tensor)
+
+
+def signed_distance(inside: np.ndarray, spacing: float | Sequence[float]) -> np.ndarray:
+    """Distance in mm, float64 (D, H, W), of each voxel to the outline of a mask, bool (D, H, W); positive inside.
+
+    `spacing` is the voxels' in mm, one number or z, y, x. The outline runs half-way between voxels.
+    """
+    spacing = np.broadcast_to(spacing, 3)
+    return np.where(inside, _distance_out(inside, spacing), -_distance_out(~inside, spacing))
+
+
+def _distance_out(inside, spacing):
+    """Distance in mm from each voxel of a mask, half-way to the nearest voxel outside included, to that voxel's near side."""
+    distance, nearest = distance_transform_edt(inside, spacing, return_indices=True)
+    steps = np.abs(nearest - np.indices(inside.shape)).max(axis=0)
+    return distance * (1 - 0.5 / np.maximum(steps, 1))
+
+
+def soft_edge(distance: Distance, edge: float) -> Distance:
+    """The coverage in [0, 1] of a voxel at a signed distance in mm to a nodule's outline, positive inside: numpy or torch, any shape.
+
+    It rises linearly over `edge` mm, as wide as the point spread blurs a sharp outline, and is 1/2 on the outline itself.
+    """
+    return (0.5 + distance / edge).clip(0, 1)
 
 
 def soft_mask(inside: np.ndarray, spacing: float, edge: float) -> np.ndarray:
-    """A mask, bool (D, H, W) with voxels of `spacing` mm, as float32 in [0, 1].
-
-    It rises linearly over `edge` mm across the outline and is 1/2 on the outline itself.
-    """
-    distance = np.where(inside, distance_transform_edt(inside) - 0.5, 0.5 - distance_transform_edt(~inside)) * spacing
-    return np.clip(0.5 + distance / edge, 0, 1).astype(np.float32)
+    """The `soft_edge` of a mask, bool (D, H, W) with voxels of `spacing` mm, as float32 in [0, 1]."""
+    return soft_edge(signed_distance(inside, spacing), edge).astype(np.float32)
 
 
 def diameter_mm(mask: torch.Tensor, spacing: float) -> torch.Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lungadv.data.masks import diameter_mm, soft_mask
+from lungadv.data.masks import diameter_mm, signed_distance, soft_edge, soft_mask
 
 
 def ball(diameter, size, spacing):
@@ -24,3 +24,16 @@ def test_soft_mask_is_a_ramp_of_the_stated_width():
     inside[:, :, :12] = True  # the outline lies between voxels 11 and 12
     row = soft_mask(inside, 1.0, 4.0)[12, 12]
     assert np.allclose(row[8:16], [1, 1, 0.875, 0.625, 0.375, 0.125, 0, 0])
+
+
+def test_signed_distance_of_a_plane_is_half_a_voxel_beside_it():
+    inside = np.zeros((8, 8, 8), bool)
+    inside[..., :4] = True
+    assert np.allclose(signed_distance(inside, 2.0)[4, 4], [7, 5, 3, 1, -1, -3, -5, -7])
+
+
+def test_the_edge_is_the_same_rule_for_arrays_and_tensors():
+    distance = np.linspace(-5, 5, 41)
+    ramp = soft_edge(distance, 3.0)
+    assert ramp[20] == 0.5 and ramp.min() == 0 and ramp.max() == 1
+    assert np.allclose(soft_edge(torch.from_numpy(distance), 3.0).numpy(), ramp)
