@@ -49,7 +49,7 @@ def _matching_row(generator, traits, kind, draws):
 
 
 def conditioning_grid(generator: nn.Module, count: int) -> pd.DataFrame:
-    """A table to request: `count` diameters, evenly spaced on a log scale, of each type that was trained on, and of spiculated solid ones."""
+    """A table to request: `count` diameters, evenly spaced on a log scale, of each type trained on, and of spiculated solid ones."""
     kinds = pd.DataFrame({"type": [*TYPES, "solid"], "spiculated": [False] * len(TYPES) + [True]})
     known = {tuple(traits) for traits in generator.prior.traits.tolist()}
     kinds = kinds[[tuple(traits) in known for traits in encode_traits(kinds).tolist()]]

@@ -24,7 +24,7 @@ def cube_spacing(diameter: torch.Tensor) -> torch.Tensor:
 
 
 def _positions(source, spacing, size, new_spacing):
-    """Where each of `size` voxels of new_spacing mm lies along a row of `source` voxels of `spacing` mm about the same centre: (N, size)."""
+    """Where each of `size` voxels of new_spacing mm lies on a row of `source` voxels of `spacing` mm about the same centre: (N, size)."""
     steps = torch.arange(size, device=new_spacing.device) - (size - 1) / 2
     return steps * (new_spacing / spacing)[:, None] + (source - 1) / 2
 

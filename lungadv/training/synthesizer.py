@@ -15,7 +15,7 @@ from lungadv.training.augment import cube_symmetry, random_cube_symmetry
 from lungadv.training.loop import descend, train
 from lungadv.utils.device import get_device
 
-__all__ = ["encode", "train_synthesizer", "update_networks"]
+__all__ = ["class_weights", "encode", "train_synthesizer"]
 
 NEIGHBOURS = 40  # voxels that say as much as one: neighbours are alike
 SIZE_OBSERVATIONS = 10  # of the one diameter: (l - l')^2 / variance has the weight 5
@@ -45,10 +45,10 @@ def train_synthesizer(
         for parameters, betas in (([*encoder.parameters(), *synthesizer.parameters()], (0.9, 0.99)), (critic.parameters(), (0.5, 0.9)))
     ]
     schedulers = [OneCycleLR(optimizer, settings.learning_rate, settings.updates, pct_start=0.1) for optimizer in optimizers[:1]]
-    cubes = to_cubes(nodules, masks, spacing, settings.edge)
+    cubes, weights = to_cubes(nodules, masks, spacing, settings.edge), class_weights(traits)
 
     def step(update):
-        chosen = torch.randint(len(nodules), (settings.batch_size,), generator=generator)
+        chosen = torch.multinomial(weights, settings.batch_size, replacement=True, generator=generator)
         symmetry = random_cube_symmetry(generator)
         real = [cube_symmetry(volumes[chosen], *symmetry).to(get_device()) for volumes in (nodules, masks)]
         return update_networks(networks, optimizers, _batch(cubes, chosen, symmetry), real, settings, update, generator)
@@ -58,6 +58,12 @@ def train_synthesizer(
         network.eval().requires_grad_(False).zero_grad()
     synthesizer.prior.fill(*encode(encoder, cubes), traits)
     return *networks, losses
+
+
+def class_weights(classes: torch.Tensor) -> torch.Tensor:
+    """The weight (N,) of each row in a draw, for classes (N, K) of rows that are equal: a class is drawn by the root of its number."""
+    _, index, count = classes.unique(dim=0, return_inverse=True, return_counts=True)
+    return count[index].float().rsqrt()
 
 
 def _new_networks(size, spacing, remembered, settings, seed):
@@ -110,24 +116,28 @@ def update_networks(
     synthesizer.sigma.lerp_(sigma, 1 - REMEMBERED)
     if settings.critic_weight > 0 and update >= settings.critic_start * settings.updates and update % settings.critic_every == 0:
         grain = torch.randn(len(code), GRAINS, generator=generator).to(code.device)
-        fake = synthesizer.render(*drawn[:2], cubes.diameter, grain)
+        distance, appearance, _, level = drawn
+        fake = synthesizer.render(distance, appearance, cubes.diameter, level, grain)
         losses |= _update_critic(critic, optimizers[1], real, [part.detach() for part in fake], settings.gradient_penalty, generator)
         loss = loss - settings.critic_weight * critic(*_turned(fake, generator)).mean()
     descend(optimizers[0], loss)
     return {name: value.item() for name, value in losses.items()}
 
 
-def _reconstruction(cubes, distance, appearance, size):
-    """-log likelihood in nats of the three that are decoded, by name, and the deviations (2,) of the first two."""
+def _reconstruction(cubes, distance, appearance, size, level):
+    """-log likelihood in nats of what is decoded, by name; the deviations (2,) that are left, of the outline in mm and of appearance."""
     voxels, inside = distance[0].numel() / NEIGHBOURS, cubes.mask.sum() / len(cubes.mask) / NEIGHBOURS
-    even, length = torch.ones_like(distance), log_size(cubes.diameter)
+    shape, length, scale = distance.tanh() - cubes.distance.tanh(), log_size(cubes.diameter), level.reshape(-1, 1, 1, 1, 1)
     terms = {
-        "distance": gaussian_nll(distance.tanh() - cubes.distance.tanh(), even, voxels),
-        "appearance": gaussian_nll(appearance - cubes.appearance, cubes.mask, inside),
+        "distance": gaussian_nll(shape, torch.ones_like(shape), voxels),
+        "appearance": gaussian_nll((appearance - cubes.appearance) / scale, cubes.mask**2, inside),
         "size": gaussian_nll(size - length, torch.ones_like(length), SIZE_OBSERVATIONS),
     }
-    sigma = torch.stack([terms[name][1].detach().sqrt() for name in ("distance", "appearance")])
-    return {name: loss for name, (loss, _) in terms.items()}, sigma
+    losses = {name: loss for name, (loss, _) in terms.items()}
+    losses["appearance"] = losses["appearance"] + inside * level.log().mean()
+    radius = (cubes.diameter / 2).reshape(-1, 1, 1, 1, 1)
+    _, rim = gaussian_nll((distance - cubes.distance) * radius, (cubes.mask * (1 - cubes.mask)), 1)
+    return losses, torch.stack([rim, terms["appearance"][1]]).detach().sqrt()
 
 
 def _turned(pair, generator):

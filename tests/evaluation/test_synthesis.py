@@ -99,19 +99,22 @@ def test_types_by_the_hu_rule():
     assert hu_types(measure(nodules, masks, 1.0)["mean_hu"], share).tolist() == ["solid", "fully_calcified", "part_solid", "ground_glass"]
 
 
-REQUESTED = pd.DataFrame({"type": ["solid"] * 10, "spiculated": False, "diameter_mm": 10.0, "measured_mm": 10.5, "mean_hu": 20.0, "training_hu": 0.0})
+REQUESTED = pd.DataFrame({"type": ["solid"] * 10, "spiculated": False, "diameter_mm": 10.0, "measured_mm": 10.5}).assign(
+    mean_hu=20.0, training_hu=0.0
+)
 
 
 def test_the_gates_open_for_the_real_nodules_themselves():
     real = pairs()
-    table = quality_gates({"held-out": real, "rebuilt": real, "sampled": real}, 8, REQUESTED, 2.5).set_index("gate")
+    table = quality_gates(dict.fromkeys(("held-out", "rebuilt", "sampled", "training"), real), 8, REQUESTED, 2.5).set_index("gate")
     assert table["passed"].drop("AUC of the forest").all() and table.loc["Dice of rebuilt nodules", "measured"] == 1
     assert table["bound"].loc[["precision", "mean HU: error of the 50 % quantile"]].tolist() == [">= 0.6", "<= 60"]
 
 
 def test_the_gates_name_what_is_wrong():
     nodules, masks = pairs()
-    wrong = {"held-out": (nodules, masks), "rebuilt": (nodules, masks.roll(6, -1)), "sampled": (0.5 * nodules, masks)}
+    real, moved, dark = (nodules, masks), (nodules, masks.roll(6, -1)), (0.5 * nodules, masks)
+    wrong = {"held-out": real, "rebuilt": moved, "sampled": dark, "training": real}
     requested = REQUESTED.assign(measured_mm=[12.0] * 2 + [10.0] * 8, mean_hu=60.0)
     table = quality_gates(wrong, 7, requested, 2.5).set_index("gate")
     failed = set(table.index[~table["passed"]])
@@ -119,3 +122,4 @@ def test_the_gates_name_what_is_wrong():
     assert {"requested diameters within 15 %", "requested solid: error of the median of mean HU"} < failed
     assert not {"diameter (mm): error of the 50 % quantile", "share of part_solid: wrong by the factor"} & failed
     assert table.loc["requested diameters within 15 %", "measured"] == 0.8
+    assert table.loc["mean HU: error of the 95 % quantile", "training"] == 0 and np.isnan(table.loc["active code numbers", "training"])

@@ -14,7 +14,7 @@ def ball(diameter, size=32, spacing=1.25):
     return (((np.indices((size,) * 3) - (size - 1) / 2) * spacing) ** 2).sum(0) < (diameter / 2) ** 2
 
 
-def ball_distance(count=len(DIAMETERS)):
+def ball_distance(count=4):
     """The distance to a ball's outline in radii, on the cube."""
     steps = ((torch.arange(SIDE) + 0.5) / SIDE * 2 - 1) * SPAN
     return 1 - torch.cartesian_prod(steps, steps, steps).norm(dim=1).reshape(1, 1, *[SIDE] * 3).repeat(count, 1, 1, 1, 1)

@@ -24,7 +24,7 @@ __all__ = ["PARTS", "build", "load_cutouts", "load_generator", "load_networks"]
 
 PARTS = ("encoder", "generator", "critic")
 COLLAPSED = 4  # a code of fewer active numbers draws one nodule, over and over
-SAMPLES = 512
+SAMPLES = 1000  # codes at least, as many near every training nodule
 
 
 def build(run: Run) -> Path:
@@ -65,7 +65,9 @@ def _write_quality(run, folder, held_out, cutouts, table, encoder, generator_net
     active = active_numbers(mean, log_variance)
     if active < COLLAPSED:
         raise InputError(f"the synthesizer has collapsed, {active} numbers of its code say anything: raise synthesizer.updates")
-    codes = generator_net.prior.whiten(mean, draws), generator_net.draw(SAMPLES, draws), draw_latents(generator_net, SAMPLES, spacing, draws)
+    each = torch.arange(len(cutouts[0])).repeat(-(-SAMPLES // len(cutouts[0])))
+    prior = generator_net.prior
+    codes = prior.whiten(mean, draws), prior.draw(each, draws), draw_latents(generator_net, SAMPLES // 2, spacing, draws)
     names = ("held-out", "training", "rebuilt", "sampled", "sampled, 6 mm and up")
     groups = dict(zip(names, (held_out, cutouts, *(decode(generator_net, z) for z in codes)), strict=True))
     compare(groups, spacing).to_csv(folder / "quality.csv", index=False)

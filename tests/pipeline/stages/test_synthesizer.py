@@ -63,7 +63,7 @@ def test_the_tables_of_a_built_synthesizer(built):
     assert table["spectrum"]["waves"].tolist() == list(range(1, 9))
     assert table["training"].columns.tolist() == ["step", "distance", "appearance", "size", "kl", "critic", "penalty"]
     gates = table["gates"]
-    assert gates.columns.tolist() == ["gate", "measured", "bound", "passed", "critic"]
+    assert gates.columns.tolist() == ["gate", "measured", "training", "bound", "passed", "critic"]
     without, with_critic = (gates[gates["critic"] == name]["gate"].tolist() for name in ("without", "with"))
     assert without == with_critic and "Dice of rebuilt nodules" in without
 
