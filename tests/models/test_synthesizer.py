@@ -18,6 +18,7 @@ from lungadv.models.synthesizer import (
     kl_divergence,
     log_size,
     subvoxels,
+    tone_and_contrast,
 )
 
 
@@ -76,20 +77,28 @@ def test_subvoxels_puts_eight_channels_into_the_eight_parts_of_a_voxel():
     assert torch.equal(fine[1, 1, 2:4, 0:2, 4:6].flatten(), maps[1, 8:, 1, 0, 2])
 
 
+def test_tone_and_contrast_are_mean_and_deviation_inside():
+    masks = torch.from_numpy(np.stack([soft_mask(ball(d), 1.25, 3.0) for d in (8, 16)]))[:, None]
+    appearance = torch.full_like(masks, 0.4)
+    appearance[1, ..., :16] = 0.6  # the left half
+    tone, contrast = tone_and_contrast(to_cubes(masks * appearance, masks, 1.25, 3.0)).T
+    assert tone.tolist() == pytest.approx([0.4, 0.5], abs=1e-3) and contrast.tolist() == pytest.approx([0, 0.1], abs=0.01)
+
+
 def test_shapes_of_encoder_decoder_and_critic():
     masks = torch.from_numpy(np.stack([soft_mask(ball(d), 1.25, 3.0) for d in (8, 12)]))[:, None]
     mean, log_variance = Encoder(5, 4)(to_cubes(masks, masks, 1.25, 3.0))
     assert mean.shape == log_variance.shape == (2, 5)
-    distance, appearance, size = Decoder(5, 4)(mean)
-    assert distance.shape == appearance.shape == (2, 1, SIDE, SIDE, SIDE) and size.shape == (2,)
-    assert appearance.min() > 0 and appearance.max() < 1
+    distance, appearance, size, level = Decoder(5, 4)(mean)
+    assert distance.shape == appearance.shape == (2, 1, SIDE, SIDE, SIDE) and size.shape == level.shape == (2,) and level.min() > 0
     assert [Critic(size, 4)(*torch.rand(2, 3, 1, size, size, size)).shape for size in (16, 20, 32)] == [(3,)] * 3
 
 
 def test_log_size_is_zero_at_10_mm_and_inverted_by_the_generator(generator):
     assert log_size(torch.tensor(10.0)) == 0
-    generator.decoder.numbers = torch.nn.Identity()
-    generator.decoder.numbers.forward = lambda code: log_size(torch.full((len(code), 2), 14.0))
+    numbers = generator.decoder.numbers[-1]
+    numbers.weight.zero_()
+    numbers.bias.copy_(torch.stack([log_size(torch.tensor(14.0)), *torch.zeros(2)]))
     assert diameter_mm(generator(torch.randn(3, 4 + GRAINS))[1], 1.25).numpy() == pytest.approx(14, rel=0.03)
 
 
@@ -107,6 +116,8 @@ def test_grain_is_added_where_sigma_is_not_zero(generator):
     z, size = torch.cat([code, grain], dim=1), torch.full((2,), 16.0)
     assert torch.equal(*generator(z, size)[0])
     generator.sigma[1] = 0.02
+    generator.decoder.numbers[-1].weight.zero_()
+    generator.decoder.numbers[-1].bias.zero_()  # so that the level is 1
     noisy = generator(z, size)
     assert torch.equal(*noisy[1]) and (noisy[0][0] - noisy[0][1])[noisy[1][0] == 1].std().item() == pytest.approx(0.02 * 2**0.5, rel=0.4)
 

@@ -10,7 +10,7 @@ from lungadv.models.cubes import to_cubes
 from lungadv.models.synthesizer import blend, decode
 from lungadv.settings import load_settings
 from lungadv.training import synthesizer as training
-from lungadv.training.synthesizer import encode, train_synthesizer
+from lungadv.training.synthesizer import class_weights, encode, train_synthesizer
 
 SETTINGS = replace(load_settings("tiny").synthesizer, edge=5.0, latent_size=12, critic_every=2)
 TRAITS = torch.arange(24)[:, None] % 2 == 0
@@ -30,6 +30,11 @@ def pairs(count=24):
 @pytest.fixture(scope="module")
 def trained():
     return train_synthesizer(*pairs(), TRAITS, 2.5, SETTINGS, torch.Generator().manual_seed(0))
+
+
+def test_a_class_is_drawn_by_the_root_of_its_number():
+    weights = class_weights(torch.tensor([[True, False]] * 9 + [[False, True]] * 4))
+    assert weights[:9].sum() == pytest.approx(3) and weights[9:].sum() == pytest.approx(2)
 
 
 def test_spectral_norm_bounds_every_layer_of_the_critic(trained):
@@ -71,9 +76,11 @@ def test_the_prior_holds_the_training_nodules(trained):
 def test_sigma_is_the_error_that_is_left(trained):
     encoder, generator, _, _ = trained
     cubes = to_cubes(*pairs(), 2.5, 5.0)
-    distance, appearance, _ = generator.decoder(encode(encoder, cubes)[0])
-    left = (distance.tanh() - cubes.distance.tanh()).std(), ((appearance - cubes.appearance) ** 2 * cubes.mask).sum() / cubes.mask.sum()
-    assert 0.3 < generator.sigma[0] / left[0] < 3 and 0.3 < generator.sigma[1] / left[1].sqrt() < 3
+    distance, appearance, _, level = generator.decoder(encode(encoder, cubes)[0])
+    rim, inside = cubes.mask * (1 - cubes.mask), cubes.mask**2
+    errors = (distance - cubes.distance) * (cubes.diameter / 2).reshape(-1, 1, 1, 1, 1), (appearance - cubes.appearance) / level.reshape(-1, 1, 1, 1, 1)
+    left = [(weight * error**2).sum().div(weight.sum()).sqrt() for weight, error in zip((rim, inside), errors, strict=True)]
+    assert 0.5 < generator.sigma[0] / left[0] < 2 and 0.5 < generator.sigma[1] / left[1] < 2
 
 
 def test_training_is_repeatable_and_leaves_the_global_stream_alone():
