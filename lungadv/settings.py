@@ -87,27 +87,16 @@ class SynthesizerSettings:
     """The VAE with its critic (Eqs. 1 to 6)."""
 
     edge: float  # mm over which the mask of a cut-out fades: as wide as the scanner blurs a sharp outline
-    latent_size: int  # numbers in a latent code
-    width: int  # channels of the finest level of encoder and critic; the generator has twice as many
+    latent_size: int  # numbers in a latent code; 8 of them are its grain
+    width: int  # channels of the finest level of encoder and critic
     updates: int
-    critic_every: int  # the critic takes part in every update of this number
     batch_size: int
     learning_rate: float
-    kl_weight: float  # lambda 1 of Eq. 6; the reconstruction error is relative to the nodule's volume
-    critic_weight: float  # lambda 2 of Eq. 6
+    critic_start: float  # share of the updates that go before the critic begins
+    critic_every: int  # from then on it takes part in every update of this number
+    critic_weight: float  # lambda 2 of Eq. 6; the other terms are in nats; 0 for none
     gradient_penalty: float  # weight of the gradient penalty (Eq. 5)
-    size_weight: float  # weight of the size error, where a size is asked for
-
-
-@dataclass(frozen=True)
-class ConditionedSynthesizerSettings:
-    """What the synthesizer of nodules to order has otherwise."""
-
-    updates: int
-    critic_every: int
-    kl_weight: float
-    critic_weight: float
-    requested_sizes: int  # diameters asked of it, of each type
+    requested_sizes: int  # diameters asked for, of each type
 
 
 @dataclass(frozen=True)
@@ -177,7 +166,6 @@ class Settings:
     candidates: CandidateSettings
     fpr: FprSettings
     synthesizer: SynthesizerSettings
-    conditioned_synthesizer: ConditionedSynthesizerSettings
     banks: BankSettings
     froc: FrocSettings
     stress: StressSettings

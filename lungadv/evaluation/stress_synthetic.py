@@ -11,16 +11,13 @@ from torch import nn
 
 from lungadv.attacks.latent import search_latent
 from lungadv.banks.search import attack_loss
-from lungadv.data.scan import to_hu
 from lungadv.evaluation.detector import Detector
 from lungadv.evaluation.similarity import ssim
-from lungadv.evaluation.synthesis import measure
+from lungadv.evaluation.synthesis import measure, solid_share
 from lungadv.models.synthesizer import blend, draw_latents
 from lungadv.settings import Settings
 
 __all__ = ["density", "describe_nodules", "random_search", "synthetic_nodules"]
-
-SOLID_HU = -300  # a voxel above this is solid tissue
 
 
 def describe_nodules(nodules: torch.Tensor, masks: torch.Tensor, spacing: float) -> pd.DataFrame:
@@ -28,9 +25,7 @@ def describe_nodules(nodules: torch.Tensor, masks: torch.Tensor, spacing: float)
 
     A nodule is mask x appearance; voxels are of `spacing` mm.
     """
-    core = (masks > 0.5).flatten(1)
-    solid = (to_hu(nodules / masks.clamp(min=0.5)).flatten(1) > SOLID_HU) & core
-    return measure(nodules, masks, spacing).assign(solid_share=(solid.sum(1) / core.sum(1).clamp(min=1)).numpy())
+    return measure(nodules, masks, spacing).assign(solid_share=solid_share(nodules, masks))
 
 
 def density(solid_share: ArrayLike) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How good synthetic nodules are: measures of nodules, and distances between two sets of them."""
+"""How good synthetic nodules are: measures of nodules, distances between two sets of them, and the gates that a synthesizer must pass."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +10,16 @@ from scipy.stats import ks_2samp, wasserstein_distance
 
 from lungadv.data.masks import diameter_mm
 from lungadv.data.scan import to_hu
-from lungadv.data.tables import SMALLEST_MM
+from lungadv.data.tables import SMALLEST_MM, TYPES
 from lungadv.utils.statistics import forest_auc
 
-__all__ = ["compare", "measure", "nodule_features", "precision_recall", "two_sample_auc", "volume_spectrum"]
+__all__ = [
+    "active_numbers", "compare", "dice", "hu_types", "measure", "nodule_features", "precision_recall", "quality_gates", "solid_share",
+    "two_sample_auc", "volume_spectrum",
+]  # fmt: skip
+
+SOLID_HU = -300  # a voxel above this is solid tissue
+CALCIFIED_HU = 150  # a nodule of a higher mean is calcified
 
 
 def measure(nodules: torch.Tensor, masks: torch.Tensor, spacing: float) -> pd.DataFrame:
@@ -25,6 +31,34 @@ def measure(nodules: torch.Tensor, masks: torch.Tensor, spacing: float) -> pd.Da
     brightness = (nodules / masks.clamp_min(0.5)).flatten(1)
     mean = (brightness * core).sum(1) / core.sum(1)
     return pd.DataFrame({"diameter_mm": diameter_mm(masks, spacing), "mean_hu": to_hu(mean)})
+
+
+def solid_share(nodules: torch.Tensor, masks: torch.Tensor) -> np.ndarray:
+    """The share (N,) of solid voxels where the mask exceeds 1/2, of pairs (N, 1, P, P, P) in [0, 1]; 0 of an empty mask."""
+    core = (masks > 0.5).flatten(1)
+    solid = (to_hu(nodules / masks.clamp(min=0.5)).flatten(1) > SOLID_HU) & core
+    return (solid.sum(1) / core.sum(1).clamp(min=1)).numpy()
+
+
+def hu_types(mean_hu: np.ndarray, solid: np.ndarray) -> np.ndarray:
+    """One of TYPES for each nodule (N,), by a rule on its mean HU and its share of solid voxels, see `solid_share`."""
+    rules = [np.asarray(mean_hu) > CALCIFIED_HU, np.asarray(solid) <= 0.05, np.asarray(solid) <= 0.5]
+    return np.select(rules, ["fully_calcified", "ground_glass", "part_solid"], "solid")
+
+
+def dice(masks: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Dice (N,) of where the masks (N, 1, P, P, P) and `others` exceed 1/2."""
+    a, b = ((cubes > 0.5).flatten(1) for cubes in (masks, others))
+    return 2 * (a & b).sum(1) / (a.sum(1) + b.sum(1)).clamp_min(1)
+
+
+def active_numbers(mean: torch.Tensor, log_variance: torch.Tensor, least: float = 0.1) -> int:
+    """How many numbers of a code say anything of N nodules, whose codes have mean and log-variance (N, L).
+
+    Of an active one the KL divergence from the standard normal is above `least` nats on average, or the means' variance is above it.
+    """
+    divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean(0)
+    return int(((divergence > least) | (mean.var(0, correction=0) > least)).sum())
 
 
 def volume_spectrum(cubes: torch.Tensor) -> torch.Tensor:
@@ -136,3 +170,63 @@ def compare(
             row["precision"], row["recall"] = precision_recall(first, table)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def quality_gates(
+    groups: Mapping[str, tuple[torch.Tensor, torch.Tensor]], active: int, requested: pd.DataFrame, spacing: float
+) -> pd.DataFrame:
+    """What a synthesizer must reach: a row a gate: gate, measured, training, bound (such as ">= 0.85") and passed.
+
+    groups: pairs (N, 1, P, P, P) with voxels of `spacing` mm: "held-out" nodules, the same "rebuilt", "sampled" and "training" ones.
+    training: what the training nodules measure in place of sampled ones; it is the ceiling.
+    active: `active_numbers`. requested: diameter_mm and type of nodules to order, measured_mm and mean_hu of what was drawn, and
+    training_hu, the median of the training nodules' of that type.
+    """
+    rows = [
+        ("Dice of rebuilt nodules", dice(groups["held-out"][1], groups["rebuilt"][1]).mean().item(), ">=", 0.85),
+        *_sample_gates(groups["held-out"], groups["sampled"], spacing),
+        ("active code numbers", active, ">=", 8),
+        *_request_gates(requested),
+    ]
+    ceiling = {name: measured for name, measured, _, _ in _sample_gates(groups["held-out"], groups["training"], spacing)}
+    passed = [measured >= bound if sign == ">=" else measured <= bound for _, measured, sign, bound in rows]
+    columns = [(name, measured, ceiling.get(name), f"{sign} {bound:g}") for name, measured, sign, bound in rows]
+    return pd.DataFrame(columns, columns=["gate", "measured", "training", "bound"]).assign(passed=passed)
+
+
+def _sample_gates(held_out, sampled, spacing):
+    """The gates that compare pairs with held-out pairs."""
+    pairs = held_out, sampled
+    real, drawn = (nodule_features(*pair, spacing) for pair in pairs)
+    precision, recall = precision_recall(real, drawn)
+    return [
+        *_quantile_gates(real, drawn),
+        *_type_gates(*(hu_types(table["mean_hu"], solid_share(*pair)) for table, pair in zip((real, drawn), pairs, strict=True))),
+        ("AUC of the forest", two_sample_auc(real, drawn), "<=", 0.85),
+        ("precision", precision, ">=", 0.6),
+        ("recall", recall, ">=", 0.5),
+    ]
+
+
+def _quantile_gates(real, drawn):
+    """How far quantiles of the drawn nodules' features are from those of the real ones."""
+    for column, name, most in (("mean_hu", "mean HU", 60), ("diameter_mm", "diameter (mm)", 1)):
+        for level in (0.05, 0.5, 0.95):
+            error = abs(drawn[column].quantile(level) - real[column].quantile(level))
+            yield f"{name}: error of the {100 * level:g} % quantile", error, "<=", most
+
+
+def _type_gates(real, drawn):
+    """By which factor the share of each type is wrong."""
+    for kind in TYPES:
+        shares = np.mean(real == kind), np.mean(drawn == kind)
+        factor = max(shares) / min(shares) if min(shares) > 0 else 1.0 if max(shares) == 0 else np.inf
+        yield f"share of {kind}: wrong by the factor", factor, "<=", 1.5
+
+
+def _request_gates(requested):
+    """Whether nodules to order have the size and, of each type, the density."""
+    close = (requested["measured_mm"] / requested["diameter_mm"] - 1).abs() <= 0.15
+    yield "requested diameters within 15 %", close.mean(), ">=", 0.9
+    for kind, rows in requested[~requested["spiculated"]].groupby("type", sort=False):
+        yield f"requested {kind}: error of the median of mean HU", abs(rows["mean_hu"].median() - rows["training_hu"].median()), "<=", 50

@@ -31,9 +31,7 @@ ON_BANKS = {name: stage for name, stage in FPR_STAGES.items() if {"banks", "orac
 STAGES = {  # each needs only stages above it
     "two_moons": Stage("lungadv.pipeline.stages.two_moons", 1, (), ("two_moons",)),
     "datasets": Stage("lungadv.pipeline.stages.datasets", 2),
-    "synthesizer": Stage(
-        "lungadv.pipeline.stages.synthesizer", 1, ("datasets",), ("patch", "synthesizer", "conditioned_synthesizer")
-    ),
+    "synthesizer": Stage("lungadv.pipeline.stages.synthesizer", 1, ("datasets",), ("patch", "synthesizer")),
     "candidates": Stage(
         "lungadv.pipeline.stages.candidates",
         2,

@@ -1,4 +1,4 @@
-"""How the synthesizer is trained: critic against generator, and the generator with its encoder (Eqs. 5 and 6)."""
+"""How the synthesizer is trained: encoder and generator as a sigma-VAE, and late the critic against the generator (Eqs. 5 and 6)."""
 
 from collections.abc import Sequence
 
@@ -7,105 +7,149 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from lungadv.models.conditioning import class_balanced_weights, redraw_diameters, size_error
-from lungadv.models.synthesizer import Critic, Encoder, Generator, gradient_penalty, kl_divergence, reconstruction_error
+from lungadv.models.cubes import Cubes, to_cubes
+from lungadv.models.grain import GRAINS
+from lungadv.models.synthesizer import Critic, Encoder, Generator, gaussian_nll, gradient_penalty, kl_divergence, log_size
 from lungadv.settings import SynthesizerSettings
 from lungadv.training.augment import cube_symmetry, random_cube_symmetry
 from lungadv.training.loop import descend, train
 from lungadv.utils.device import get_device
 
-__all__ = ["train_synthesizer", "update_networks"]
+__all__ = ["class_weights", "encode", "train_synthesizer"]
+
+NEIGHBOURS = 40  # voxels that say as much as one: neighbours are alike
+SIZE_OBSERVATIONS = 10  # of the one diameter: (l - l')^2 / variance has the weight 5
+REMEMBERED = 0.98  # of the generator's sigma at an update
 
 
 def train_synthesizer(
     nodules: torch.Tensor,
     masks: torch.Tensor,
+    traits: torch.Tensor,
     spacing: float,
     settings: SynthesizerSettings,
     generator: torch.Generator,
-    conditions: torch.Tensor | None = None,
 ) -> tuple[Encoder, Generator, Critic, pd.DataFrame]:
     """Train encoder, generator and critic on cut-outs (N, 1, P, P, P) in [0, 1] with voxels of `spacing` mm.
 
-    conditions: (N, C) of `encode_condition`, for a generator that takes them; every class is then drawn as often.
+    traits: bool (N, T), what the generator remembers of each nodule.
     generator: on the CPU; it gives the first weights and all draws. The networks train on the accelerator if there is one.
 
     Returns the three networks, in eval mode and frozen, and the table of losses, one row a step.
     Raises FloatingPointError when a loss is no longer finite.
     """
-    networks = _new_networks(nodules.shape[-1], settings, generator.initial_seed(), 0 if conditions is None else conditions.shape[1])
+    networks = _new_networks(nodules.shape[-1], spacing, traits.shape, settings, generator.initial_seed())
     encoder, synthesizer, critic = networks
-    weights = torch.ones(len(nodules)) if conditions is None else class_balanced_weights(conditions[:, 1:])
     optimizers = [
-        torch.optim.Adam(parameters, lr=settings.learning_rate, betas=(0.5, 0.99))
-        for parameters in ([*encoder.parameters(), *synthesizer.parameters()], critic.parameters())
+        torch.optim.Adam(parameters, lr=settings.learning_rate, betas=betas)
+        for parameters, betas in (([*encoder.parameters(), *synthesizer.parameters()], (0.9, 0.99)), (critic.parameters(), (0.5, 0.9)))
     ]
-    schedulers = [OneCycleLR(optimizer, settings.learning_rate, settings.updates, pct_start=0.1) for optimizer in optimizers]
+    schedulers = [OneCycleLR(optimizer, settings.learning_rate, settings.updates, pct_start=0.1) for optimizer in optimizers[:1]]
+    cubes, weights = to_cubes(nodules, masks, spacing, settings.edge), class_weights(traits)
 
     def step(update):
         chosen = torch.multinomial(weights, settings.batch_size, replacement=True, generator=generator)
         symmetry = random_cube_symmetry(generator)
-        real = [cube_symmetry(cubes[chosen], *symmetry).contiguous() for cubes in (nodules, masks)]
-        real += [] if conditions is None else [conditions[chosen]]
-        real = [part.to(get_device()) for part in real]
-        with_critic = update % settings.critic_every == 0
-        return update_networks(networks, optimizers, real, spacing, settings, generator, with_critic)
+        real = [cube_symmetry(volumes[chosen], *symmetry).to(get_device()) for volumes in (nodules, masks)]
+        return update_networks(networks, optimizers, _batch(cubes, chosen, symmetry), real, settings, update, generator)
 
     losses = train(step, settings.updates, schedulers=schedulers, desc="training the synthesizer").rename(columns={"update": "step"})
     for network in networks:
         network.eval().requires_grad_(False).zero_grad()
+    synthesizer.prior.fill(*encode(encoder, cubes), traits)
     return *networks, losses
 
 
-def _new_networks(size, settings, seed, conditions):
+def class_weights(classes: torch.Tensor) -> torch.Tensor:
+    """The weight (N,) of each row in a draw, for classes (N, K) of rows that are equal: a class is drawn by the root of its number."""
+    _, index, count = classes.unique(dim=0, return_inverse=True, return_counts=True)
+    return count[index].float().rsqrt()
+
+
+def _new_networks(size, spacing, remembered, settings, seed):
     """Untrained encoder, generator and critic on the device, in train mode; the global random stream stays as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        encoder, critic = Encoder(size, settings.latent_size, settings.width), Critic(size, settings.width, conditions)
-        synthesizer = Generator(size, settings.latent_size, 2 * settings.width, conditions)
-    return [network.to(get_device(), memory_format=torch.channels_last_3d).train() for network in (encoder, synthesizer, critic)]
+        encoder, critic = Encoder(settings.latent_size - GRAINS, settings.width), Critic(size, settings.width)
+        synthesizer = Generator(size, spacing, settings.edge, settings.latent_size, settings.width, *remembered)
+    return [network.to(get_device()).train() for network in (encoder, synthesizer, critic)]
+
+
+def _batch(cubes, rows, symmetry):
+    """Some of the nodules, turned, on the device."""
+    volumes = (cubes.distance, cubes.appearance, cubes.mask)
+    turned = (cube_symmetry(volume[rows], *symmetry).contiguous().to(get_device()) for volume in volumes)
+    return Cubes(*turned, cubes.diameter[rows].to(get_device()))
+
+
+@torch.no_grad()
+def encode(encoder: nn.Module, cubes: Cubes) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and log-variance, each (N, L), of the codes of nodules, on the encoder's device."""
+    device = next(encoder.parameters()).device
+    parts = zip(*[part.to(device).split(64) for part in (cubes.distance, cubes.appearance, cubes.mask, cubes.diameter)], strict=True)
+    means, log_variances = zip(*[encoder(Cubes(*part)) for part in parts], strict=True)
+    return torch.cat(means), torch.cat(log_variances)
 
 
 def update_networks(
     networks: Sequence[nn.Module],
     optimizers: Sequence[torch.optim.Optimizer],
+    cubes: Cubes,
     real: Sequence[torch.Tensor],
-    spacing: float,
     settings: SynthesizerSettings,
+    update: int,
     generator: torch.Generator,
-    with_critic: bool = True,
 ) -> dict[str, float]:
-    """One step of the critic (Eq. 5), then one of encoder and generator (Eq. 6), on a batch of real pairs; returns the losses by name.
+    """One step of encoder and generator, and late one of the critic before it, on a batch of N nodules; returns the losses by name.
 
     networks: encoder, generator, critic; optimizers: of encoder and generator together, of the critic.
-    real: nodules, masks (N, 1, P, P, P) and, for networks that take it, their condition (N, C). Then the size error is a term, too.
-    with_critic: without it the critic stays as it is, and its term is left out of Eq. 6.
+    cubes, real: the same nodules as the encoder and as the critic sees them; `real` is nodules and masks (N, 1, P, P, P).
     """
-    (encoder, synthesizer, critic), (nodules, masks, *condition), count = networks, real, len(real[0])
-    mean, log_variance = encoder(nodules, masks)
-    noise = torch.randn(2 * count, settings.latent_size, generator=generator).to(mean.device)
-    # The batch as it is rebuilt, then half as many codes of the prior, with diameters of their own
-    codes = torch.cat([mean + (log_variance / 2).exp() * noise[:count], noise[count : count + count // 2]])
-    requested = [torch.cat([numbers, redraw_diameters(numbers[: count // 2], generator)]) for numbers in condition]
-    generated = [*synthesizer(codes, *requested), *requested]
-
-    reconstruction = reconstruction_error(nodules, masks, *(cubes[:count] for cubes in generated[:2]))
-    divergence = kl_divergence(mean, log_variance)
-    loss, losses = reconstruction + settings.kl_weight * divergence, {"reconstruction": reconstruction, "kl": divergence}
-    if with_critic:
-        fake = [part[-count:].detach() for part in generated]  # half rebuilt, half from the prior
-        losses |= _update_critic(critic, optimizers[1], real, fake, settings.gradient_penalty, generator)
-        loss = loss - settings.critic_weight * critic(*generated).mean()
-    if condition:
-        losses["size"] = size_error(generated[1], requested[0], spacing)
-        loss = loss + settings.size_weight * losses["size"]
+    encoder, synthesizer, critic = networks
+    mean, log_variance = encoder(cubes)
+    code = mean + (log_variance / 2).exp() * torch.randn(mean.shape, generator=generator).to(mean.device)
+    drawn = synthesizer.decoder(code)
+    losses, sigma = _reconstruction(cubes, *drawn)
+    losses["kl"] = kl_divergence(mean, log_variance).sum()
+    warmth = min(1.0, 2 * update / settings.updates)
+    loss = sum(losses.values()) + (warmth - 1) * losses["kl"]
+    synthesizer.sigma.lerp_(sigma, 1 - REMEMBERED)
+    if settings.critic_weight > 0 and update >= settings.critic_start * settings.updates and update % settings.critic_every == 0:
+        grain = torch.randn(len(code), GRAINS, generator=generator).to(code.device)
+        distance, appearance, _, level = drawn
+        fake = synthesizer.render(distance, appearance, cubes.diameter, level, grain)
+        losses |= _update_critic(critic, optimizers[1], real, [part.detach() for part in fake], settings.gradient_penalty, generator)
+        loss = loss - settings.critic_weight * critic(*_turned(fake, generator)).mean()
     descend(optimizers[0], loss)
     return {name: value.item() for name, value in losses.items()}
 
 
+def _reconstruction(cubes, distance, appearance, size, level):
+    """-log likelihood in nats of what is decoded, by name; the deviations (2,) that are left, of the outline in mm and of appearance."""
+    voxels, inside = distance[0].numel() / NEIGHBOURS, cubes.mask.sum() / len(cubes.mask) / NEIGHBOURS
+    shape, length, scale = distance.tanh() - cubes.distance.tanh(), log_size(cubes.diameter), level.reshape(-1, 1, 1, 1, 1)
+    terms = {
+        "distance": gaussian_nll(shape, torch.ones_like(shape), voxels),
+        "appearance": gaussian_nll((appearance - cubes.appearance) / scale, cubes.mask**2, inside),
+        "size": gaussian_nll(size - length, torch.ones_like(length), SIZE_OBSERVATIONS),
+    }
+    losses = {name: loss for name, (loss, _) in terms.items()}
+    losses["appearance"] = losses["appearance"] + inside * level.log().mean()
+    radius = (cubes.diameter / 2).reshape(-1, 1, 1, 1, 1)
+    _, rim = gaussian_nll((distance - cubes.distance) * radius, (cubes.mask * (1 - cubes.mask)), 1)
+    return losses, torch.stack([rim, terms["appearance"][1]]).detach().sqrt()
+
+
+def _turned(pair, generator):
+    """Nodules and masks, turned and flipped at random, alike."""
+    symmetry = random_cube_symmetry(generator)
+    return [cube_symmetry(cubes, *symmetry) for cubes in pair]
+
+
 def _update_critic(critic, optimizer, real, fake, penalty_weight, generator):
-    """One step of the critic on real and generated nodules, masks and conditions, N of each (Eq. 5); returns its two losses."""
+    """One step of the critic on real and generated nodules and masks, N of each (Eq. 5); returns its two losses."""
     critic.requires_grad_(True)
+    real, fake = _turned(real, generator), _turned(fake, generator)
     wasserstein = critic(*real).mean() - critic(*fake).mean()
     penalty = gradient_penalty(critic, real, fake, generator)
     descend(optimizer, penalty_weight * penalty - wasserstein)

@@ -36,6 +36,9 @@ class Ball(nn.Module):
 
     latent_size = 2
 
+    def draw(self, count, generator):
+        return torch.randn(count, self.latent_size, generator=generator)
+
     def forward(self, z):
         grid = torch.stack(torch.meshgrid(*[torch.arange(SIZE) - (SIZE - 1) / 2] * 3, indexing="ij"))
         radius = (2 + z[:, :1]).reshape(-1, 1, 1, 1, 1)

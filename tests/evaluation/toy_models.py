@@ -157,6 +157,9 @@ class Balls(nn.Module):
 
     latent_size = 3
 
+    def draw(self, count, generator):
+        return torch.randn(count, self.latent_size, generator=generator)
+
     def forward(self, z):
         grid = torch.stack(torch.meshgrid(*[torch.arange(16.0) - 7.5] * 3, indexing="ij")).norm(dim=0)
         radius, brightness = 2.5 + 0.8 * z[:, 0], torch.sigmoid(z[:, 1])

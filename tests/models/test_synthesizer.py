@@ -3,7 +3,23 @@ import pytest
 import torch
 
 from lungadv.data.masks import diameter_mm, soft_mask
-from lungadv.models.synthesizer import Generator, blend, draw_latents, gradient_penalty, kl_divergence, pyramid, reconstruction_error
+from lungadv.models.cubes import SIDE, to_cubes
+from lungadv.models.grain import GRAINS
+from lungadv.models.synthesizer import (
+    Critic,
+    Decoder,
+    Encoder,
+    Generator,
+    blend,
+    decode,
+    draw_latents,
+    gaussian_nll,
+    gradient_penalty,
+    kl_divergence,
+    log_size,
+    subvoxels,
+    tone_and_contrast,
+)
 
 
 def ball(diameter, size=32, spacing=1.25):
@@ -11,10 +27,11 @@ def ball(diameter, size=32, spacing=1.25):
     return (((np.indices((size,) * 3) - (size - 1) / 2) * spacing) ** 2).sum(0) < (diameter / 2) ** 2
 
 
-def pairs(count=24):
-    """Balls of 8 to 15 mm and growing brightness, at 16 voxels of 2.5 mm."""
-    masks = torch.from_numpy(np.stack([soft_mask(ball(8 + k % 8, 16, 2.5), 2.5, 5.0) for k in range(count)])).unsqueeze(1)
-    return masks * torch.linspace(0.3, 1, count).reshape(-1, 1, 1, 1, 1), masks
+@pytest.fixture
+def generator():
+    """An untrained generator of patches of 32 voxels of 1.25 mm."""
+    torch.manual_seed(0)
+    return Generator(32, 1.25, 3.0, 4 + GRAINS, 4).requires_grad_(False)
 
 
 def test_blend_replaces_the_background_where_the_mask_is_one_and_nowhere_else():
@@ -25,16 +42,23 @@ def test_blend_replaces_the_background_where_the_mask_is_one_and_nowhere_else():
     assert torch.equal(blended[..., :4], appearance[..., :4]) and torch.equal(blended[..., 4:], background[..., 4:])
 
 
-def test_the_objective_against_closed_forms():
+def test_kl_divergence_against_the_closed_form():
     mean, log_variance = torch.randn(2, 6, 3)
     oracle = torch.distributions.kl_divergence(torch.distributions.Normal(mean, (log_variance / 2).exp()), torch.distributions.Normal(0, 1))
-    assert kl_divergence(mean, log_variance) == pytest.approx(oracle.sum(1).mean().item(), rel=1e-5)
-    nodules, masks = pairs(4)
-    hard = (masks > 0.5).float()
-    assert reconstruction_error(hard * 0.5, hard, hard * 0.5, hard) == 0
-    small, large = hard[:1], hard[3:]
-    errors = [reconstruction_error(m * 0.5, m, m * 0.7, m).item() for m in (small, large)]
-    assert errors == pytest.approx([0.2, 0.2])  # of the nodule's own volume, whatever its size
+    assert torch.allclose(kl_divergence(mean, log_variance), oracle.mean(0), atol=1e-5)
+
+
+def test_the_variance_of_the_sigma_vae_is_the_best_there_is():
+    error = 0.3 * torch.randn(5, 400, generator=torch.Generator().manual_seed(0))
+    weight = torch.rand(5, 400, generator=torch.Generator().manual_seed(1))
+    loss, variance = gaussian_nll(error, weight, 8.0)
+    assert variance.item() == pytest.approx(((weight * error**2).sum() / weight.sum()).item(), rel=1e-4)
+
+    def likelihood(tried):  # of 8 observations with the weighted mean square, without the constant
+        return 4 * (np.log(tried) + variance.item() / tried)
+
+    assert loss.item() + 4 == pytest.approx(likelihood(variance.item()), rel=1e-5)
+    assert likelihood(variance.item()) < min(likelihood(variance.item() * factor) for factor in (0.8, 1.25))
 
 
 def test_gradient_penalty_is_the_squared_distance_of_the_slope_from_one():
@@ -46,20 +70,81 @@ def test_gradient_penalty_is_the_squared_distance_of_the_slope_from_one():
     assert gradient_penalty(Slope(), real, fake, None).item() == pytest.approx((5 - 1) ** 2)
 
 
-@pytest.mark.parametrize("size, channels, edge", [(16, [4, 8], 4), (24, [4, 8, 16], 3), (32, [4, 8, 16], 4), (64, [4, 8, 16, 32], 4)])
-def test_pyramid(size, channels, edge):
-    assert pyramid(size, 4) == (channels, edge)
+def test_subvoxels_puts_eight_channels_into_the_eight_parts_of_a_voxel():
+    maps = torch.arange(2 * 16 * 27.0).reshape(2, 16, 3, 3, 3)
+    fine = subvoxels(maps)
+    assert fine.shape == (2, 2, 6, 6, 6)
+    assert torch.equal(fine[1, 1, 2:4, 0:2, 4:6].flatten(), maps[1, 8:, 1, 0, 2])
+
+
+def test_tone_and_contrast_are_mean_and_deviation_inside():
+    masks = torch.from_numpy(np.stack([soft_mask(ball(d), 1.25, 3.0) for d in (8, 16)]))[:, None]
+    appearance = torch.full_like(masks, 0.4)
+    appearance[1, ..., :16] = 0.6  # the left half
+    tone, contrast = tone_and_contrast(to_cubes(masks * appearance, masks, 1.25, 3.0)).T
+    assert tone.tolist() == pytest.approx([0.4, 0.5], abs=1e-3) and contrast.tolist() == pytest.approx([0, 0.1], abs=0.01)
+
+
+def test_shapes_of_encoder_decoder_and_critic():
+    masks = torch.from_numpy(np.stack([soft_mask(ball(d), 1.25, 3.0) for d in (8, 12)]))[:, None]
+    mean, log_variance = Encoder(5, 4)(to_cubes(masks, masks, 1.25, 3.0))
+    assert mean.shape == log_variance.shape == (2, 5)
+    distance, appearance, size, level = Decoder(5, 4)(mean)
+    assert distance.shape == appearance.shape == (2, 1, SIDE, SIDE, SIDE) and size.shape == level.shape == (2,) and level.min() > 0
+    assert [Critic(size, 4)(*torch.rand(2, 3, 1, size, size, size)).shape for size in (16, 20, 32)] == [(3,)] * 3
+
+
+def test_log_size_is_zero_at_10_mm_and_inverted_by_the_generator(generator):
+    assert log_size(torch.tensor(10.0)) == 0
+    numbers = generator.decoder.numbers[-1]
+    numbers.weight.zero_()
+    numbers.bias.copy_(torch.stack([log_size(torch.tensor(14.0)), *torch.zeros(2)]))
+    assert diameter_mm(generator(torch.randn(3, 4 + GRAINS))[1], 1.25).numpy() == pytest.approx(14, rel=0.03)
+
+
+@pytest.mark.parametrize("size, spacing", [(32, 1.25), (64, 0.625), (16, 2.5)])
+def test_one_generator_draws_requested_sizes_at_any_spacing(generator, size, spacing):
+    generator.size, generator.spacing = size, spacing
+    wanted = torch.tensor([9.0, 12.0, 20.0])
+    nodule, mask = generator(torch.randn(3, 4 + GRAINS), wanted)
+    assert nodule.shape == mask.shape == (3, 1, size, size, size) and (nodule <= mask).all() and mask.min() == 0
+    assert diameter_mm(mask, spacing).numpy() == pytest.approx(wanted.numpy(), rel=0.04 * spacing)
+
+
+def test_grain_is_added_where_sigma_is_not_zero(generator):
+    code, grain = torch.randn(1, 4).expand(2, -1), torch.randn(2, GRAINS)
+    z, size = torch.cat([code, grain], dim=1), torch.full((2,), 16.0)
+    assert torch.equal(*generator(z, size)[0])
+    generator.sigma[1] = 0.02
+    generator.decoder.numbers[-1].weight.zero_()
+    generator.decoder.numbers[-1].bias.zero_()  # so that the level is 1
+    noisy = generator(z, size)
+    assert torch.equal(*noisy[1]) and (noisy[0][0] - noisy[0][1])[noisy[1][0] == 1].std().item() == pytest.approx(0.02 * 2**0.5, rel=0.4)
+
+
+def test_the_gradient_reaches_every_number_of_the_code(generator):
+    generator.sigma += 0.02
+    z = torch.randn(4, 4 + GRAINS, requires_grad=True)
+    sum(cubes.sum() for cubes in generator(z)).backward()
+    assert (z.grad != 0).all()
+
+
+def test_decode_is_the_generator_in_batches(generator):
+    z, size = torch.randn(70, 4 + GRAINS), torch.full((70,), 10.0)
+    for parts in ((z,), (z, size)):
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(decode(generator, *parts), generator(*parts), strict=True))
 
 
 class Cubes:
     """Cubes whose side grows with the only number of the code."""
 
-    latent_size = 1
-
     def __call__(self, z):
         grid = torch.stack(torch.meshgrid(*[torch.arange(16) - 7.5] * 3, indexing="ij")).abs().amax(0)
         mask = (grid < (3 + 1.5 * z).reshape(-1, 1, 1, 1, 1)).float()
         return mask, mask
+
+    def draw(self, count, generator):
+        return torch.randn(count, 1, generator=generator)
 
 
 def test_draw_latents_draws_small_nodules_again_and_no_others():
@@ -76,23 +161,3 @@ def test_draw_latents_draws_small_nodules_again_and_no_others():
     redraws = torch.zeros(100, dtype=torch.int64)
     counted = draw_latents(Cubes(), 100, 1.25, torch.Generator().manual_seed(0), redraws)
     assert torch.equal(counted, z) and torch.equal(redraws > 0, ~large) and redraws.max() > 1
-
-
-def test_an_even_field_is_drawn_even_without_a_grid():
-    generator = Generator(16, 4, 8)
-    channels = generator.seed_shape[0]
-    generator.seed_shape, generator.seed = (channels, 12, 12, 12), torch.nn.Linear(4, channels * 12**3)
-    torch.nn.init.zeros_(generator.seed.weight)
-    generator.seed.bias.data = torch.randn(channels, generator=torch.Generator().manual_seed(0)).repeat_interleave(12**3)
-    for cubes in generator(torch.zeros(1, 4)):
-        inner = cubes[..., 12:36, 12:36, 12:36]  # beyond the reach of the border
-        assert cubes.shape[2:] == (48, 48, 48) and inner.max() - inner.min() < 1e-6 and inner.max() > 0
-
-
-def test_a_condition_sets_the_brightness_of_the_whole_nodule():
-    torch.manual_seed(0)
-    generator, z = Generator(16, 4, 8, 2), torch.randn(3, 4)
-    generator.seed.weight.data[:, 4:] = 0  # by this way alone
-    generator.tone.weight.data[:] = torch.tensor([[0.5, 0.0]])
-    (dark, mask), (bright, same) = (generator(z, torch.tensor([[first, 1.0]]).expand(3, 2)) for first in (0.0, 1.0))
-    assert torch.equal(mask, same) and (bright > dark).all()

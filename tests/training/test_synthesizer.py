@@ -1,20 +1,19 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 
 from lungadv.data.masks import diameter_mm, soft_mask
-from lungadv.models.conditioning import draw_conditioned, encode_condition
+from lungadv.models.cubes import to_cubes
 from lungadv.models.synthesizer import blend, decode
 from lungadv.settings import load_settings
 from lungadv.training import synthesizer as training
-from lungadv.training.synthesizer import train_synthesizer
+from lungadv.training.synthesizer import class_weights, encode, train_synthesizer
 
-KINDS = ["solid", "ground_glass"]
-TABLE = pd.DataFrame({"seriesuid": "1.2", "diameter_mm": 10.0, "type": np.resize(KINDS, 24), "spiculated": False})
-SETTINGS = replace(load_settings("tiny").synthesizer, latent_size=4, critic_weight=0.01)
+SETTINGS = replace(load_settings("tiny").synthesizer, edge=5.0, latent_size=12, critic_every=2)
+TRAITS = torch.arange(24)[:, None] % 2 == 0
 
 
 def ball(diameter, size=32, spacing=1.25):
@@ -30,78 +29,100 @@ def pairs(count=24):
 
 @pytest.fixture(scope="module")
 def trained():
-    return train_synthesizer(*pairs(), 2.5, SETTINGS, torch.Generator().manual_seed(0))
+    return train_synthesizer(*pairs(), TRAITS, 2.5, SETTINGS, torch.Generator().manual_seed(0))
+
+
+def test_a_class_is_drawn_by_the_root_of_its_number():
+    weights = class_weights(torch.tensor([[True, False]] * 9 + [[False, True]] * 4))
+    assert weights[:9].sum() == pytest.approx(3) and weights[9:].sum() == pytest.approx(2)
 
 
 def test_spectral_norm_bounds_every_layer_of_the_critic(trained):
     critic = trained[2]
     layers = [module for module in critic.modules() if isinstance(module, (torch.nn.Conv3d, torch.nn.Linear))]
-    assert len(layers) == 3
+    assert len(layers) == 4
     for layer in layers:
         assert torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item() == pytest.approx(1, abs=0.05)
 
 
-def test_the_penalty_of_training_stays_small(trained):
-    assert trained[3]["penalty"].tail(10).mean() < 0.3
+def test_the_losses_fall_and_the_code_says_something(trained):
+    losses = trained[3]
+    assert losses.columns.tolist() == ["step", "distance", "appearance", "size", "kl", "critic", "penalty"]
+    for name in ("distance", "appearance", "size"):
+        assert losses[name].tail(10).mean() < losses[name].head(10).mean() - 2
+    assert losses["kl"].tail(10).mean() > 2
 
 
-def test_training_learns_and_samples_are_nodules(trained):
-    encoder, generator, _, losses = trained
+def test_what_is_rebuilt_has_the_size_and_the_brightness(trained):
+    encoder, generator, _, _ = trained
     nodules, masks = pairs()
-    assert losses["reconstruction"].tail(5).mean() < 0.5 * losses["reconstruction"].head(5).mean()
-    mean, _ = encoder(nodules, masks)
-    assert diameter_mm(generator(mean)[1], 2.5).numpy() == pytest.approx(diameter_mm(masks, 2.5).numpy(), rel=0.5)
-    sampled = diameter_mm(decode(generator, torch.randn(64, 4, generator=torch.Generator().manual_seed(1)))[1], 2.5)
-    assert (sampled >= 6).float().mean() > 0.8
+    mean, _ = encode(encoder, to_cubes(nodules, masks, 2.5, 5.0))
+    rebuilt = decode(generator, generator.prior.whiten(mean, torch.Generator().manual_seed(0)))
+    assert diameter_mm(rebuilt[1], 2.5).numpy() == pytest.approx(diameter_mm(masks, 2.5).numpy(), rel=0.25)
+    brightness = [(a.flatten(1).sum(1) / b.flatten(1).sum(1)).numpy() for a, b in (rebuilt, (nodules, masks))]
+    assert np.corrcoef(*brightness)[0, 1] > 0.95
+
+
+def test_the_prior_holds_the_training_nodules(trained):
+    encoder, generator, _, _ = trained
+    mean, log_variance = encode(encoder, to_cubes(*pairs(), 2.5, 5.0))
+    assert torch.allclose(generator.prior.mean, mean) and torch.allclose(generator.prior.deviation, (log_variance / 2).exp())
+    assert torch.equal(generator.prior.traits, TRAITS)
+    z = generator.draw(4000, torch.Generator().manual_seed(1))
+    assert z.mean(0).abs().max() < 0.1 and (torch.cov(z.T) - torch.eye(12)).abs().max() < 0.1
+    assert (diameter_mm(decode(generator, z[:64])[1], 2.5) >= 6).float().mean() > 0.8
+
+
+def test_sigma_is_the_error_that_is_left(trained):
+    encoder, generator, _, _ = trained
+    cubes = to_cubes(*pairs(), 2.5, 5.0)
+    distance, appearance, _, level = generator.decoder(encode(encoder, cubes)[0])
+    rim, inside = cubes.mask * (1 - cubes.mask), cubes.mask**2
+    errors = (distance - cubes.distance) * (cubes.diameter / 2).reshape(-1, 1, 1, 1, 1), (appearance - cubes.appearance) / level.reshape(-1, 1, 1, 1, 1)
+    left = [(weight * error**2).sum().div(weight.sum()).sqrt() for weight, error in zip((rim, inside), errors, strict=True)]
+    assert 0.5 < generator.sigma[0] / left[0] < 2 and 0.5 < generator.sigma[1] / left[1] < 2
 
 
 def test_training_is_repeatable_and_leaves_the_global_stream_alone():
     before = torch.get_rng_state()
     settings = replace(SETTINGS, updates=4)
-    once, again = (train_synthesizer(*pairs(), 2.5, settings, torch.Generator().manual_seed(7)) for _ in range(2))
+    once, again = (train_synthesizer(*pairs(), TRAITS, 2.5, settings, torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert once[3].equals(again[3]) and torch.equal(once[1].seed.weight, again[1].seed.weight)
+    assert once[3].equals(again[3]) and torch.equal(once[1].decoder.seed.weight, again[1].decoder.seed.weight)
 
 
-def test_the_critic_takes_part_in_every_nth_step_alone():
-    settings = replace(SETTINGS, updates=7, critic_every=3)
-    losses = train_synthesizer(*pairs(), 2.5, settings, torch.Generator().manual_seed(7))[3]
-    assert losses.index[losses["critic"].notna()].tolist() == [0, 3, 6] and losses[["reconstruction", "kl"]].notna().all(axis=None)
+def test_the_critic_starts_late_and_takes_part_in_every_nth_step():
+    settings = replace(SETTINGS, updates=12, critic_start=0.35, critic_every=3)
+    losses = train_synthesizer(*pairs(), TRAITS, 2.5, settings, torch.Generator().manual_seed(7))[3]
+    assert losses.index[losses["critic"].notna()].tolist() == [6, 9] and losses[["distance", "kl"]].notna().all(axis=None)
+    none = train_synthesizer(*pairs(), TRAITS, 2.5, replace(settings, critic_weight=0.0), torch.Generator().manual_seed(7))[3]
+    assert "critic" not in none and np.array_equal(none["distance"][:6], losses["distance"][:6])
 
 
 def test_gradient_reaches_the_code_and_no_parameter(trained):
     generator = trained[1]
-    z = torch.randn(3, 4, requires_grad=True)
+    z = torch.randn(3, 12, requires_grad=True)
     blend(torch.rand(3, 1, 16, 16, 16), *generator(z)).sum().backward()
     assert z.grad.abs().amax(1).min() > 0
     assert not generator.training and all(not p.requires_grad and p.grad is None for p in generator.parameters())
 
 
-def test_the_conditioned_generator_keeps_to_the_size():
-    nodules, masks = pairs()
-    table = TABLE.assign(diameter_mm=diameter_mm(masks, 2.5))
-    _, generator, _, losses = train_synthesizer(nodules, masks, 2.5, SETTINGS, torch.Generator().manual_seed(0), encode_condition(table))
-    requested = pd.DataFrame({"diameter_mm": np.geomspace(8, 16, 40), "type": np.resize(KINDS, 40), "spiculated": False})
-    drawn = draw_conditioned(generator, requested, torch.Generator().manual_seed(1))
-    measured = diameter_mm(drawn[1], 2.5).numpy()
-    assert (
-        np.corrcoef(measured, requested["diameter_mm"])[0, 1] > 0.9
-        and np.median(np.abs(np.log(measured / requested["diameter_mm"]))) < 0.15
-    )
-    assert losses["size"].tail(10).mean() < 0.3 * losses["size"].head(10).mean()
-
-
-def test_nodule_and_mask_are_turned_alike(monkeypatch):
-    corner = torch.zeros(4, 1, 16, 16, 16)
-    corner[:, :, :8, :8, :8] = torch.rand(4, 1, 8, 8, 8)
+def test_cubes_nodule_and_mask_are_turned_alike(monkeypatch):
+    masks = torch.zeros(4, 1, 16, 16, 16)
+    masks[:, :, 5:11, 5:11, 5:11] = 1
+    nodules = masks * torch.rand(4, 1, 16, 16, 16)
+    nodules[:, :, 5:8, 5:8, 5:8] = 1  # a bright corner
     seen = []
 
-    def record(networks, optimizers, real, *given):
-        seen.append(real)
-        return {"reconstruction": 0.0}
+    def record(networks, optimizers, cubes, real, *given):
+        seen.append((cubes, *real))
+        return {"distance": 0.0}
 
     monkeypatch.setattr(training, "update_networks", record)
-    train_synthesizer(0.5 * corner, corner, 2.5, replace(SETTINGS, updates=20), torch.Generator().manual_seed(0))
-    assert all(torch.equal(nodules, 0.5 * masks) for nodules, masks in seen)
-    octants = {tuple(int(k >= 8) for k in masks[0, 0].nonzero()[0]) for _, masks in seen}
-    assert len(octants) > 4
+    train_synthesizer(nodules, masks, TRAITS[:4], 2.5, replace(SETTINGS, updates=20), torch.Generator().manual_seed(0))
+
+    def brightest_octant(cubes):
+        return F.adaptive_avg_pool3d(cubes, 2)[0].argmax().item()
+
+    patches = [brightest_octant(nodules) for _, nodules, _ in seen]
+    assert patches == [brightest_octant(cubes.appearance * cubes.mask) for cubes, _, _ in seen] and len(set(patches)) > 4

@@ -1,0 +1,20 @@
+import pytest
+import torch
+
+from lungadv.models.grain import GRAINS, Grain
+
+
+def test_grain_has_unit_deviation_and_follows_from_its_numbers():
+    numbers = torch.randn(64, GRAINS, generator=torch.Generator().manual_seed(0))
+    fields, again = Grain()(numbers, 32, 1.25), Grain()(numbers, 32, 1.25)
+    assert fields.shape == (64, 2, 32, 32, 32) and torch.equal(fields, again)
+    assert fields.std().item() == pytest.approx(1, abs=0.1) and fields.mean().abs() < 0.02
+    assert torch.corrcoef(fields.transpose(0, 1).flatten(1))[0, 1].abs() < 0.05  # outline and appearance have grain of their own
+
+
+def test_grain_is_as_fine_in_mm_at_any_spacing():
+    numbers = torch.randn(8, GRAINS, generator=torch.Generator().manual_seed(0))
+    coarse, fine = Grain()(numbers, 16, 2.5), Grain()(numbers, 64, 0.625)
+    assert torch.allclose(coarse[..., 8, 8, 8], fine[..., 33:35, 33:35, 33:35].mean((2, 3, 4)), atol=0.35)
+    neighbours = [torch.corrcoef(torch.stack([f[..., 1:].flatten(), f[..., :-1].flatten()]))[0, 1] for f in (fine, coarse)]
+    assert neighbours[0] > 0.8 > 0.4 > neighbours[1]
