@@ -119,7 +119,8 @@ def test_grain_is_added_where_sigma_is_not_zero(generator):
     generator.decoder.numbers[-1].weight.zero_()
     generator.decoder.numbers[-1].bias.zero_()  # so that the level is 1
     noisy = generator(z, size)
-    assert torch.equal(*noisy[1]) and (noisy[0][0] - noisy[0][1])[noisy[1][0] == 1].std().item() == pytest.approx(0.02 * 2**0.5, rel=0.4)
+    apart = 0.02 * (grain[0] - grain[1]).norm() / GRAINS**0.5
+    assert torch.equal(*noisy[1]) and (noisy[0][0] - noisy[0][1])[noisy[1][0] == 1].std().item() == pytest.approx(apart.item(), rel=0.2)
 
 
 def test_the_gradient_reaches_every_number_of_the_code(generator):
