@@ -18,6 +18,7 @@ from lungadv.pipeline.runs import open_run
 from lungadv.pipeline.stages import banks as stages_banks
 from lungadv.pipeline.stages.banks import READ, build, check_stored, make_shards, search_context, shard_folder
 from lungadv.pipeline.stages.fpr import read_bank
+from lungadv.settings import load_settings
 from lungadv.utils.errors import InputError
 
 
@@ -52,6 +53,8 @@ def stage(run, tmp_path, monkeypatch):
                 pq.write_table(table, folder / f"{kind}-{number:06d}.parquet")
 
     class Run:
+        settings = load_settings("tiny")
+
         def path(self, *names):
             return tmp_path.joinpath(*names)
 
