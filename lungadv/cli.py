@@ -6,6 +6,7 @@ so that `lungadv --help` answers at once.
 
 import functools
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -357,6 +358,10 @@ def claims(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom") -
 
 def main() -> None:
     """The entry point of the `lungadv` command."""
+    from lungadv.utils.errors import SHOWN
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors=SHOWN)  # a file whose name is not UTF-8 can be told of, too
     app(prog_name="lungadv")
 
 

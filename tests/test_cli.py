@@ -459,3 +459,10 @@ def test_stress_says_in_one_line_what_is_wrong(function, more, words, models):
     lines = [line for line in result.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
     assert result.exit_code == 1 and len(lines) == 1 and words in lines[0]
     assert not (models / "out").exists()
+
+
+def test_a_scan_whose_name_is_not_utf8_is_named_by_its_bytes(tmp_path):
+    path = tmp_path / os.fsdecode(b"M\xfcller.mhd")
+    write_scan(Scan(np.zeros((4, 4, 4), np.int16), (1, 1, 1), (0, 0, 0), np.eye(3), "1.2"), tmp_path / "scan.mhd")
+    (tmp_path / "scan.mhd").rename(path)
+    assert_one_line(call("detect", path, "--out", tmp_path / "out.csv"), r"M\xfcller.mhd': has a name that is not UTF-8 text", "rename it")

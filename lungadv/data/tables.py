@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lungadv.utils.errors import printable
+
 __all__ = [
     "LUNA16", "SMALLEST_MM", "TYPES", "UNSPECIFIED", "XYZ", "AnnotationError", "at_line", "check_scans", "check_types", "read_nodules",
     "read_table", "read_uids",
@@ -32,7 +34,7 @@ class AnnotationError(ValueError):
     """A table or reading that cannot be used: one line that names the file, what is wrong and what to do."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.split()))
+        super().__init__(" ".join(printable(message).split()))
 
 
 def quoted(text: str, longest: int = 80) -> str:

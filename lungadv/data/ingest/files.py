@@ -13,7 +13,7 @@ from pathlib import Path
 from lungadv.data.io.read import FILE_KINDS
 from lungadv.data.manifest import TABLES, companion
 from lungadv.data.scan import ScanError
-from lungadv.utils.errors import InputError
+from lungadv.utils.errors import InputError, check_name
 from lungadv.utils.files import atomic_write
 
 __all__ = [
@@ -43,7 +43,12 @@ def file_uid(path: str | Path) -> str:
 
 
 def check_out(out: Path, root: Path, kind: str) -> None:
-    """Raise InputError unless a manifest has a folder of its own: the tables beside it are named as those of a data set."""
+    """Raise InputError unless a manifest has a folder of its own: the tables beside it are named as those of a data set.
+
+    A manifest names both folders, so their names must be text.
+    """
+    check_name(root, "data set")
+    check_name(out, "manifest")
     if out.suffix != ".csv":
         raise InputError(f"manifest '{out}': give a name that ends in .csv")
     if out.parent == root:
