@@ -69,8 +69,24 @@ def one_line_errors(command: Callable) -> Callable:
     return wrapped
 
 
+def one_line_warnings(command: Callable) -> Callable:
+    """Warnings of a command come as one line each on stderr."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments, **options):
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *place, **more: typer.echo("warning: " + " ".join(str(message).split()), err=True)
+            return command(*arguments, **options)
+
+    return wrapped
+
+
 @app.command()
 @one_line_errors
+@one_line_warnings
 def reproduce(
     profile: Profile = "quick",
     seed: Seed = 0,
@@ -118,6 +134,7 @@ def phantom(
 
 @app.command()
 @one_line_errors
+@one_line_warnings
 def ingest(
     src: Annotated[Path, typer.Argument(help="the folder of the data set; it is only read")],
     kind: Annotated[Kind, typer.Option(help="luna16: .mhd scans and annotations.csv; lidc: DICOM and XML; dicom: DICOM alone")],
@@ -218,21 +235,6 @@ def detect(
         report.write_json(volume, findings, weights, notes, json_file)
     likely = int((findings.probability > 0.5).sum())
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
-
-
-def one_line_warnings(command: Callable) -> Callable:
-    """Warnings of a command come as one line each on stderr."""
-
-    @functools.wraps(command)
-    def wrapped(*arguments, **options):
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *place, **more: typer.echo("warning: " + " ".join(str(message).split()), err=True)
-            return command(*arguments, **options)
-
-    return wrapped
 
 
 @app.command()

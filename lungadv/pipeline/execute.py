@@ -1,6 +1,5 @@
 """A whole run: Snakemake brings every step up to date; the run is locked, watched, and stopped cleanly."""
 
-import fcntl
 import glob
 import json
 import shutil
@@ -8,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
+from typing import IO
 
 import psutil
 
@@ -19,6 +18,7 @@ from lungadv.pipeline.runs import Run
 from lungadv.pipeline.steps import STEPS, outputs
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import repo_root, sha256
+from lungadv.utils.locks import hold_alone
 
 
 def reproduce(run: Run, cores: int) -> dict | None:
@@ -87,15 +87,9 @@ def _snakemake(run, cores):
     return [sys.executable, "-m", "snakemake", *where, *options, "--config", *config]
 
 
-@contextmanager
-def _locked(run) -> Iterator:
+def _locked(run) -> AbstractContextManager[IO]:
     """Hold the run's lock; unlike Snakemake's own it goes with the processes that hold it, so a killed run needs no unlocking."""
-    with open(run.folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{run.folder} is being made by another process: wait for its end, or stop it") from None
-        yield lock
+    return hold_alone(run.folder / ".lock", str(run.folder))
 
 
 def _sweep(run):

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import signal
 import sys
@@ -32,3 +34,13 @@ def test_a_run_is_made_by_one_process_at_a_time(run):
     with _locked(run):
         with pytest.raises(InputError, match="being made by another process"):
             execute.reproduce(run, 1)
+
+
+def test_a_disk_without_locks_is_told_and_does_not_stop(run, monkeypatch):
+    def flock(*given):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(execute, "_snakemake", lambda *given: [sys.executable, "-c", ""])
+    with pytest.warns(UserWarning, match=f"{run.folder.name}' knows no locks"):
+        assert execute.reproduce(run, 1) is None
