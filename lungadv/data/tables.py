@@ -78,9 +78,10 @@ def read_table(path: str | Path, columns: Sequence[str], repeats: bool = False) 
 
 def _read_fields(path: str | Path, columns: Sequence[str]) -> tuple[list[str], list[int], list[list[str]]]:
     """The header, the line numbers and the fields of each row of a table."""
-    found = _read_rows(path, f"a table with {', '.join(columns)}")
+    wanted = f"a table with {', '.join(columns)}" if columns else "a table"
+    found = _read_rows(path, wanted)
     if not found:
-        raise AnnotationError(f"'{path}' cannot be read as CSV (it is empty): give a table with {', '.join(columns)}")
+        raise AnnotationError(f"'{path}' cannot be read as CSV (it is empty): give {wanted}")
     header = [name.strip() for name in found[0][1]]
     if len(header) == 1 and ";" in header[0]:
         raise AnnotationError(f"'{path}' is separated by semicolons: save it with commas or tabs, and with decimal points")

@@ -27,7 +27,7 @@ from lungadv.data.ingest.records import forget_repeated, read_all
 from lungadv.data.ingest.report import compare_card, count, refusals, remarks
 from lungadv.data.ingest.sorting import doubt_positions, refuse_strange_masks, sort_out
 from lungadv.data.ingest.sources import SOURCES, check_source
-from lungadv.data.ingest.split import name_patients
+from lungadv.data.ingest.split import name_patients, read_patients
 from lungadv.data.ingest.tables import Tables, read_tables, unknown_rows
 from lungadv.data.manifest import companion, read_manifest
 from lungadv.data.tables import AnnotationError
@@ -70,6 +70,7 @@ def ingest(src: str | Path, kind: str, out: str | Path, nodules: str | Path | No
 
 def _make(root: Path, contents: Contents, kind: str, tables: Tables, out: Path, workers: int) -> dict:
     """Read what lies there, sort it out, and write the manifest; returns the report."""
+    patients = read_patients(root, contents)
     xml, useless = find_readings(root, contents.xml if SOURCES[kind].uses_readings else ())
     jobs, misnamed = _jobs(root, contents, kind, tables, xml, out), _misnamed(contents, kind)
     if not jobs:
@@ -79,7 +80,7 @@ def _make(root: Path, contents: Contents, kind: str, tables: Tables, out: Path, 
     taken, lines = sort_out(records, tables)
     doubt = doubt_positions(tables, taken, out.parent)
     refuse_strange_masks(taken, lines)
-    name_patients(taken, root, contents)
+    name_patients(taken, patients)
     lines += misnamed
     lines += unknown_rows(tables, taken, lines, root) + useless + _unread(contents, kind)
     _write_report(lines, out)
@@ -90,7 +91,7 @@ def _make(root: Path, contents: Contents, kind: str, tables: Tables, out: Path, 
     report = {"root": str(root), "kind": kind, "lines": str(report_file(out)), **count(taken, lines)}
     report["expected"] = compare_card(kind, taken)
     write_json(companion(out), report)  # first without the sentences, so that the manifest can be read
-    report["left_out"] = [*filter(None, [doubt]), *remarks(taken), *left_out(read_manifest(out))]
+    report["left_out"] = [*filter(None, [doubt]), *remarks(taken, patients), *left_out(read_manifest(out))]
     write_json(companion(out), report)
     return report
 
