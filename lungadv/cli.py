@@ -62,6 +62,9 @@ def one_line_errors(command: Callable) -> Callable:
             return command(*arguments, **options)
         except BrokenPipeError:  # who reads has seen enough: typer ends without a word
             raise
+        except MemoryError as error:
+            typer.echo(f"error: memory ran out ({' '.join(str(error).split())}): close other programs, or take a larger machine", err=True)
+            raise typer.Exit(1) from None
         except (InputError, ValueError, OSError) as error:
             typer.echo("error: " + " ".join(str(error).split()), err=True)
             raise typer.Exit(1) from None
@@ -140,12 +143,13 @@ def ingest(
     kind: Annotated[Kind, typer.Option(help="luna16: .mhd scans and annotations.csv; lidc: DICOM and XML; dicom: DICOM alone")],
     out: Annotated[Path, typer.Option(help="the manifest, a CSV in a folder of its own")],
     nodules: Annotated[Path | None, typer.Option(help="CSV of nodules: LUNA16's columns, and type where known")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="processes that read; fewer need less memory")] = 2,
 ) -> None:
     """Read a data set once, check it, and write a manifest for `reproduce --data`; called again, go on, or name a changed scan."""
     from lungadv.data.ingest import ingest as ingest_folder
     from lungadv.utils.errors import plural
 
-    report = ingest_folder(src, kind.value, out, nodules)
+    report = ingest_folder(src, kind.value, out, nodules, workers)
     counts = f"{plural(report['taken'], 'scan')} taken, {report['refused']} refused"
     left = f"{plural(report['left_out_rows'], 'row')} of tables and {plural(report['left_out_files'], 'file')} left out"
     typer.echo(f"{counts}; {left}; each with its reason: {report['lines']}")
