@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from lungadv.pipeline.steps import STEPS, outputs
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import repo_root, sha256
 from lungadv.utils.locks import hold_alone
+from lungadv.utils.processes import killed
 
 
 def reproduce(run: Run, cores: int) -> dict | None:
@@ -37,6 +39,10 @@ def reproduce(run: Run, cores: int) -> dict | None:
         _sweep(run)
         started = time.perf_counter()
         peak, process = _watched(_snakemake(run, cores), run, lock)
+        if process.returncode < 0:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its steps would go on, and meet those of the next call
+            raise killed("Snakemake", "close other programs; the same command goes on after the last finished step")
         if process.returncode:
             raise InputError(f"the pipeline stopped at the step named above; the notebooks it ran so far: {run.folder}/notebooks")
         built = [stage for stage, made in _made(run).items() if before.get(stage) != made]
