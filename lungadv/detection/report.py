@@ -33,7 +33,7 @@ def scan_warnings(scan: Scan, weights: str | Path, mask: np.ndarray | None = Non
     weights: a folder of weights; mask: the lungs, bool (z, y, x), where they are known. Raises InputError as `find_lungs` and
     `read_provenance` do.
     """
-    said = []
+    said = list(scan.notes)
     short, upright = slab_remark(scan), int(np.abs(scan.direction[2]).argmax())  # the axis from foot to head
     mask = find_lungs(scan) if mask is None else mask
     litres = mask.sum() * np.prod(scan.spacing) / 1e6

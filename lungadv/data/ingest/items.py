@@ -26,7 +26,7 @@ from lungadv.utils.files import atomic_write, sha256
 
 __all__ = ["VERSION", "Job", "read_item"]
 
-VERSION = 5  # of what is kept of a scan: a new one reads everything again
+VERSION = 6  # of what is kept of a scan: a new one reads everything again
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _take(job: Job, read: Callable[[], Scan], uid: str, files: list[Path], heade
         "voxels": voxels,
         "nodules": found.nodules,
         "excluded": found.excluded,
-        "note": found.note,
+        "note": "; ".join(filter(None, [found.note, *scan.notes])),
         "partial": coverage_remarks(scan),
         "made": made,
     }

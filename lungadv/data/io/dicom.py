@@ -2,16 +2,19 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from lungadv.data.io.dicom_slice import check_slice, is_ct_slice, number_of, numbers_of, read_pixels, read_slice_header, shape_of, text_of
+from lungadv.data.io.slice_grid import check_duplicates, fit_grid
 from lungadv.data.io.volume import empty_scan, fill_scan, naming
 from lungadv.data.scan import Scan, ScanError
 
 __all__ = ["Series", "find_series", "read_series", "read_slices"]
+
+SPACING_ALIKE = 1e-4  # of the spacing of pixels, which some files round: 0.05 mm across 512 pixels of 1 mm
 
 
 @dataclass(frozen=True)
@@ -137,11 +140,12 @@ def _stack_scan(slices, voxels):
     for file, header in slices:
         check_slice(file, header)
     pixel_spacing = _check_alike(slices)
-    slices, step, axes = _sort_slices(slices)
+    slices, origin, step, axes, note = _sort_slices(slices)
     first = slices[0][1]
     size = (*shape_of(first)[::-1], len(slices))
     spacing = (pixel_spacing[1], pixel_spacing[0], step)
-    scan = empty_scan(size, spacing, numbers_of(first, "ImagePositionPatient", 3), axes, text_of(first, "SeriesInstanceUID"))
+    scan = empty_scan(size, spacing, origin, axes, text_of(first, "SeriesInstanceUID"))
+    scan = replace(scan, notes=(note,) if note else ())
     return fill_scan(scan, (read_pixels(file) for file, _ in slices)) if voxels else scan
 
 
@@ -156,36 +160,33 @@ def _check_alike(slices):
         numbers_of(header, "ImagePositionPatient", 3)
     if np.ptp(_orientations(slices), axis=0).max() > 1e-3:
         raise ScanError("holds slices of different orientations (a localizer?): keep one stack of parallel slices")
-    for name, count in (("Rows", 1), ("Columns", 1), ("PixelSpacing", 2)):
-        values = {numbers_of(header, name, count) for _, header in slices}
-        if len(values) > 1:
-            raise ScanError(f"holds slices of different {name} {sorted(values)[:3]}: keep one stack of equal slices")
+    for name, count, share in (("Rows", 1, 0), ("Columns", 1, 0), ("PixelSpacing", 2, SPACING_ALIKE)):
+        values = [numbers_of(header, name, count) for _, header in slices]
+        if (np.ptp(values, axis=0) > share * np.abs(values[0])).any():
+            raise ScanError(f"holds slices of different {name} {sorted(set(values))[:3]}: keep one stack of equal slices")
     if len({text_of(header, "FrameOfReferenceUID") for _, header in slices}) > 1:
         raise ScanError("holds slices of different frames of reference: two acquisitions are mixed; keep one")
     if len(slices) == 1:
         raise ScanError("holds a single slice: give a series of at least two")
-    return next(iter(values))
+    return values[0]
 
 
 def _sort_slices(slices):
-    """The slices sorted along their normal, the step (mm) between them and the direction (3, 3). They must be straight, equally spaced."""
+    """The slices sorted along their normal -> (slices, origin, step in mm, direction (3, 3), what is to be told of their places).
+
+    Raises ScanError unless they are straight and equally spaced.
+    """
     positions = np.array([numbers_of(header, "ImagePositionPatient", 3) for _, header in slices])
     rows, columns = _orientations(slices[:1])[0]
     normal = np.cross(rows, columns)
     order = np.argsort(positions @ normal)
     positions, slices = positions[order], [slices[k] for k in order]
     heights = positions @ normal
-    steps = np.diff(heights)
-    if steps.min() < 1e-2:
-        twice = [slices[steps.argmin() + k][0].name for k in (0, 1)]
-        raise ScanError(f"holds two slices at {heights[steps.argmin()]:.2f} mm, '{twice[0]}' and '{twice[1]}': remove the duplicate")
-    if np.ptp(steps) > max(0.02 * np.median(steps), 0.01):
-        raise ScanError(
-            f"holds slices {steps.min():.2f} to {steps.max():.2f} mm apart (after {heights[steps.argmax()]:.2f} mm): "
-            "slices are missing, or two acquisitions are mixed; give a gapless series"
-        )
+    check_duplicates(heights, [file.name for file, _ in slices])
+    first, step, note = fit_grid(heights)
     drift = positions - positions[0] - np.outer(heights - heights[0], normal)
     if np.abs(drift).max() > 0.5:
         tilt = np.degrees(np.arctan2(np.linalg.norm(drift[-1]), heights[-1] - heights[0]))
         raise ScanError(f"holds slices stacked aslant by {tilt:.1f} degrees (a tilted gantry): resample it to straight slices first")
-    return slices, (heights[-1] - heights[0]) / len(steps), np.column_stack([rows, columns, normal])
+    origin = tuple(positions[0] + (first - heights[0]) * normal)
+    return slices, origin, step, np.column_stack([rows, columns, normal]), note
