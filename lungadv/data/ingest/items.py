@@ -6,6 +6,7 @@ that have none.
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from lungadv.data.scan import Scan, ScanError
 from lungadv.data.tables import AnnotationError
 from lungadv.utils.files import atomic_write, sha256
 
-__all__ = ["VERSION", "Job", "read_item"]
+__all__ = ["VERSION", "Job", "is_taken", "read_item"]
 
 VERSION = 6  # of what is kept of a scan: a new one reads everything again
 
@@ -43,10 +44,16 @@ class Job:
     key: str = ""  # of everything above that decides the record
 
 
+def is_taken(series: dict) -> bool:
+    """Whether a series of a record was read: neither refused nor left out as no CT."""
+    return "refused" not in series and "other" not in series
+
+
 def read_item(job: Job) -> dict:
     """Read a scan file, or each series of a folder; returns its record, also written. InputError when the disk is full.
 
-    A record holds key, path and series: each series with its uid and either `refused`, the reason, or all that is kept of it.
+    A record holds key, path and series: each with its uid and either `refused`, the reason; `other`, what it is instead of CT; or all
+    that is kept of it.
     """
     record = {"key": job.key, "path": job.path, "series": _read_series(job)}
     with guard_disk(job.out), atomic_write(job.record) as path:
@@ -60,12 +67,23 @@ def _read_series(job: Job) -> list[dict]:
     if not path.is_dir():
         return [_take(job, lambda: read_scan(path), file_uid(path), scan_files(path), {})]
     found, spoilt = find_series(path)  # folders below: other jobs
-    taken = [_take(job, lambda series=series: read_slices(series), series.uid, series.files, _header(series)) for series in found]
+    series = [_leave_out(job, one) if one.other else _take_series(job, one) for one in found]
     if not spoilt:
-        return taken
+        return series
     others = f", and {len(spoilt) - 1} more" if len(spoilt) > 1 else ""
     rest = "; what else lies there was read without it" if found else ""
-    return [*taken, _refuse(job, "", f"'{path}': {next(iter(spoilt.values()))}{others}{rest}")]
+    return [*series, _refuse(job, "", f"'{path}': {next(iter(spoilt.values()))}{others}{rest}")]
+
+
+def _take_series(job: Job, series: Series) -> dict:
+    """The record of a DICOM series of CT slices."""
+    return _take(job, lambda: read_slices(series), series.uid, series.files, _header(series))
+
+
+def _leave_out(job: Job, series: Series) -> dict:
+    """The record of a DICOM series that is no CT: what it is, and its files."""
+    uid = series.uid if re.fullmatch(r"[0-9.]{1,64}", series.uid) else ""
+    return {"uid": uid, "other": series.other, "files": [_fingerprint(file, job.root) for file in series.files]}
 
 
 def _header(series: Series) -> dict:

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from lungadv.data.io.dicom_slice import check_slice, is_ct_slice, number_of, numbers_of, read_pixels, read_slice_header, shape_of, text_of
+from lungadv.data.io.dicom_slice import (
+    check_slice,
+    is_ct_slice,
+    is_image,
+    number_of,
+    numbers_of,
+    other_kind,
+    read_pixels,
+    read_slice_header,
+    shape_of,
+    text_of,
+)
 from lungadv.data.io.slice_grid import check_duplicates, fit_grid
 from lungadv.data.io.volume import empty_scan, fill_scan, naming
 from lungadv.data.scan import Scan, ScanError
@@ -22,7 +33,7 @@ class Series:
     """What the headers of a DICOM series say: text is '' and a number NaN where they do not.
 
     mas: tube current x exposure time, or else Exposure (mAs). thickness: mm. Slice by slice, sorted by file name: the files, the
-    positions (x, y, z mm of the first pixel) and the SOPInstanceUIDs (sops).
+    positions (x, y, z mm of the first pixel) and the SOPInstanceUIDs (sops). other: what it is where no file is a CT slice ('PT', ...).
     """
 
     uid: str
@@ -40,12 +51,14 @@ class Series:
     files: tuple
     positions: tuple
     sops: tuple
+    other: str = ""
 
 
 def find_series(folder: str | Path) -> tuple[list[Series], dict[Path, str]]:
     """The DICOM series of a folder without its subfolders, and what may be damaged slices -> (list of `Series`, {file: why}).
 
-    No pixel is read. A file that cannot be used costs its own series at most: the others stay.
+    Series of every modality, images or not: `other` tells them from CT. No pixel is read.
+    A file that cannot be used costs its own series at most: the others stay.
     """
     found, refused, series = {}, {}, []
     for file in sorted(path for path in Path(folder).iterdir() if path.is_file() or not path.exists()):  # a link to nothing is a slice lost
@@ -55,8 +68,9 @@ def find_series(folder: str | Path) -> tuple[list[Series], dict[Path, str]]:
             refused[file] = str(error)
         else:
             if header is not None:
-                found.setdefault(text_of(header, "SeriesInstanceUID"), []).append((file, header))
-    for uid, headers in found.items():
+                kind = "" if is_image(header) else other_kind(header)  # no image is mixed into a series of slices
+                found.setdefault((text_of(header, "SeriesInstanceUID"), kind), []).append((file, header))
+    for (uid, _), headers in found.items():
         try:
             series.append(_describe(uid, headers))
         except ScanError as error:
@@ -81,7 +95,7 @@ def read_series(folder: Path, series: str | None, voxels: bool) -> Scan:
 
 def _describe(uid, headers):
     """The Series of the files and headers of one."""
-    file, first = headers[0]
+    (_, first), kinds = headers[0], {other_kind(header) for _, header in headers}
     current, time, exposure = (number_of(first, name) for name in ("XRayTubeCurrent", "ExposureTime", "Exposure"))
     return Series(
         uid,
@@ -95,20 +109,23 @@ def _describe(uid, headers):
         files=tuple(file for file, _ in headers),
         positions=tuple(numbers_of(header, "ImagePositionPatient", 3, (math.nan,) * 3) for _, header in headers),
         sops=tuple(text_of(header, "SOPInstanceUID") for _, header in headers),
+        other=" and ".join(sorted(kinds)) if all(kinds) else "",
     )  # fmt: skip
 
 
 def _headers_below(folder):
-    """The DICOM headers in a folder and below: {SeriesInstanceUID: [(file, header), ...]}, sorted by file name."""
-    found = {}
+    """The DICOM headers of images in a folder and below: {SeriesInstanceUID: [(file, header), ...]}, sorted by file name."""
+    found, others = {}, {}
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for file in (Path(parent) / name for name in sorted(names)):
             header = read_slice_header(file)
             if header is not None:
-                found.setdefault(text_of(header, "SeriesInstanceUID"), []).append((file, header))
+                group = found if is_image(header) else others
+                group.setdefault(text_of(header, "SeriesInstanceUID"), []).append((file, header))
     if not found:
-        raise ScanError("holds no DICOM series: give the folder that holds the slices, or the scan file itself")
+        beside = f", but {_listed(others)}" if others else ""
+        raise ScanError(f"holds no DICOM series of images{beside}: give the folder that holds the slices, or the scan file itself")
     return found
 
 
@@ -131,8 +148,8 @@ def _listed(found):
     lines = []
     for uid, headers in found.items():
         kind, description = text_of(headers[0][1], "Modality"), text_of(headers[0][1], "SeriesDescription")
-        lines.append(f"{uid} ({kind}, {len(headers)} files{', ' + description[:40] if description else ''})")
-    return f"{len(found)} series: " + "; ".join(lines)
+        lines.append(f"{uid[:64]} ({kind}, {len(headers)} files{', ' + description[:40] if description else ''})")
+    return " ".join(f"{len(found)} series: {'; '.join(lines)}".split())
 
 
 def _stack_scan(slices, voxels):
