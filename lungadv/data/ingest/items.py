@@ -15,7 +15,7 @@ import numpy as np
 
 from lungadv.data import luna16, store
 from lungadv.data.ingest.files import file_uid, guard_disk
-from lungadv.data.ingest.scan_checks import check_air, check_volumes, coverage_remarks, label_centres, volumes_of
+from lungadv.data.ingest.scan_checks import check_hu, check_volumes, coverage_remarks, label_centres, volumes_of
 from lungadv.data.ingest.sources import SOURCES
 from lungadv.data.io.dicom import Series, find_series, read_slices
 from lungadv.data.io.read import read_scan
@@ -97,7 +97,7 @@ def _take(job: Job, read: Callable[[], Scan], uid: str, files: list[Path], heade
     own_masks, reading = luna16.NODULES.format(uid), job.xml.get(uid)
     try:
         scan = read()
-        check_air(job.root / job.path, scan)
+        check_hu(job.root / job.path, scan)
         volumes = volumes_of(job.root, uid)
         check_volumes(job.root, volumes, scan)
         labels = label_centres(job.root / own_masks) if own_masks in volumes else []

@@ -26,6 +26,7 @@ from lungadv.data.scan import Scan, ScanError
 __all__ = ["Series", "find_series", "read_series", "read_slices"]
 
 SPACING_ALIKE = 1e-4  # of the spacing of pixels, which some files round: 0.05 mm across 512 pixels of 1 mm
+INTERCEPTS_APART = 500  # HU: between slices of one series
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,18 @@ def _stack_scan(slices, voxels):
     size = (*shape_of(first)[::-1], len(slices))
     spacing = (pixel_spacing[1], pixel_spacing[0], step)
     scan = empty_scan(size, spacing, origin, axes, text_of(first, "SeriesInstanceUID"))
-    scan = replace(scan, notes=(note,) if note else ())
+    scan = replace(scan, notes=tuple(filter(None, (note, _rescale_note(slices)))))
     return fill_scan(scan, (read_pixels(file) for file, _ in slices)) if voxels else scan
+
+
+def _rescale_note(slices):
+    """What is to be told of intercepts so far apart that some slices may be no HU; "" of others."""
+    intercepts = [numbers_of(header, "RescaleIntercept", 1)[0] for _, header in slices]
+    low, high = min(intercepts), max(intercepts)
+    if high - low < INTERCEPTS_APART:
+        return ""
+    file = slices[intercepts.index(min((low, high), key=intercepts.count))][0].name
+    return f"its slices have RescaleIntercepts from {low:g} to {high:g}: look whether file '{file}' is as bright as its neighbours"
 
 
 def _orientations(slices):

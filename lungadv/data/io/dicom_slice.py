@@ -195,8 +195,8 @@ def check_slice(file: Path, header: "pydicom.FileDataset") -> None:
         raise ScanError(f"{name} holds several frames (enhanced CT): convert it to one file a slice")
     if text_of(header, "SamplesPerPixel") != "1" or text_of(header, "PhotometricInterpretation") != "MONOCHROME2":
         raise ScanError(f"{name} is no grey CT image ({text_of(header, 'PhotometricInterpretation')}, a colour capture?): remove it")
-    if numbers_of(header, "RescaleSlope", 1)[0] == 0:
-        raise ScanError(f"{name} has RescaleSlope 0: export the series again")
+    if (slope := numbers_of(header, "RescaleSlope", 1)[0]) <= 0:
+        raise ScanError(f"{name} has RescaleSlope {slope:g}, with which denser is not brighter: export the series again, in HU")
     numbers_of(header, "RescaleIntercept", 1)
     if text_of(header, "RescaleType") not in ("", "HU", "US"):  # US: unspecified
         raise ScanError(f"{name} has values of the type {text_of(header, 'RescaleType')}, not HU: give the series in HU")

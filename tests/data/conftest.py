@@ -1,4 +1,4 @@
-"""Shared by the tests of readers: where a manifest goes."""
+"""Shared by the tests of data: where a manifest goes."""
 
 import pytest
 
