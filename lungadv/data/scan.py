@@ -41,6 +41,7 @@ class Scan:
     hu: int16 (z, y, x), a numpy array or one that is read from a disk slice by slice.
     spacing, origin: mm in x, y, z. direction: 3 x 3, columns are the array's x, y, z axes in LPS.
     uid: the SeriesInstanceUID or the file's name. padded: how many voxels were padding in the file and are AIR here.
+    notes: what its reader should know, such as rounded positions of slices; a sentence each.
     Raises ScanError when the shapes or the geometry do not make sense.
     """
 
@@ -50,6 +51,7 @@ class Scan:
     direction: np.ndarray
     uid: str
     padded: int = 0
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self):
         for name in ("spacing", "origin"):

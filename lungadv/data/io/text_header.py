@@ -76,7 +76,8 @@ def beside(path: Path, name: str) -> Path:
     SimpleITK reads any file that a header names: cases absolute.mhd, in/up.mhd, in/linked.mhd and in/listed.mhd in test_metaimage.
     """
     folder = path.resolve().parent
-    names = list(dict.fromkeys([name, os.fsdecode(name.encode("latin-1"))]))  # letters beyond ASCII: those of a header, or of the disk
+    names = [name, os.fsdecode(name.encode("latin-1"))]  # letters beyond ASCII: those of a header, or of the disk
+    names = list(dict.fromkeys([*names, *(shown.replace("\\", "/") for shown in names)]))  # written by Windows
     for shown in names:
         if not _lies_inside(folder, shown):
             raise ScanError(f"names its data file {name!r}, which is outside its folder: put the file beside the header and name it there")
