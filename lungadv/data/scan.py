@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from lungadv.utils.errors import printable
+
 __all__ = ["AIR", "HU_MAX", "HU_MIN", "LOWEST_HU", "Scan", "ScanError", "as_points", "to_hu", "to_unit"]
 
 HU_MIN, HU_MAX = -1000, 400  # the window that is mapped to [0, 1]
@@ -15,6 +17,9 @@ Values = TypeVar("Values")  # a numpy array or a torch tensor
 
 class ScanError(ValueError):
     """A scan that cannot be used: one line that names it, what is wrong and what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 def to_unit(hu: Values) -> Values:
@@ -36,6 +41,7 @@ class Scan:
     hu: int16 (z, y, x), a numpy array or one that is read from a disk slice by slice.
     spacing, origin: mm in x, y, z. direction: 3 x 3, columns are the array's x, y, z axes in LPS.
     uid: the SeriesInstanceUID or the file's name. padded: how many voxels were padding in the file and are AIR here.
+    notes: what its reader should know, such as rounded positions of slices; a sentence each.
     Raises ScanError when the shapes or the geometry do not make sense.
     """
 
@@ -45,6 +51,7 @@ class Scan:
     direction: np.ndarray
     uid: str
     padded: int = 0
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self):
         for name in ("spacing", "origin"):

@@ -1,8 +1,12 @@
 """Outputs of a run, kept in the committed notebooks: cleaned so that two runs of the same code differ only where results do."""
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
+
+from PIL import Image
 
 from lungadv.pipeline.notebooks import run_notebook
 from lungadv.pipeline.runs import Run
@@ -89,9 +93,19 @@ def clean_outputs(outputs: list[dict]) -> list[dict]:
             if output["output_type"] == "execute_result":
                 output["execution_count"] = None
             if "image/png" in output["data"]:
-                output["data"] = {"image/png": output["data"]["image/png"]}
+                output["data"] = {"image/png": with_palette(output["data"]["image/png"])}
         cleaned.append(output)
     return cleaned
+
+
+def with_palette(png: str) -> str:
+    """A picture, PNG in base64, with a palette of 256 colours: a half to a third of the bytes, and no difference that one sees."""
+    smaller = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        if picture.mode == "P":  # has one already
+            return png
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
+    return base64.b64encode(smaller.getvalue()).decode() + "\n"
 
 
 def output_problems(notebook: dict) -> list[str]:

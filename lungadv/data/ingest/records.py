@@ -6,34 +6,32 @@ was refused is read again. A file that changed since is an error that names it: 
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
-from multiprocessing import get_context
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from lungadv.data.ingest.files import record_name
-from lungadv.data.ingest.items import Job, read_item
+from lungadv.data.ingest.items import Job, is_taken, read_item
 from lungadv.data.ingest.scan_checks import volumes_of
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import sha256
+from lungadv.utils.processes import map_in_processes
 
 __all__ = ["forget_repeated", "read_all"]
+
+KILLED = "call again, it goes on where it stopped; fewer workers need less memory (--workers 1, in Python workers=1)"
 
 
 def read_all(jobs: list[Job], workers: int) -> list[dict]:
     """The records of all jobs; a bar shows how far the reading is. One worker reads in this process.
 
-    Raises InputError for a scan that changed or is gone since it was read.
+    Raises InputError for a scan that changed or is gone since it was read, and when a worker was killed.
     """
     _check_gone(jobs)
     records = {job.path: record for job in jobs if (record := _old_record(job))}
     new = [job for job in jobs if job.path not in records]
-    for record in tqdm(_read(new, min(workers, len(new))), total=len(new), desc="reading scans", disable=not new):
-        records[record["path"]] = record
+    records |= {record["path"]: record for record in _read(new, min(workers, len(new)))}
     return [records[job.path] for job in jobs]
 
 
@@ -53,22 +51,16 @@ def _held(file: Path) -> tuple[str, set[str]]:
     """A record's path, and the digests of the voxels of its series that were read: none where there is no record."""
     with suppress(OSError, ValueError):
         record = json.loads(file.read_text(encoding="utf-8"))
-        return record["path"], {series.get("voxels", "") for series in record["series"] if "refused" not in series}
+        return record["path"], {series.get("voxels", "") for series in record["series"] if is_taken(series)}
     return "", set()
 
 
-def _read(jobs: list[Job], workers: int) -> Iterator[dict]:
-    """The records of jobs as they are made."""
+def _read(jobs: list[Job], workers: int) -> list[dict]:
+    """The records of jobs that have none."""
+    doing = "reading scans"
     if workers < 2:
-        yield from map(read_item, jobs)
-        return
-    # spawned, not forked: a copy of a process in which torch has threads may hang
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        try:
-            for done in as_completed([pool.submit(read_item, job) for job in jobs]):
-                yield done.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return [read_item(job) for job in tqdm(jobs, desc=doing, disable=not jobs)]
+    return map_in_processes(read_item, jobs, workers, doing, KILLED)
 
 
 def _old_record(job: Job) -> dict | None:
@@ -77,14 +69,16 @@ def _old_record(job: Job) -> dict | None:
         record = json.loads(job.record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    taken = [series for series in record["series"] if "refused" not in series]
+    taken = [series for series in record["series"] if is_taken(series)]
     for series in taken:
         changed = next((file["path"] for file in series["files"] if not _is_unchanged(file, job.root)), None)
         if changed:
             what = "has changed" if (job.root / changed).exists() else "is gone"
             remedy = f"bring it back, or delete '{job.record}' to read it anew"
             raise InputError(f"'{job.root / changed}' {what} since it was read: {remedy}")
-    if len(taken) < len(record["series"]) or record["key"] != job.key:
+    others = [file for series in record["series"] if "other" in series for file in series["files"]]
+    refused = any("refused" in series for series in record["series"])
+    if refused or record["key"] != job.key or not all(_is_unchanged(file, job.root) for file in others):
         return None
     whole = all((job.out / name).exists() for series in taken for name in series["made"])
     return record if whole and all(series["volumes"] == volumes_of(job.root, series["uid"]) for series in taken) else None
@@ -104,7 +98,7 @@ def _is_unchanged(file: dict, root: Path) -> bool:
 
 def forget_repeated(records: list[dict], items: Path) -> None:
     """Remove the records of series that lie in two places: both wrote the same store, so the one that is kept must be read again."""
-    count = Counter(series["uid"] for record in records for series in record["series"] if series["uid"])
+    count = Counter(series["uid"] for record in records for series in record["series"] if series["uid"] and "other" not in series)
     for record in records:
         if any(count[series["uid"]] > 1 for series in record["series"]):
             (items / record_name(record["path"])).unlink(missing_ok=True)

@@ -4,14 +4,15 @@ import json
 
 import pandas as pd
 
+from lungadv.data.ingest.others import count_others
 from lungadv.data.ingest.readings import RADIOGRAPH
 from lungadv.data.ingest.sources import SOURCES
-from lungadv.data.ingest.split import PATIENTS, patient_of
+from lungadv.data.ingest.split import PATIENTS, Patients, patient_of
 from lungadv.data.luna16 import subset_of
 from lungadv.utils.errors import InputError, plural
 from lungadv.utils.files import repo_root
 
-__all__ = ["compare_card", "count", "refusals", "remarks"]
+__all__ = ["compare_card", "count", "remarks"]
 
 EXPECTED = {  # what a data-set card counts, and how it is counted here
     "scans": lambda taken: len(taken),
@@ -23,20 +24,16 @@ EXPECTED = {  # what a data-set card counts, and how it is counted here
 }
 
 
-def refusals(lines: list[dict]) -> int:
-    """How many lines of the report refuse a scan."""
-    return sum(line["status"] == "refused" for line in lines)
-
-
 def count(taken: dict[str, dict], lines: list[dict]) -> dict:
-    """How many scans were taken and refused, rows and files left out, nodules in all and by type."""
+    """How many scans were taken and refused, rows, files and series of other modalities left out, nodules in all and by type."""
     nodules = [row for series in taken.values() for row in series["nodules"]]
     types = pd.Series([row["type"] for row in nodules], dtype=str).value_counts()
     return {
         "taken": len(taken),
-        "refused": refusals(lines),
+        "refused": sum(line["status"] == "refused" for line in lines),
         "left_out_rows": sum(line.get("rows", 0) for line in lines),
-        "left_out_files": sum(line["status"] == "left out" and "rows" not in line for line in lines),
+        "left_out_files": sum(line["status"] == "left out" and "rows" not in line and "modality" not in line for line in lines),
+        "other_modalities": count_others(lines),
         "radiographs": sum(line["reason"] == RADIOGRAPH for line in lines),
         "nodules": len(nodules),
         "by_type": {str(name): int(number) for name, number in types.items()},
@@ -60,7 +57,17 @@ def compare_card(kind: str, taken: dict[str, dict]) -> list[str]:
     return [f"{name}: {found}. It is a part of that data set, or another one."]
 
 
-def remarks(taken: dict[str, dict]) -> list[str]:
+def _who_is_who(listed: Patients) -> str:
+    """What would tell, or should have told, whose scans those without a patient id are."""
+    remedy = f"TCIA's {PATIENTS} of the collection, put under the folder, would say who is who"
+    if listed.unused:
+        return f"the {PATIENTS} that is there was not used ({listed.unused}): {remedy}"
+    if listed.place:
+        return f"'{listed.place}' does not list them"
+    return remedy
+
+
+def remarks(taken: dict[str, dict], listed: Patients) -> list[str]:
     """What the split rests on, where it is not what one would expect, and which scans show no whole chest: a sentence each."""
     patients = {series["header"].get("patient") for series in taken.values()} - {None, ""}
     unnamed = sum(not series["header"].get("patient") for series in taken.values())
@@ -68,7 +75,7 @@ def remarks(taken: dict[str, dict]) -> list[str]:
     if unnamed:
         sentences.append(
             f"Patient ids are missing for {unnamed} of {plural(len(taken), 'scan')}: each counts as a patient, so two scans of one "
-            f"person may be on both sides of the split; TCIA's {PATIENTS[0]} of the collection, put under the folder, would say who is who."
+            f"person may be on both sides of the split; {_who_is_who(listed)}."
         )
     partial = [f"'{series['path']}' ({'; '.join(series['partial'])})" for series in taken.values() if series["partial"]]
     if partial:

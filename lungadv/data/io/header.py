@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lungadv.data.io.names import sitk_name
 from lungadv.data.io.unpack import unpack_into
 from lungadv.data.io.volume import CUT_SHORT, MOST_BYTES, MOST_PACKED
 from lungadv.data.scan import ScanError
@@ -57,8 +58,9 @@ def read_information(path: Path, image_io: str) -> "sitk.ImageFileReader":
     reader = sitk.ImageFileReader()
     reader.SetImageIO(image_io)
     try:
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
+        with sitk_name(path) as name:
+            reader.SetFileName(name)
+            reader.ReadImageInformation()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].split("ERROR: ")[-1][:200]
         if "orthonormal" in reason:
@@ -71,6 +73,8 @@ def read_information(path: Path, image_io: str) -> "sitk.ImageFileReader":
 
 def header_of(reader: "sitk.ImageFileReader", dtype: np.dtype, files: tuple, skip: int = 0, **facts) -> VolumeHeader:
     """The VolumeHeader of what SimpleITK has read. skip: bytes before the voxels in each file, unpacked; -1: they end the file."""
+    if facts.get("slope", 1) <= 0:
+        raise ScanError(f"has the rescale slope {facts['slope']:g}, with which denser is not brighter: store HU with slope 1")
     direction = np.reshape(reader.GetDirection(), (3, 3))
     header = VolumeHeader(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), direction, dtype, files, **facts)
     if skip == -1 and not header.packed:

@@ -4,16 +4,13 @@ A synthesizer is to draw nodules like those of the training scans. Here they are
 mixture, where their kind lies, and scanned again. So the rows of Table II that train on them say what perfect nodules would do.
 """
 
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from lungadv.data.patches import extract_patches
 from lungadv.data.positions import MARGIN, world_positions
@@ -29,6 +26,7 @@ from lungadv.training.augment import center_crop
 from lungadv.training.strategies import BASELINE, ORACLE
 from lungadv.utils.device import get_device
 from lungadv.utils.errors import InputError
+from lungadv.utils.processes import map_in_processes
 
 __all__ = ["build", "hardest"]
 
@@ -63,9 +61,7 @@ def _draw_nodules(run: Run) -> tuple[pd.DataFrame, torch.Tensor]:
     train = [(index, recipe) for dataset, index, recipe in recipes(run) if dataset == "train"]
     jobs = [(index, recipe, draw) for draw in range(1, run.settings.banks.oracle_draws + 1) for index, recipe in train]
     cut = partial(_cut_nodules, seed=run.seed, size=run.settings.patch.size + 2 * MARGIN, spacing=run.settings.patch.spacing)
-    # spawned, not forked: a copy of a process in which torch has threads may hang
-    with ProcessPoolExecutor(WORKERS, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        made = list(tqdm(pool.map(cut, jobs), total=len(jobs), desc="drawing further nodules"))
+    made = map_in_processes(cut, jobs, WORKERS, "drawing further nodules", "close other programs and call again")
     tables, patches = zip(*made, strict=True)
     return pd.concat(tables, ignore_index=True), torch.cat(patches)
 
