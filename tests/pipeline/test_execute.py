@@ -26,7 +26,7 @@ def test_a_stopped_run_ends_what_it_started_and_says_that_it_goes_on(clone, numb
     deep += "open('child', 'w').write(str(child.pid)); child.wait()"
     threading.Timer(2, os.kill, (os.getpid(), number)).start()
     with open(run.folder / ".lock", "w") as lock, pytest.raises(InputError, match="stopped; the same command goes on"):
-        _watched([sys.executable, "-c", deep], run, lock)
+        _watched([sys.executable, "-c", deep], run, lock, {})
     assert signal.getsignal(signal.SIGINT) == before
     child = int((clone / "child").read_text())
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lungadv.data.dataset import BENCHMARKS, DATASETS
+from lungadv.data.dataset import BENCHMARKS, DATASETS, EXTRA_TESTS
 from lungadv.data.tables import LUNA16, TYPES, XYZ
 from lungadv.phantom.simulate import CONSENSUS, simulate
 from lungadv.pipeline.runs import Run, open_run
@@ -44,12 +44,13 @@ def test_layout_is_luna16s(run, data):
 
 
 def test_data_sets_share_no_scan(run, data):
-    uids = [uid for name in DATASETS for uid in data.of(name).uids]
+    names = (*DATASETS, *EXTRA_TESTS)
+    uids = [uid for name in names for uid in data.of(name).uids]
     assert len(uids) == len(set(uids)) == len(data.scans)
-    for profile in ("tiny", "quick", "full"):
+    for profile in ("tiny", "quick", "standard", "full"):
         rows = recipes(Run(profile, 0, "phantom", None, Path()))
         assert len({index for _, index, _ in rows}) == len(rows)
-        assert {dataset for dataset, _, _ in rows} == set(DATASETS)
+        assert {dataset for dataset, _, _ in rows} == set(names)
 
 
 def test_recipes_hold_what_the_paper_and_the_manifest_say():
