@@ -55,7 +55,7 @@ def test_nothing_is_trained_on_a_benchmark_and_all_is_tested_on_them(chain):
 
     scans = pd.read_csv(base / "datasets" / "scans.csv", dtype=str)
     parts = {name: set(part.seriesuid) for name, part in scans.groupby("dataset")}
-    assert len(parts) == 4 and sum(map(len, parts.values())) == len(set.union(*parts.values())) == len(scans)
+    assert len(parts) == 5 and sum(map(len, parts.values())) == len(set.union(*parts.values())) == len(scans)
     trained_on = {path.stem: uids(path) for path in (base / "banks").glob("bank_*.csv")}
     trained_on |= {"cutouts": uids(base / "synthesizer" / "cutouts.csv"), "patches": uids(base / "patches" / "train.csv")}
     for name, found in trained_on.items():
