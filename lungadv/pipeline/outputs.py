@@ -105,7 +105,7 @@ def with_palette(png: str) -> str:
         if picture.mode == "P":  # has one already
             return png
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
-    return base64.b64encode(smaller.getvalue()).decode() + "\n"
+    return base64.b64encode(smaller.getvalue()).decode()
 
 
 def output_problems(notebook: dict) -> list[str]:
