@@ -19,7 +19,7 @@ include_patterns = [
     "docs/**.md", "nbs/[0-9]*.ipynb", "CHANGELOG.md", "CONTRIBUTING.md", "perf/README.md", "lungadv/weights/MODEL_CARD.md",
 ]  # fmt: skip
 exclude_patterns = ["docs/_build", ".*", "runs", "tests", "build", "dist"]
-extensions = ["sphinx.ext.autodoc", "myst_nb"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb"]
 
 nb_execution_mode = "off"  # the outputs are those of the committed run
 nb_ipywidgets_js = {}  # would be fetched from a CDN
@@ -61,4 +61,4 @@ def setup(app):
     """Called by Sphinx."""
     app.add_html_math_renderer("mathml", inline_renderers=(_inline_math, None), block_renderers=(_block_math, None))
     app.connect("source-read", reference_pages.fill_page)
-    app.connect("autodoc-process-docstring", reference_pages.plain_docstring)
+    app.connect("autodoc-process-docstring", reference_pages.plain_docstring, priority=400)  # before napoleon

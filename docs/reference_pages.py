@@ -8,11 +8,11 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
+
 import lungadv
 from lungadv import settings
 from lungadv.pipeline.result_tables import table_markdown
-
-import pandas as pd
 
 PROFILES = ("tiny", "quick", "full")
 FIELD = re.compile(r"^ {4}(\w+): [^#\n]+?(?:  # (.*))?$", re.MULTILINE)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from lungadv.pipeline.graph import STAGES
-from lungadv.pipeline.steps import STEPS
 from lungadv.pipeline.result_tables import missing_note, table_markdown
+from lungadv.pipeline.steps import STEPS
 
 __all__ = ["BUDGET", "BUDGET_STARTING", "cost_markdown"]
 
