@@ -1,5 +1,6 @@
 """How Sphinx makes the site: `make docs`. The source folder is the repository itself, so that links hold there and on the site."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import latex2mathml.converter  # noqa: E402
 import reference_pages  # noqa: E402
+from docutils.nodes import SkipNode  # noqa: E402
 
 import lungadv  # noqa: E402
 
@@ -40,20 +42,18 @@ html_show_sourcelink = False
 html_math_renderer = "mathml"  # browsers draw MathML themselves: no script, nothing fetched
 
 
+def _mathml(node, display):
+    tex = re.sub(r"\\[bB]ig+[lr]?(?![a-z])", "", node.astext())  # brackets of MathML grow by themselves
+    return latex2mathml.converter.convert(tex.replace(r"\arg\max", r"\operatorname{arg max}"), display=display)
+
+
 def _inline_math(self, node):
-    self.body.append(latex2mathml.converter.convert(node.astext()))
-    _skip()
+    self.body.append(_mathml(node, "inline"))
+    raise SkipNode
 
 
 def _block_math(self, node):
-    self.body.append(self.starttag(node, "div", CLASS="math"))
-    self.body.append(latex2mathml.converter.convert(node.astext(), display="block") + "</div>")
-    _skip()
-
-
-def _skip():
-    from docutils.nodes import SkipNode
-
+    self.body.append(self.starttag(node, "div", CLASS="math") + _mathml(node, "block") + "</div>")
     raise SkipNode
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import subprocess
@@ -20,6 +21,8 @@ FIELD = re.compile(r"^ {4}(\w+): [^#\n]+?(?:  # (.*))?$", re.MULTILINE)
 
 def fill_page(app, page, source):
     """Sphinx's event source-read: put what a marker names in its place."""
+    if page.startswith("nbs/"):
+        source[0] = without_directives(source[0])
     if not page.startswith("docs/reference/"):
         return
     text = source[0]
@@ -27,6 +30,15 @@ def fill_page(app, page, source):
         if f"<!-- {marker} -->" in text:
             text = text.replace(f"<!-- {marker} -->", make())
     source[0] = re.sub(r"<!-- modules of (\w+) -->", lambda found: modules(found[1]), text)
+
+
+def without_directives(notebook: str) -> str:
+    """A notebook's JSON without nbdev's comments, such as `#| export`, and without cells that have nothing else."""
+    content = json.loads(notebook)
+    for cell in content["cells"]:
+        cell["source"] = re.sub(r"^#\|.*\n?", "", "".join(cell["source"]), flags=re.MULTILINE)
+    content["cells"] = [cell for cell in content["cells"] if cell["source"].strip()]
+    return json.dumps(content)
 
 
 def front() -> str:

@@ -12,8 +12,8 @@ from lungadv.training.strategies import BEYOND, STRATEGIES
 from lungadv.utils.errors import plural
 
 __all__ = [
-    "calibration", "gates", "headlines", "ledger", "ledger_counts", "misses", "missing_note", "real_scan", "table1", "table2", "table2_of_the_paper", "table_markdown",
-    "traps",
+    "calibration", "gates", "headlines", "ledger", "ledger_counts", "misses", "missing_note", "real_scan", "table1", "table2",
+    "table2_of_the_paper", "table_markdown", "traps",
 ]  # fmt: skip
 
 VERDICTS = ("reproduced", "consistent", "not reproduced", "not measured")

@@ -1,6 +1,7 @@
 """The reference is made from the package: every setting, command, module and public name is in it."""
 
 import importlib.util
+import json
 import re
 
 import lungadv
@@ -43,3 +44,12 @@ def test_a_docstring_is_shown_as_it_is_written():
     lines = ["Uses `eps` and *not* a_ | b, with `x_`."]
     pages.plain_docstring(None, "function", "f", None, None, lines)
     assert lines == [r"Uses ``eps`` and \*not\* a\_ \| b, with ``x_``."]
+
+
+def test_directives_of_nbdev_are_not_shown():
+    cells = [
+        {"cell_type": "code", "source": ["#| default_exp a\n"]},
+        {"cell_type": "code", "source": ["#| export\n", "x = 1  # | no\n", "y = 2"]},
+    ]
+    (cell,) = json.loads(pages.without_directives(json.dumps({"cells": cells})))["cells"]
+    assert cell["source"] == "x = 1  # | no\ny = 2"

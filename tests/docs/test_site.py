@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import re
 import shutil
 import threading
 
@@ -10,7 +11,8 @@ import pytest
 from lungadv.utils.files import repo_root
 
 SITE = repo_root() / "docs" / "_build" / "html"
-PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html"))
+DOOR = SITE / "index.html"  # it only leads on
+PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if path != DOOR)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROKEN = "[...document.images].filter(image => !image.complete || image.naturalWidth === 0).map(image => image.src)"
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -92,3 +94,14 @@ def test_search_finds_froc(page, site):
 def test_equations_are_drawn(page, site):
     page.goto(f"{site}/nbs/02_pgd.html")
     assert page.locator("div.math math").first.bounding_box()["height"] > 10
+
+
+def test_no_equation_shows_a_command_of_tex():
+    if not PAGES:
+        pytest.skip("the site is not built: make docs")
+    wrong = {}
+    for name in PAGES:
+        equations = re.findall(r"<math.*?</math>", (SITE / name).read_text(encoding="utf-8"), re.DOTALL)
+        if found := [equation for equation in equations if "\\" in equation or "&#x0005C;" in equation]:
+            wrong[name] = found
+    assert not wrong
