@@ -1,5 +1,6 @@
 """The parts of the reference that are made from the package itself when the site is built."""
 
+import configparser
 import dataclasses
 import importlib
 import inspect
@@ -14,8 +15,8 @@ import pandas as pd
 import lungadv
 from lungadv import settings
 from lungadv.pipeline.result_tables import table_markdown
+from lungadv.utils.files import repo_root
 
-PROFILES = ("tiny", "quick", "full")
 FIELD = re.compile(r"^ {4}(\w+): [^#\n]+?(?:  # (.*))?$", re.MULTILINE)
 
 
@@ -68,13 +69,15 @@ def commands() -> str:
 
 def settings_tables() -> str:
     """One table a part: the meaning of each setting, with its unit, and its value in every profile."""
-    loaded = {profile: dataclasses.asdict(settings.load_settings(profile)) for profile in PROFILES}
+    parser = configparser.ConfigParser()
+    parser.read(repo_root() / "settings.ini", encoding="utf-8")
+    loaded = {profile: dataclasses.asdict(settings.load_settings(profile)) for profile in parser["profiles"]}
     parts = []
     for part, kind in settings.PARTS.items():
         meanings = dict(FIELD.findall(inspect.getsource(kind)))
         rows = [{"setting": f"`{name}`", "meaning, unit": meanings[name]} for name in meanings]
         for row, name in zip(rows, meanings, strict=True):
-            row |= {profile: str(loaded[profile][part][name]) for profile in PROFILES}
+            row |= {profile: str(loaded[profile][part][name]) for profile in loaded}
         parts.append(f"## {part}\n\n{inspect.getdoc(kind)}\n\n{table_markdown(pd.DataFrame(rows))}")
     return "\n\n".join(parts)
 

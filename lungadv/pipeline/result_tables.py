@@ -84,7 +84,7 @@ def table2(folder: Path, omit: Collection[str] = ()) -> str:
     rows = {}
     for row in table[~table["strategy"].isin(omit)].itertuples():
         cells = rows.setdefault(row.strategy, {"strategy": row.strategy})
-        cells[f"CPM, {row.benchmark}-like"] = f"{row.cpm:.3f} ({row.lower:.3f} to {row.upper:.3f})"
+        cells[f"CPM, {row.benchmark}-like"] = f"{row.cpm:.3f} ({row.lower:.3f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{row.upper:.3f})"
         cells[f"paper, {row.benchmark}"] = "" if pd.isna(row.paper_cpm) else f"{row.paper_cpm:.3f}"
     return table_markdown(pd.DataFrame(rows.values()))
 
