@@ -91,6 +91,11 @@ def test_every_link_and_figure_is_there(page):
     assert [target for target in sorted(local) if not (page.parent / target).exists()] == []
 
 
+def test_every_notebook_has_its_row_among_the_tutorials():
+    text = (ROOT / "docs" / "tutorials.md").read_text(encoding="utf-8")
+    assert [path.name for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb")) if f"| [{path.stem}](../nbs/{path.name}) |" not in text] == []
+
+
 def test_every_part_has_its_place():
     """No table is made that neither README nor docs shows."""
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
