@@ -43,7 +43,7 @@ class CandidateSettings:
     width: int  # channels of the finest level
     crop_size: int  # voxels along an edge of a training crop
     max_scale: float  # a training crop is made larger or smaller by this factor at most; above 1 it is turned as well
-    batch_size: int
+    batch_size: int  # crops of an update
     learning_rate: float  # halved to fine-tune
     sigma: float  # mm, of the Gaussian blobs
     anchors: tuple[float, ...]  # mm, edges of the RPN's anchor boxes
@@ -62,8 +62,8 @@ class FprSettings:
     """The networks of false-positive reduction."""
 
     width: int  # channels of the finest level
-    batch_size: int
-    learning_rate: float
+    batch_size: int  # patches of an update
+    learning_rate: float  # the largest of its schedule
     segmentation_updates: int  # of the pre-training on nodule segmentation
     updates: int  # of a baseline, from the segmentation network
     finetune_updates: int  # of every strategy that starts from a baseline
@@ -81,10 +81,10 @@ class SynthesizerSettings:
     edge: float  # mm over which the mask of a cut-out fades
     latent_size: int  # numbers in a latent code
     width: int  # channels of the finest level of encoder and critic; the generator has twice as many
-    updates: int
+    updates: int  # of all three networks
     critic_every: int  # the critic takes part in every update of this number
-    batch_size: int
-    learning_rate: float
+    batch_size: int  # cut-outs of an update
+    learning_rate: float  # the largest of its schedule
     kl_weight: float  # lambda 1 of Eq. 6; the reconstruction error is relative to the nodule's volume
     critic_weight: float  # lambda 2 of Eq. 6
     gradient_penalty: float  # weight of the gradient penalty (Eq. 5)
@@ -95,10 +95,10 @@ class SynthesizerSettings:
 class ConditionedSynthesizerSettings:
     """What the synthesizer of nodules to order has otherwise."""
 
-    updates: int
-    critic_every: int
-    kl_weight: float
-    critic_weight: float
+    updates: int  # of all three networks
+    critic_every: int  # the critic takes part in every update of this number
+    kl_weight: float  # lambda 1 of Eq. 6
+    critic_weight: float  # lambda 2 of Eq. 6
     requested_sizes: int  # diameters asked of it, of each type
 
 
@@ -142,16 +142,16 @@ class TwoMoonsSettings:
 
     seeds: int  # repetitions
     updates: int  # of each classifier
-    batch_size: int
-    learning_rate: float
+    batch_size: int  # points of an update
+    learning_rate: float  # the largest of its schedule
     width: int  # of the two hidden layers
     tail: float  # scale of the long tail, as a share of the arc
     latent_size: int  # numbers in a latent code
-    vae_updates: int
+    vae_updates: int  # of the VAE
     samples: int  # synthetic spots of each kind
     latent_eps: float  # L2 radius of the search for codes
     noise_eps: float  # L2 radius of the search for negatives, times the root of the dimension
-    search_steps: int
+    search_steps: int  # gradient steps of either search
     restarts: int  # of the search for codes
 
 
