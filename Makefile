@@ -1,11 +1,13 @@
 # Two doors: `make reproduce` and `make test`. Each sets up what it needs in .venv first.
 #
 #   make reproduce PROFILE=quick SEED=0 DATA=phantom CORES=2   every figure and table of the paper, into runs/
+#   make setup                                                 what both need, in .venv
 #   make test                                                  notebooks and package in step, style, tests
 #   make export                                                write the modules that notebooks export
 #   make accept                                                copy that run's results into figures/<profile>/, its outputs into nbs/
 #   make weights                                               copy that run's networks into lungadv/weights/, with a model card
-#   make readme                                                README.md from nbs/index.ipynb and figures/quick/
+#   make readme                                                README.md from nbs/index.ipynb, and the tables of docs/, from figures/quick/
+#   make docs                                                  the documentation, into docs/_build/html/
 #   make clean                                                 remove the set-up and the caches; runs/ stays
 
 PROFILE ?= quick
@@ -20,8 +22,10 @@ export PYTHONUTF8 = 1
 RUN = --profile "$(PROFILE)" --seed "$(SEED)" --data "$(DATA)"
 BIN = .venv/bin
 
-.PHONY: reproduce export test accept weights readme clean
+.PHONY: setup reproduce export test accept weights readme docs clean
 .DEFAULT_GOAL := reproduce
+
+setup: .venv/.ready
 
 reproduce: .venv/.ready
 	@$(BIN)/lungadv reproduce $(RUN) --cores "$(CORES)"
@@ -48,6 +52,10 @@ weights: .venv/.ready
 readme: .venv/.ready
 	@$(BIN)/python -m lungadv.pipeline readme
 
+docs: .venv/.ready-docs
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -q -W --keep-going -c docs . docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis lungadv.egg-info build dist docs/_build
 
@@ -55,4 +63,8 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "lungadv needs Python 3.11 or later, this is %d.%d: name another one with make PYTHON=python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/.ready-docs: .venv/.ready
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
 	@touch $@

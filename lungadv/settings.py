@@ -48,7 +48,7 @@ class CandidateSettings:
     width: int  # channels of the finest level
     crop_size: int  # voxels along an edge of a training crop
     max_scale: float  # a training crop is made larger or smaller by this factor at most; above 1 it is turned as well
-    batch_size: int
+    batch_size: int  # crops of an update
     learning_rate: float  # halved to fine-tune
     sigma: float  # mm, of the Gaussian blobs
     anchors: tuple[float, ...]  # mm, edges of the RPN's anchor boxes
@@ -67,7 +67,7 @@ class FprSettings:
     """The networks of false-positive reduction."""
 
     width: int  # channels of the finest level
-    batch_size: int
+    batch_size: int  # patches of an update
     learning_rate: float  # from the segmentation network
     finetune_learning_rate: float  # of every strategy that starts from a baseline
     segmentation_updates: int  # of the pre-training on nodule segmentation
@@ -89,9 +89,9 @@ class SynthesizerSettings:
     edge: float  # mm over which the mask of a cut-out fades: as wide as the scanner blurs a sharp outline
     latent_size: int  # numbers in a latent code; 8 of them are its grain
     width: int  # channels of the finest level of encoder and critic
-    updates: int
-    batch_size: int
-    learning_rate: float
+    updates: int  # of all three networks
+    batch_size: int  # cut-outs of an update
+    learning_rate: float  # the largest of its schedule
     critic_start: float  # share of the updates that go before the critic begins
     critic_every: int  # from then on it takes part in every update of this number
     critic_weight: float  # lambda 2 of Eq. 6; the other terms are in nats; 0 for none
@@ -143,16 +143,16 @@ class TwoMoonsSettings:
 
     seeds: int  # repetitions
     updates: int  # of each classifier
-    batch_size: int
-    learning_rate: float
+    batch_size: int  # points of an update
+    learning_rate: float  # the largest of its schedule
     width: int  # of the two hidden layers
     tail: float  # scale of the long tail, as a share of the arc
     latent_size: int  # numbers in a latent code
-    vae_updates: int
+    vae_updates: int  # of the VAE
     samples: int  # synthetic spots of each kind
     latent_eps: float  # L2 radius of the search for codes
     noise_eps: float  # L2 radius of the search for negatives, times the root of the dimension
-    search_steps: int
+    search_steps: int  # gradient steps of either search
     restarts: int  # of the search for codes
 
 

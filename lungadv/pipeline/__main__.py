@@ -10,7 +10,7 @@ from lungadv.pipeline.accept import accept
 from lungadv.pipeline.artefacts import build_stage
 from lungadv.pipeline.notebooks import ProgressLines, run_notebook
 from lungadv.pipeline.outputs import SHOWN_PROFILE, keep_outputs
-from lungadv.pipeline.readme import render_readme
+from lungadv.pipeline.readme import render
 from lungadv.pipeline.runs import open_run
 from lungadv.utils.errors import InputError, plural
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
         command.add_argument("--profile", default="quick")
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--data", default="phantom")
-    commands.add_parser("readme", help="write README.md from nbs/index.ipynb")
+    commands.add_parser("readme", help="write README.md from nbs/index.ipynb, and the tables of docs/")
     options = parser.parse_args(arguments)
     try:
         _run_command(options)
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run_command(options):
     if options.command == "readme":
-        render_readme()
+        render()
     elif options.command == "accept":
         run = open_run(options.profile, options.seed, options.data)
         print(f"the results of {run.folder.name} are now those of {accept(run)}")

@@ -103,9 +103,9 @@ def with_palette(png: str) -> str:
     smaller = io.BytesIO()
     with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
         if picture.mode == "P":  # has one already
-            return png
+            return png.strip()
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
-    return base64.b64encode(smaller.getvalue()).decode() + "\n"
+    return base64.b64encode(smaller.getvalue()).decode()
 
 
 def output_problems(notebook: dict) -> list[str]:
