@@ -168,30 +168,35 @@ def calibrated_score(scores: np.ndarray, reference: np.ndarray, scans: int) -> n
 
 # %% ../../nbs/06_candidates.ipynb #802de479
 def merge_sources(raw: pd.DataFrame, calibration: Calibration, settings: CandidateSettings) -> pd.DataFrame:
-    """All candidates of one scan, of SOURCES, by their `calibrated_score`, best first; two within `merge_distance` become one.
+    """All candidates of one scan, of SOURCES, with their `calibrated_score`; two within `merge_distance` become one.
 
     It has the better score, and the size of the box, since a peak has none. If the two are within half of `merge_distance`, it has
     the place of the peak, which is the finer one. Farther off, the peak may be of something else.
+    They come by their rank in their own source, the first of each source first: so that one that finds much leaves the others room.
     """
-    raw = raw[raw["source"].isin(SOURCES)]
+    raw = raw[raw["source"].isin(SOURCES)].reset_index(drop=True)
     table = raw.assign(score=0.0)
+    rank = raw.groupby("source")["score"].rank(ascending=False, method="first")
     for source in SOURCES:
         mine = (raw["source"] == source).to_numpy()
         scores = raw.loc[mine, "score"].to_numpy()
         table.loc[mine, "score"] = calibrated_score(scores, calibration.scores[source], calibration.scans)
     table = table.sort_values("score", ascending=False, kind="stable")
+    rank = rank[table.index].to_numpy(copy=True)
     points = table[["coordX", "coordY", "coordZ"]].to_numpy(float).reshape(-1, 3)
     kept, place = np.ones(len(table), bool), np.arange(len(table))  # place: the row that gives a candidate's place
     diameter, peak = table["diameter_mm"].to_numpy(copy=True), (table["source"] == "blob").to_numpy()
     for first, second in sorted(cKDTree(points).query_pairs(settings.merge_distance)) if len(points) else ():
         if kept[first] and kept[second]:
             kept[second] = False
+            rank[first] = min(rank[first], rank[second])
             diameter[first] = np.fmax(diameter[first], diameter[second])
             near = np.linalg.norm(points[first] - points[second]) <= settings.merge_distance / 2
             if near and peak[second] and not peak[place[first]]:
                 place[first] = second
     table[["coordX", "coordY", "coordZ"]] = points[place]
-    return table.assign(diameter_mm=diameter)[kept].reset_index(drop=True)
+    order = np.flatnonzero(kept)[np.argsort(rank[kept], kind="stable")]
+    return table.assign(diameter_mm=diameter).iloc[order].reset_index(drop=True)
 
 # %% ../../nbs/06_candidates.ipynb #abb7c3fe
 def top_candidates(raw: pd.DataFrame, calibration: Calibration, settings: CandidateSettings) -> pd.DataFrame:

@@ -233,7 +233,14 @@ def test_a_scan_keeps_the_best_of_its_candidates_none_nearer_than_allowed(random
         assert len(found) == SETTINGS.per_scan < len(everything)
         pd.testing.assert_frame_equal(found, everything.head(SETTINGS.per_scan))
         apart = np.linalg.norm(everything[PLACES].to_numpy()[:, None] - everything[PLACES].to_numpy(), axis=2)
-        assert everything["score"].is_monotonic_decreasing and apart[~np.eye(len(apart), dtype=bool)].min() > SETTINGS.merge_distance
+        assert apart[~np.eye(len(apart), dtype=bool)].min() > SETTINGS.merge_distance
+
+
+def test_a_source_that_finds_much_in_a_scan_leaves_the_other_room():
+    reference = Calibration({"blob": np.linspace(0, 1, 11), "rpn": np.linspace(0, 1, 11)}, 1)
+    crowd, lone = marks([(20 * k, 0.99 - 0.001 * k) for k in range(SETTINGS.per_scan)]), marks([(9, 0.3, 6.0)], source="rpn")
+    found = top_candidates(pd.concat([crowd, lone]), reference, SETTINGS)
+    assert len(found) == SETTINGS.per_scan and found["coordX"].tolist()[:3] == [0, 9, 20]
 
 
 def test_calibration_is_the_sorted_scores_of_each_source():
