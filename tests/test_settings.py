@@ -55,7 +55,7 @@ def test_a_part_takes_other_values():
     ("overrides", "message"),
     [
         ({"attacks": {"eps": 0.1}}, "unknown settings 'attacks'"),
-        ({"attack": {"epsilon": 0.1}}, r"\[attack\]: unknown setting 'epsilon': it has eps, steps"),
+        ({"attack": {"epsilon": 0.1}}, r"\[attack\]: unknown setting 'epsilon': it has eps, noise_eps, steps"),
         ({"attack": {"steps": 1.5}}, "steps = 1.5 is not a whole number"),
         ({"attack": {"steps": True}}, "steps = True is not a whole number"),
         ({"attack": {"eps": "wide"}}, "eps = 'wide' is not a number"),
@@ -69,7 +69,7 @@ def test_no_silent_override(overrides, message):
 
 
 def test_unknown_profile_names_the_choices():
-    with pytest.raises(InputError, match="'huge'.*tiny, quick, full"):
+    with pytest.raises(InputError, match="'huge'.*tiny, quick, standard, full"):
         load_settings("huge")
 
 
