@@ -1,4 +1,4 @@
-"""The command line: `lungadv reproduce`, `phantom`, `ingest`, `detect`, `froc`, `stress` and `claims`.
+"""The command line: `lungadv reproduce`, `phantom`, `ingest`, `detect`, `froc`, `stress`, `claims` and `report`.
 
 Exit codes: 0, 1 for bad input (one line on stderr), 2 for wrong usage. Heavy imports wait inside the commands,
 so that `lungadv --help` answers at once.
@@ -99,6 +99,7 @@ def reproduce(
     """Make every figure and table of the paper; needs a clone of the repository."""
     from lungadv.pipeline.accept import compare_expected
     from lungadv.pipeline.execute import reproduce as bring_up_to_date
+    from lungadv.pipeline.report import write_report
     from lungadv.pipeline.runs import open_run
 
     run = open_run(profile, seed, data)
@@ -109,6 +110,7 @@ def reproduce(
     else:
         typer.echo("nothing to do: every figure and table is there and up to date")
     typer.echo(f"figures and tables: {run.figures}")
+    typer.echo(f"report: {write_report(run.folder)}")
     table = compare_expected(run)
     outside = table[~table.inside.astype(bool)]
     if table.empty:
@@ -362,6 +364,19 @@ def claims(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom") -
     for row in ledger.itertuples():
         typer.echo(f"{row.id:<4} {row.verdict:<15} {row.measured}  [{row.interval}]\n     {row.claim}")
     typer.echo(", ".join(f"{count} {verdict}" for verdict, count in ledger.verdict.value_counts().items()))
+
+
+@app.command()
+@one_line_errors
+def report(run: Annotated[Path, typer.Argument(help="the folder of a run, such as runs/phantom-quick-0")]) -> None:
+    """Write report.html of a run: ledger, tables, figures, differences, cost, provenance; one file, no network."""
+    from lungadv.pipeline.report import missing_stages, write_report
+    from lungadv.utils.errors import InputError
+
+    path = write_report(run)
+    if missing := missing_stages(run):
+        raise InputError(f"the run is not finished: {', '.join(missing)} missing; what there is so far: {path}")
+    typer.echo(f"report: {path}")
 
 
 def main() -> None:
