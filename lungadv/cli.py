@@ -216,15 +216,17 @@ def detect(
     sheet: Annotated[Path | None, typer.Option(help="a contact sheet of the most probable findings, a PNG")] = None,
     markups: Annotated[Path | None, typer.Option(help="the findings as points for 3D Slicer, a .mrk.json")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="the findings and what they were made from")] = None,
+    page: Annotated[Path | None, typer.Option("--report", help="a page to look through slices and findings in, an .html")] = None,
 ) -> None:
     """Find nodules in one scan. Not for clinical use."""
     from lungadv.data.io.read import read_scan
     from lungadv.detection import report
     from lungadv.detection.detect import detect as find_nodules
     from lungadv.detection.detect import find_lungs
+    from lungadv.detection.scan_report import write_scan_report
     from lungadv.detection.weights import default_weights, load_detector
 
-    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file}, [scan])
+    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file, ".html": page}, [scan])
     weights = weights or default_weights()
     volume = read_scan(scan, series)
     started = time.perf_counter()
@@ -241,6 +243,8 @@ def detect(
         report.write_markups(findings, markups)
     if json_file:
         report.write_json(volume, findings, weights, notes, json_file)
+    if page:
+        write_scan_report(volume, findings, weights, notes, page)
     likely = int((findings.probability > 0.5).sum())
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
 
