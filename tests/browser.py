@@ -36,9 +36,9 @@ class Page:
 
     def _note(self, message):
         method, parameters = message.get("method"), message.get("params", {})
-        if method in ("Runtime.exceptionThrown", "Log.entryAdded"):
+        if method == "Runtime.exceptionThrown" or (method == "Log.entryAdded" and parameters["entry"]["level"] == "error"):
             self.problems.append(parameters)
-        elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
+        elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "assert"):
             self.problems.append(parameters)
         elif method == "Network.requestWillBeSent" and not parameters["request"]["url"].startswith(("data:", "file:")):
             self.problems.append(parameters["request"]["url"])
@@ -72,8 +72,8 @@ class Page:
 
     def middle(self, selector):
         """The middle of an element in the window, which is scrolled to it."""
-        code = "(e => {e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]})"
-        return self.run(f"{code}(document.querySelector({json.dumps(selector)}))")
+        code = "e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]"
+        return self.run(f"(e => {{{code}}})(document.querySelector({json.dumps(selector)}))")
 
     def wheel(self, selector, delta):
         """Turn the mouse wheel over an element; delta in CSS pixels, down is positive."""

@@ -11,7 +11,7 @@ from lungadv.data.tables import XYZ
 from lungadv.detection.weights import read_provenance
 from lungadv.utils.html import picture_url, write_page
 
-__all__ = ["MAX_CHARACTERS", "encode_slices", "from_codes", "to_codes", "write_scan_report"]
+__all__ = ["encode_slices", "from_codes", "to_codes", "write_scan_report"]
 
 # A grey value of a slice holds 10 HU in lung, 4 HU in soft tissue, 16 HU in bone: all three windows are shown from one picture.
 HU_POINTS, CODE_POINTS = (-1024, -160, 240, 1300), (0, 90, 190, 255)
@@ -56,35 +56,10 @@ def write_scan_report(scan: Scan, findings: pd.DataFrame, weights: str | Path, s
 
     weights: a folder of weights; said: see `lungadv.detection.report.scan_warnings`. Raises InputError for weights without provenance.
     """
-    upright = make_upright(scan)
-    slices, (rows, columns) = encode_slices(upright.hu)
-    depth = len(slices)
-    places = upright.to_voxel(findings[XYZ].to_numpy(float).reshape(-1, 3))
-    across = np.array(upright.spacing[:2])  # x, y
-    size_mm = across * upright.hu.shape[:0:-1]
-    table = [
-        {
-            "x_mm": float((place[2] + 0.5) * across[0]),
-            "y_mm": float((place[1] + 0.5) * across[1]),
-            "slice": float(place[0]),
-            "diameter_mm": float(row.diameter_mm),
-            "probability": float(row.probability),
-        }
-        for place, row in zip(places, findings.itertuples(), strict=True)
-    ]
-    first, last = upright.to_world([[0, 0, 0], [depth - 1, 0, 0]])[:, 2]
-    data = {
-        "slices": slices,
-        "rows": rows,
-        "columns": columns,
-        "size_mm": size_mm.tolist(),
-        "spacing_mm": upright.spacing[2],
-        "z_mm": [float(first), float((last - first) / max(1, depth - 1))],
-        "hu": from_codes(np.arange(256)).round(1).tolist(),
-        "windows": WINDOWS,
-        "findings": table,
-    }
     made = read_provenance(weights)[1]
+    upright = make_upright(scan)
+    places = upright.to_voxel(findings[XYZ].to_numpy(float).reshape(-1, 3))
+    data = _slices(upright) | {"windows": WINDOWS, "findings": _marks(upright, findings, places)}
     write_page(
         path,
         "findings.html",
@@ -93,9 +68,34 @@ def write_scan_report(scan: Scan, findings: pd.DataFrame, weights: str | Path, s
         uid=scan.uid,
         notes=said,
         findings=findings.to_dict("records"),
-        numbers=(places[:, 0].round().clip(0, depth - 1).astype(int) + 1).tolist(),
+        numbers=(places[:, 0].round().clip(0, len(upright.hu) - 1).astype(int) + 1).tolist(),
         size=scan.hu.shape[::-1],
         spacing=scan.spacing,
-        resampled=(rows, columns) != upright.hu.shape[1:],
+        resampled=(data["rows"], data["columns"]) != upright.hu.shape[1:],
         made={key: made.get(key) for key in ("profile", "seed", "data", "commit")},
     )
+
+
+def _slices(upright):
+    """What the page's script needs of an upright scan: pictures, their size, where they lie, the HU of each grey value."""
+    urls, (rows, columns) = encode_slices(upright.hu)
+    (width, height, spacing), (_, y, x) = upright.spacing, upright.hu.shape
+    first, last = upright.to_world([[0, 0, 0], [len(urls) - 1, 0, 0]])[:, 2]
+    return {
+        "slices": urls,
+        "rows": rows,
+        "columns": columns,
+        "size_mm": [x * width, y * height],
+        "spacing_mm": spacing,
+        "z_mm": [float(first), float((last - first) / max(1, len(urls) - 1))],
+        "hu": from_codes(np.arange(256)).round(1).tolist(),
+    }
+
+
+def _marks(upright, findings, places):
+    """Where to mark findings at voxels `places` (N, 3): slice from 0, mm from the edges of the first pixel, diameter and probability."""
+    (width, height, _), marks = upright.spacing, []
+    for (z, y, x), row in zip(places, findings.itertuples(), strict=True):
+        mark = {"slice": z, "x_mm": (x + 0.5) * width, "y_mm": (y + 0.5) * height, "diameter_mm": row.diameter_mm}
+        marks.append({name: float(value) for name, value in (mark | {"probability": row.probability}).items()})
+    return marks

@@ -1,7 +1,6 @@
 """The report of a run: one page with ledger, tables, figures, differences from the committed results, cost and provenance."""
 
 import json
-import re
 from collections import Counter
 from dataclasses import dataclass
 from importlib.resources import files
@@ -25,6 +24,7 @@ __all__ = ["missing_stages", "write_report"]
 REPORT = "report.html"
 LEDGER_COLUMNS = ("id", "claim", "measured", "interval", "seeds", "verdict")
 VERDICTS = ("reproduced", "consistent", "not reproduced", "not measured")
+RUN_KEYS = {"wall_seconds", "peak_memory_mib", "cores", "stages_built"}
 SHARED = ("commit", "dirty", "versions", "python", "device", "precision", "data_sha256")
 
 
@@ -175,7 +175,8 @@ def differences(run: RunFolder, claims: pd.DataFrame | None) -> dict | None:
     numbers = compare_expected(terms).sort_values("inside", kind="stable")
     before = read_table(committed / "claims.csv", ("id", "verdict"))
     verdicts = [] if before is None or claims is None else _changed(claims, before)
-    return {"numbers": numbers.to_dict("records"), "outside": int((~numbers["inside"].astype(bool)).sum()), "verdicts": verdicts}
+    outside = int((~numbers["inside"].astype(bool)).sum())
+    return {"numbers": numbers.astype(object).where(numbers.notna(), None).to_dict("records"), "outside": outside, "verdicts": verdicts}
 
 
 def _changed(claims, before):
@@ -194,9 +195,11 @@ def cost(run: RunFolder) -> dict:
             "share": float(made.get("wall_seconds", 0)) / longest,
             "peak_mib": made.get("peak_memory_mib"),
             "threads": made.get("threads"),
-            "commit": re.sub(r"(?<=^.{10}).+", "", str(made.get("commit"))) + (", changed" if made.get("dirty") else ""),
+            "commit": str(made.get("commit"))[:10] + (", changed" if made.get("dirty") else ""),
         }
         for name, made in run.stages.items()
     ]
     whole = read_json(path) if (path := run.path / "run.json").is_file() else None
-    return {"stages": stages, "whole": whole, "all_built": bool(whole) and set(whole.get("stages_built", ())) >= set(STAGES)}
+    if whole is not None and not RUN_KEYS <= set(whole):
+        raise InputError(f"'{path}' is damaged (it lacks {', '.join(sorted(RUN_KEYS - set(whole)))}): remove it")
+    return {"stages": stages, "whole": whole, "all_built": whole is not None and set(whole["stages_built"]) >= set(STAGES)}

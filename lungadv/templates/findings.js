@@ -9,6 +9,7 @@
   const CLOSEUP_MM = 60;
   const scratch = Object.assign(document.createElement("canvas"), { width: columns, height: rows });
   const decoded = new Map(); // slice -> its grey values
+  const LETTERS_PX = 13;
   let index = -1, shades, chosen = -1, turned = 0;
 
   async function load(k) {
@@ -58,7 +59,8 @@
     if (Math.abs(away) >= Math.max(radius, data.spacing_mm / 2 + 1e-6)) return;
     const cut = Math.sqrt(Math.max(0, radius ** 2 - away ** 2)) + 2; // mm: the ring lies outside of what it marks
     add("circle", { cx: finding.x_mm, cy: finding.y_mm, r: cut, class: k === chosen ? "chosen" : "", "data-mark": k });
-    add("text", { x: finding.x_mm + cut + 1, y: finding.y_mm + 3 }, String(k + 1));
+    const size = LETTERS_PX * width / stage.clientWidth; // mm: letters do not grow with the picture
+    add("text", { x: finding.x_mm + cut + 1, y: finding.y_mm + size / 3, style: `font-size: ${size}px` }, String(k + 1));
   }
 
   function show(k) {
@@ -95,7 +97,7 @@
     turned += event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? event.deltaY / 50 : event.deltaY;
     const steps = Math.trunc(turned);
     turned -= steps;
-    if (steps) show(index + Math.sign(steps) * Math.min(3, Math.abs(steps)));
+    if (steps) show(index - Math.sign(steps) * Math.min(3, Math.abs(steps))); // down: towards the feet
   }, { passive: false });
   const KEYS = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10, Home: -Infinity, End: Infinity };
   stage.addEventListener("keydown", (event) => {
