@@ -1,4 +1,4 @@
-"""The command line: `lungadv reproduce`, `phantom`, `ingest`, `detect`, `froc`, `stress` and `claims`.
+"""The command line: `lungadv reproduce`, `phantom`, `ingest`, `detect`, `froc`, `stress`, `claims` and `report`.
 
 Exit codes: 0, 1 for bad input (one line on stderr), 2 for wrong usage. Heavy imports wait inside the commands,
 so that `lungadv --help` answers at once.
@@ -100,6 +100,7 @@ def reproduce(
     """Make every figure and table of the paper; needs a clone of the repository."""
     from lungadv.pipeline.accept import compare_expected
     from lungadv.pipeline.execute import reproduce as bring_up_to_date
+    from lungadv.pipeline.report import write_report
     from lungadv.pipeline.runs import open_run
 
     run = open_run(profile, seed, data)
@@ -110,6 +111,7 @@ def reproduce(
     else:
         typer.echo("nothing to do: every figure and table is there and up to date")
     typer.echo(f"figures and tables: {run.figures}")
+    typer.echo(f"report: {write_report(run.folder)}")
     table = compare_expected(run)
     outside = table[~table.inside.astype(bool)]
     if table.empty:
@@ -215,15 +217,17 @@ def detect(
     sheet: Annotated[Path | None, typer.Option(help="a contact sheet of the most probable findings, a PNG")] = None,
     markups: Annotated[Path | None, typer.Option(help="the findings as points for 3D Slicer, a .mrk.json")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="the findings and what they were made from")] = None,
+    page: Annotated[Path | None, typer.Option("--report", help="a page to look through slices and findings in, an .html")] = None,
 ) -> None:
     """Find nodules in one scan. Not for clinical use."""
     from lungadv.data.io.read import read_scan
     from lungadv.detection import report
     from lungadv.detection.detect import detect as find_nodules
     from lungadv.detection.detect import find_lungs
+    from lungadv.detection.scan_report import write_scan_report
     from lungadv.detection.weights import default_weights, load_detector
 
-    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file}, [scan])
+    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file, ".html": page}, [scan])
     weights = weights or default_weights()
     volume = read_scan(scan, series)
     started = time.perf_counter()
@@ -240,6 +244,8 @@ def detect(
         report.write_markups(findings, markups)
     if json_file:
         report.write_json(volume, findings, weights, notes, json_file)
+    if page:
+        write_scan_report(volume, findings, weights, notes, page)
     likely = int((findings.probability > 0.5).sum())
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
 
@@ -363,6 +369,19 @@ def claims(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom") -
     for row in ledger.itertuples():
         typer.echo(f"{row.id:<4} {row.verdict:<15} {row.measured}  [{row.interval}]\n     {row.claim}")
     typer.echo(", ".join(f"{count} {verdict}" for verdict, count in ledger.verdict.value_counts().items()))
+
+
+@app.command()
+@one_line_errors
+def report(run: Annotated[Path, typer.Argument(help="the folder of a run, such as runs/phantom-quick-0")]) -> None:
+    """Write report.html of a run: ledger, tables, figures, differences, cost, provenance; one file, no network."""
+    from lungadv.pipeline.report import missing_stages, write_report
+    from lungadv.utils.errors import InputError
+
+    path = write_report(run)
+    if missing := missing_stages(run):
+        raise InputError(f"the run is not finished: {', '.join(missing)} missing; what there is so far: {path}")
+    typer.echo(f"report: {path}")
 
 
 def main() -> None:

@@ -5,13 +5,12 @@ drawn. So a ring that fits its nodule in every slice shows that position, diamet
 """
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from lungadv.data.patches import upright_axes
+from lungadv.data.display import WINDOWS, make_upright
 from lungadv.data.scan import Scan
 from lungadv.data.tables import XYZ
 
@@ -22,30 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PLANES", "draw_figure", "draw_slice", "make_upright", "make_widget", "rings", "slice_index", "targets", "view"]
 
-WINDOWS = {"lung": (-600, 1500), "soft tissue": (40, 400), "bone": (400, 1800)}  # level and width in HU
 PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}  # the array axis across each plane
 RING_DIAMETER_MM = 8.0  # the ring of a finding without a diameter
 NODULE_COLOUR, FINDING_COLOUR = "#56B4E9", "#E69F00"
-
-
-def make_upright(scan: Scan) -> Scan:
-    """The same scan with its array axes exchanged and flipped so that z, y, x run as nearly as possible along LPS z, y, x.
-
-    No voxel is interpolated: a scan that is tilted against the patient's axes stays tilted.
-    """
-    order, flips = upright_axes(scan.direction)
-    hu = np.asarray(scan.hu)
-    steps = np.array([flip.step for flip in flips])
-    first = np.zeros(3)  # the voxel of the given array that comes first
-    first[list(order)] = np.where(steps < 0, np.array(hu.shape)[list(order)] - 1, 0)
-    along = [2 - axis for axis in order[::-1]]  # the array's axis for LPS x, y, z
-    return replace(
-        scan,
-        hu=hu.transpose(order)[flips],
-        spacing=tuple(np.take(scan.spacing, along)),
-        origin=tuple(scan.to_world([first])[0]),
-        direction=scan.direction[:, along] * steps[::-1],
-    )
 
 
 def rings(scan: Scan, table: pd.DataFrame, plane: str, index: int) -> pd.DataFrame:
@@ -128,7 +106,7 @@ def draw_figure(
     findings: pd.DataFrame | None = None,
     position: tuple[float, float, float] | None = None,
 ) -> "Figure":
-    """Three planes through `position` (x, y, z mm), in the lung and the soft-tissue window, as a matplotlib Figure.
+    """Three planes through `position` (x, y, z mm), in the lung and the mediastinal window, as a matplotlib Figure.
 
     Without a position: through the first of `targets`, or the middle of the scan.
     """
@@ -139,7 +117,7 @@ def draw_figure(
         middle = tuple(scan.to_world([(np.array(scan.hu.shape) - 1) / 2])[0])
         position = next(iter(targets(nodules, findings).values()), middle)
     figure = Figure(figsize=(10, 7), layout="constrained")
-    for axes, window in zip(figure.subplots(2, 3), ("lung", "soft tissue"), strict=True):
+    for axes, window in zip(figure.subplots(2, 3), ("lung", "mediastinum"), strict=True):
         for axis, plane in zip(axes, PLANES, strict=True):
             draw_slice(axis, scan, plane, slice_index(scan, plane, position), window, nodules, findings)
     figure.suptitle(f"{scan.uid}    solid: annotated nodules, dashed: findings. Not for clinical use.", fontsize=8)

@@ -122,7 +122,7 @@ def test_what_starts_a_notebook_waits_for_no_torch():
 def test_the_core_needs_no_file_readers_nor_notebook_tools():
     """A machine with torch alone (a cluster's GPU node) can attack, train and score."""
     core = ["attacks.pgd", "attacks.square", "evidence", "models.dense_unet", "models.synthesizer", "training.loop", "banks.recipes",
-            "data.patches", "evaluation.froc", "evaluation.stress"]  # fmt: skip
+            "data.patches", "data.display", "utils.html", "evaluation.froc", "evaluation.stress"]  # fmt: skip
     blocked = ["SimpleITK", "pydicom", "nbdev", "papermill", "matplotlib", "monai", "jupyter"]
     code = f"import sys\nfor name in {blocked}: sys.modules[name] = None\n" + "\n".join(f"import lungadv.{name}" for name in core)
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -38,7 +38,7 @@ def tables(tmp_path):
 
 
 def test_every_command_explains_itself():
-    for command in ("reproduce", "phantom", "ingest", "detect", "froc", "stress", "claims"):
+    for command in ("reproduce", "phantom", "ingest", "detect", "froc", "stress", "claims", "report"):
         assert call(command, "--help").exit_code == 0
 
 
@@ -111,6 +111,7 @@ def test_detect_overwrites_no_scan_and_none_of_its_outputs(tmp_path):
     assert_one_line(call("detect", scan, "--out", other), "other.zip' is there and is no .csv file")
     assert_one_line(call("detect", scan, "--out", table, "--sheet", other), "no .png file")
     assert_one_line(call("detect", scan, "--out", table, "--markups", other), "no .mrk.json file")
+    assert_one_line(call("detect", scan, "--out", table, "--report", other), "no .html file")
     assert_one_line(call("detect", scan, "--out", table, "--json", tmp_path / "." / "findings.csv"), "named twice")
     assert scan.read_bytes() == b"a scan" and other.read_bytes() == b"another scan" and len(list(tmp_path.iterdir())) == 2
 

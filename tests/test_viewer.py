@@ -1,13 +1,10 @@
 """The viewer: rings where balls are cut, the right way up, a figure where no notebook is open."""
 
-from itertools import permutations
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from lungadv import viewer
-from lungadv.data import store
 from lungadv.data.scan import AIR, Scan
 
 NODULES = pd.DataFrame([{"seriesuid": "a", "coordX": 12.0, "coordY": 9.0, "coordZ": 30.0, "diameter_mm": 10.0}])
@@ -31,28 +28,6 @@ def test_a_ring_is_the_circle_in_which_the_slice_cuts_the_ball(scan, plane):
         if len(rings):
             assert rings.radius.iloc[0] ** 2 + distance**2 == pytest.approx(25)
             assert rings[["row", "column"]].to_numpy()[0] == pytest.approx(np.delete(centre, axis))
-
-
-def test_a_flipped_scan_is_drawn_as_the_straight_one(scan):
-    rng = np.random.default_rng(0)
-    straight = Scan(rng.integers(-900, 300, scan.hu.shape).astype(np.int16), scan.spacing, scan.origin, scan.direction, "a")
-    last = straight.to_world([np.array(straight.hu.shape) - 1])[0]
-    turned = Scan(straight.hu[::-1, ::-1, ::-1].copy(), straight.spacing, tuple(last), -np.eye(3), "a")
-    again = viewer.make_upright(turned)
-    assert (again.hu == straight.hu).all() and again.origin == pytest.approx(straight.origin)
-    assert np.allclose(again.direction, np.eye(3))
-
-
-@pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_every_value_stays_where_it_was_in_a_tilted_patient(order):
-    turn = np.deg2rad(20)
-    rotation = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
-    hu = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
-    scan = Scan(hu, (1.0, 2.0, 3.0), (5.0, 6.0, 7.0), (rotation * [1, -1, -1])[:, order], "a")
-    upright = viewer.make_upright(scan)
-    assert np.allclose(upright.direction, rotation)
-    for voxel in np.ndindex(hu.shape):
-        assert upright.hu[tuple(upright.to_voxel(scan.to_world([voxel]))[0].round().astype(int))] == hu[voxel]
 
 
 def test_coronal_slices_have_the_head_above_and_axial_ones_the_back_below(scan):
@@ -84,8 +59,3 @@ def test_the_widget_goes_to_a_finding_and_its_slider_ends_with_the_scan(scan, mo
 def test_rows_of_other_scans_are_left_out(scan):
     others = NODULES.assign(seriesuid="b")
     assert len(viewer.view(scan, others).axes[0].patches) == 0 and len(viewer.view(scan, NODULES).axes[0].patches) == 1
-
-
-def test_a_scan_in_a_store_is_drawn_like_any(scan, tmp_path):
-    store.write(scan, tmp_path / "a.h5")
-    assert (viewer.make_upright(store.open_scan(tmp_path / "a.h5")).hu == scan.hu).all()

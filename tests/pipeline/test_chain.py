@@ -13,6 +13,7 @@ import pandas as pd
 from lungadv.pipeline.graph import STAGES
 from lungadv.settings import load_settings
 from lungadv.utils.files import repo_root
+from tests.web_pages import assert_sound
 
 FIGURES = [f"fig{number:02d}.png" for number in range(1, 15)]
 TABLES = ["table1.csv", "table2.csv", "claims.csv"]
@@ -23,6 +24,13 @@ def made_at(folder):
     base = folder / "phantom-tiny-0"
     files = [base / "figures" / name for name in (*FIGURES, *TABLES)] + [base / name / "provenance.json" for name in STAGES]
     return {path: path.stat().st_mtime_ns for path in files}
+
+
+def test_the_report_is_made_at_the_end(chain):
+    path = chain[0] / "phantom-tiny-0" / "report.html"
+    assert f"report: {path}" in chain[1] and path.stat().st_size < 15e6
+    assert_sound(path)
+    assert "not finished" not in path.read_text(encoding="utf-8")
 
 
 def test_every_figure_and_table_appears_and_is_not_blank(chain):
