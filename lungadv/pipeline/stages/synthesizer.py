@@ -15,10 +15,10 @@ from lungadv.models.cubes import to_cubes
 from lungadv.models.grain import GRAINS
 from lungadv.models.synthesizer import Critic, Encoder, Generator, decode, draw_latents
 from lungadv.pipeline.artefacts import require, stage_output
+from lungadv.pipeline.gates import insist
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.datasets import load
 from lungadv.training.synthesizer import encode, train_synthesizer
-from lungadv.utils.errors import InputError
 
 __all__ = ["PARTS", "build", "load_cutouts", "load_generator", "load_networks"]
 
@@ -63,8 +63,7 @@ def _write_quality(run, folder, held_out, cutouts, table, encoder, generator_net
     spacing, draws = run.settings.patch.spacing, run.generator("synthesizer", "samples")
     mean, log_variance = encode(encoder, to_cubes(*held_out, spacing, run.settings.synthesizer.edge))
     active = active_numbers(mean, log_variance)
-    if active < COLLAPSED:
-        raise InputError(f"the synthesizer has collapsed, {active} numbers of its code say anything: raise synthesizer.updates")
+    insist(active >= COLLAPSED, f"the synthesizer has collapsed, {active} numbers of its code say anything: raise synthesizer.updates")
     each = torch.arange(len(cutouts[0])).repeat(-(-SAMPLES // len(cutouts[0])))
     prior = generator_net.prior
     codes = prior.whiten(mean, draws), prior.draw(each, draws), draw_latents(generator_net, SAMPLES // 2, spacing, draws)
