@@ -17,10 +17,12 @@ class EarlyStopping:
     """Decides from validation losses when the learning rate begins to fall, and when training ends.
 
     limit: the most updates; patience: checks without a gain of GAIN after which the loss has stopped falling.
+    As many checks go by before the first one counts: a network that meets new kinds of patches answers worse on validation at first.
     """
 
     limit: int
     patience: int
+    checks: int = 0
     lowest: float = math.inf
     stale: int = 0
     decay_start: int | None = None
@@ -33,11 +35,14 @@ class EarlyStopping:
 
     def check(self, update: int, loss: float) -> None:
         """Take the validation loss after `update` updates into account."""
+        self.checks += 1
+        if self.checks <= self.patience:
+            return
         if loss < (1 - GAIN) * self.lowest:
             self.lowest, self.stale = loss, 0
         else:
             self.stale += 1
-        if self.decay_start is None and update and self.stale >= self.patience:
+        if self.decay_start is None and self.stale >= self.patience:
             self.decay_start, self.converged = update, True
 
     def rate(self, update: int) -> float:

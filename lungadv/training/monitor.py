@@ -1,4 +1,4 @@
-"""Validation during training: the loss, AUC and Brier score of the network that would be kept, and the best one so far."""
+"""Validation during training: the loss, AUC and Brier score of the network that would be kept."""
 
 from dataclasses import dataclass, field
 
@@ -24,8 +24,8 @@ def balanced_nll(confidence: np.ndarray, labels: np.ndarray) -> float:
 class ValidationMonitor:
     """Scores all validation patches (N, 1, P, P, P) in [0, 1] of labels (N,) every so often; called as `monitor(update, network)`.
 
-    `rows` collects {update, nll, auc, brier}; `best` is the state of the network with the lowest `balanced_nll`.
-    Each loss is told to `stopping`. The Brier score mean((p - y)^2) compares networks whose losses do not.
+    `rows` collects {update, nll, auc, brier}, see `balanced_nll`; each loss is told to `stopping`.
+    The Brier score mean((p - y)^2) compares networks whose losses do not.
     """
 
     patches: torch.Tensor
@@ -33,14 +33,11 @@ class ValidationMonitor:
     every: int  # updates between two checks
     stopping: EarlyStopping
     rows: list[dict] = field(default_factory=list)
-    best: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __call__(self, update: int, network: FPR) -> None:
         if update % self.every and update < self.stopping.end:
             return
         confidence = predict(network, self.patches)[0].numpy()
         nll, brier = balanced_nll(confidence, self.labels), float(np.mean((confidence - self.labels) ** 2))
-        if nll <= min((row["nll"] for row in self.rows), default=np.inf):
-            self.best = {name: value.clone() for name, value in network.state_dict().items()}
         self.rows.append({"update": update, "nll": nll, "auc": auc(confidence, self.labels == 1), "brier": brier})
         self.stopping.check(update, nll)

@@ -33,4 +33,9 @@ def test_a_loss_that_still_falls_at_the_limit_has_not_converged():
 
 def test_gains_of_less_than_a_hundredth_do_not_count():
     _, stopping = run(lambda update: 1 - 1e-5 * update, 1000, 4)
-    assert stopping.converged and stopping.decay_start == 40
+    assert stopping.converged and stopping.decay_start == 40 + 40  # the first four checks do not count
+
+
+def test_a_network_that_gets_worse_at_first_is_trained_on():
+    _, stopping = run(lambda update: 0.1 if update == 0 else max(0.2, 0.5 - update / 200), 1000, 3)
+    assert stopping.converged and stopping.decay_start == 60 + 30

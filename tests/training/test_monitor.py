@@ -40,15 +40,3 @@ def test_the_monitor_scores_at_its_checks_alone_and_at_the_end():
     expected["nll"] = balanced_nll(confidence, np.array([1, 1, 0, 0]))
     assert [row.pop("update") for row in monitor.rows] == [0, 3, 5]
     assert all(row == pytest.approx(expected) for row in monitor.rows)
-
-
-def test_the_state_of_the_lowest_loss_is_kept():
-    patches, labels = torch.tensor([0.2, 0.8]).reshape(2, 1, 1, 1, 1).repeat(1, 1, 16, 16, 16), np.array([0, 1])
-    monitor, networks = ValidationMonitor(patches, labels, 1, EarlyStopping(limit=9, patience=9)), []
-    for update in range(3):
-        torch.manual_seed(update)
-        networks.append(new_network("evidence", 4).eval())
-        monitor(update, networks[-1])
-    best = int(np.argmin([row["nll"] for row in monitor.rows]))
-    kept = networks[best].state_dict()
-    assert all(torch.equal(value, kept[name]) for name, value in monitor.best.items()) and len(monitor.best) == len(kept)

@@ -33,7 +33,7 @@ def build(run: Run, strategy: str) -> Path:
     """Train one row of Table II: fpr/<strategy>/weights.safetensors and network.json.
 
     Beside them training.csv has the loss of each update, learning.csv the loss, AUC and Brier score of validation on the way.
-    training.json says how many updates were made, which were kept, and whether the validation loss had stopped falling.
+    training.json says how many updates were made, and whether the validation loss had stopped falling.
     validation.csv has the confidence and uncertainty of each validation patch. Raises InputError for an unknown strategy.
     """
     if strategy not in STRATEGIES:
@@ -47,11 +47,10 @@ def build(run: Run, strategy: str) -> Path:
         table, patches = load_patches(run, "validation", ("nodule", "candidate", "background"))
         monitor = _validation_monitor(run, strategy, table["label"].to_numpy(), patches)
         losses = _fit(run, strategy, network, batches, shares, monitor)
-        network.load_state_dict(monitor.best)
         save_network(network, folder)
         losses.to_csv(folder / "training.csv", index=False)
         pd.DataFrame(monitor.rows).to_csv(folder / "learning.csv", index=False)
-        write_json(folder / "training.json", _summary(strategy, losses, monitor, run.settings.fpr))
+        write_json(folder / "training.json", _summary(strategy, losses, monitor.stopping, run.settings.fpr))
         confidence, uncertainty = predict(network, patches)
         table.assign(confidence=confidence.numpy(), uncertainty=uncertainty.numpy()).to_csv(folder / "validation.csv", index=False)
     return run.path(stage)
@@ -79,13 +78,11 @@ def _fit(run, strategy, network, batches, shares, monitor):
     )  # fmt: skip
 
 
-def _summary(strategy, losses, monitor, settings):
+def _summary(strategy, losses, stopping, settings):
     """What training.json says. Where a run must converge, it insists on that."""
-    learning, converged = pd.DataFrame(monitor.rows), monitor.stopping.converged
     problem = f"{strategy}: the validation loss still fell after {len(losses)} updates: raise fpr.updates or fpr.finetune_updates"
-    insist(converged or not settings.must_converge, problem)
-    kept = int(learning["update"][learning["nll"].idxmin()])
-    return {"updates": len(losses), "kept": kept, "converged": converged}
+    insist(stopping.converged or not settings.must_converge, problem)
+    return {"updates": len(losses), "converged": stopping.converged}
 
 
 def _start_network(run: Run, strategy: Strategy) -> FPR:
