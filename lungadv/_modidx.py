@@ -94,6 +94,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'lungadv/evaluation/stress.py'),
                                            'lungadv.evaluation.stress.StressTerms.__post_init__': ( 'stress_tests.html#stressterms.__post_init__',
                                                                                                     'lungadv/evaluation/stress.py'),
+                                           'lungadv.evaluation.stress._float32_remedy': ( 'stress_tests.html#_float32_remedy',
+                                                                                          'lungadv/evaluation/stress.py'),
                                            'lungadv.evaluation.stress._patches_shown': ( 'stress_tests.html#_patches_shown',
                                                                                          'lungadv/evaluation/stress.py'),
                                            'lungadv.evaluation.stress.check_pair': ( 'stress_tests.html#check_pair',

@@ -130,6 +130,8 @@ def ingest(
     report = ingest_folder(src, kind.value, out, nodules)
     counts = f"{plural(report['taken'], 'scan')} taken, {report['refused']} refused"
     left = f"{plural(report['left_out_rows'], 'row')} of tables and {plural(report['left_out_files'], 'file')} left out"
+    others = sum(report["other_modalities"].values())
+    left += f"; {others} series of other modalities left out" if others else ""
     typer.echo(f"{counts}; {left}; each with its reason: {report['lines']}")
     types = ", ".join(f"{count} {name}" for name, count in report["by_type"].items())
     typer.echo(plural(report["nodules"], "nodule") + (f": {types}" if types else ""))

@@ -40,10 +40,12 @@ def frozen(model: nn.Module | Callable) -> Iterator[nn.Module | Callable]:
     if not isinstance(model, nn.Module):
         yield model
         return
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]  # frozen TorchScript has no mode
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        model.eval().requires_grad_(False)
+        model.eval()
+        for parameter, _ in trained:  # one by one: TorchScript cannot freeze a whole module
+            parameter.requires_grad_(False)
         yield model
     finally:
         for module, training in modes:

@@ -18,8 +18,9 @@ class ScanError(ValueError):
 
 
 def to_unit(hu: Values) -> Values:
-    """HU (numpy or torch, any shape) to [0, 1]: HU_MIN to 0, HU_MAX to 1, clipped."""
+    """HU (numpy or torch, any shape and type) to float32 in [0, 1]: HU_MIN to 0, HU_MAX to 1, clipped."""
     width = HU_MAX - HU_MIN
+    hu = hu.float() if hasattr(hu, "float") else np.asarray(hu, dtype=np.float32)
     return (hu / width - HU_MIN / width).clip(0, 1)
 
 
@@ -35,6 +36,7 @@ class Scan:
     hu: int16 (z, y, x), a numpy array or one that is read from a disk slice by slice.
     spacing, origin: mm in x, y, z. direction: 3 x 3, columns are the array's x, y, z axes in LPS.
     uid: the SeriesInstanceUID or the file's name. padded: how many voxels were padding in the file and are AIR here.
+    notes: what its reader should know, such as rounded positions of slices; a sentence each.
     Raises ScanError when the shapes or the geometry do not make sense.
     """
 
@@ -44,6 +46,7 @@ class Scan:
     direction: np.ndarray
     uid: str
     padded: int = 0
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self):
         for name in ("spacing", "origin"):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from lungadv.data.hounsfield import doubt_hu
 from lungadv.data.lungs import lung_mask
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan, to_unit
@@ -31,7 +32,9 @@ def find_lungs(scan: Scan) -> np.ndarray:
         raise InputError(f"scan '{scan.uid}' is empty: all its voxels are {scan.hu.min()} HU; export it again")
     mask = lung_mask(scan)
     if not mask.any():
-        raise InputError(f"no lungs were found in scan '{scan.uid}': give a CT of the chest, in HU")
+        doubt = doubt_hu(scan)
+        why = f", which {doubt}" if doubt else ": give a CT of the chest, in HU"
+        raise InputError(f"no lungs were found in scan '{scan.uid}'{why}")
     return mask
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lungadv.data.hounsfield import doubt_hu, padding_remark
 from lungadv.data.lungs import extent_mm, slab_remark
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan, to_unit
@@ -33,7 +34,7 @@ def scan_warnings(scan: Scan, weights: str | Path, mask: np.ndarray | None = Non
     weights: a folder of weights; mask: the lungs, bool (z, y, x), where they are known. Raises InputError as `find_lungs` and
     `read_provenance` do.
     """
-    said = []
+    said = list(scan.notes)
     short, upright = slab_remark(scan), int(np.abs(scan.direction[2]).argmax())  # the axis from foot to head
     mask = find_lungs(scan) if mask is None else mask
     litres = mask.sum() * np.prod(scan.spacing) / 1e6
@@ -43,6 +44,10 @@ def scan_warnings(scan: Scan, weights: str | Path, mask: np.ndarray | None = Non
             f"this scan {short}; "
             "nodules outside it were not seen, and findings near its first and last slices have less context than in training"
         )
+    if doubt := doubt_hu(scan):
+        said.append(f"this scan {doubt}; findings mean nothing if so")
+    if padding := padding_remark(scan):
+        said.append(f"{padding}: is the scan whole?")
     if litres < MIN_LITRES * (min(1, extent_mm(scan) / CHEST_MM) if short else 1):
         said.append(f"only {1000 * litres:.0f} ml of lung: is this a chest? findings outside the lungs mean nothing")
     if apart > THICK_MM:

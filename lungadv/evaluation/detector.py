@@ -13,9 +13,10 @@ from tqdm import tqdm
 from lungadv.attacks.pgd import pgd
 from lungadv.evidence import log_odds_margin, uncertainty
 
-__all__ = ["OUTPUTS", "Detector", "FiniteGradient", "check_mode", "has_gradient", "log_odds", "wrap_classifier"]
+__all__ = ["OUTPUTS", "Detector", "FiniteGradient", "check_mode", "check_no_probabilities", "has_gradient", "log_odds", "wrap_classifier"]
 
 OUTPUTS = ("evidence", "logit", "logits")
+SEVERAL = 8  # patches of which a logit would hardly all be in [0, 1]
 INFINITE = 1e4  # log-odds that stand for infinite ones; those of a float32 probability other than 0 and 1 reach some 104
 
 
@@ -86,7 +87,7 @@ class Detector:
         try:
             values = self.model(patches.clone())
         except Exception as error:
-            raise ValueError(f"the model fails on patches of shape {tuple(patches.shape)}: {type(error).__name__}: {error}") from error
+            raise ValueError(f"the model fails on patches of shape {tuple(patches.shape)}: {reason(error)}") from error
         odds = log_odds(values, self.output, len(patches))
         self.finite.update(values[:, None].isfinite().flatten(1).all(1).tolist())  # of no patch too
         return zero_nan(values), odds
@@ -141,7 +142,7 @@ def has_gradient(detector: Detector, patches: torch.Tensor) -> bool:
             reached = odds.requires_grad and torch.autograd.grad(odds.sum(), batch, allow_unused=True)[0] is not None
         except Exception as error:
             place = "it works in place on what its gradient needs: " if "inplace operation" in str(error) else ""
-            raise ValueError(f"the model's gradient fails: {place}{type(error).__name__}: {error}") from error
+            raise ValueError(f"the model's gradient fails: {place}{reason(error)}") from error
     if not reached and (odds.requires_grad or isinstance(detector.model, nn.Module)):
         raise ValueError(
             "the network's answer does not depend on the batch by any gradient: is something in it detached, or computed under "
@@ -150,9 +151,33 @@ def has_gradient(detector: Detector, patches: torch.Tensor) -> bool:
     return reached
 
 
+def reason(error: Exception) -> str:
+    """What a model's exception says: its type and, of the many lines of TorchScript, the last."""
+    lines = str(error).strip().splitlines() or [""]
+    script = any("TorchScript" in line for line in lines)
+    return f"{type(error).__name__}: {lines[-1] if script else error}"
+
+
+@torch.no_grad()
+def check_no_probabilities(detector: Detector, patches: torch.Tensor) -> None:
+    """Raises ValueError for a model whose answers to patches (n, 1, D, H, W) are probabilities, which no `output` of OUTPUTS means.
+
+    Two values in [0, 1] that sum to 1 are the answer of a softmax; a single value in [0, 1] for every one of several patches is
+    that of a sigmoid. Their gradients vanish where the model is sure, so that an attack on them would look weaker than it is.
+    """
+    values = detector.forward(patches.to(detector.device))[0].reshape(len(patches), -1)
+    pair = values.shape[1] == 2
+    sums_to_one = pair and bool((values.sum(1) - 1).abs().max() < 1e-3)
+    several = not pair and len(patches) >= SEVERAL and values.min() < values.max()  # a constant answer is no sigmoid's
+    if ((values >= 0) & (values <= 1)).all() and (sums_to_one or several):
+        squashed, remedy = ("softmax", "log(p)") if pair else ("sigmoid", "torch.logit(p, 1e-6)")
+        instead = f"return what is before the {squashed}, or {remedy} with output='{'logits' if pair else 'logit'}'"
+        raise ValueError(f"the model returned probabilities, not output={detector.output!r}: {instead}")
+
+
 def check_mode(model: object, name: str) -> None:
     """Raises ValueError for a network in training mode, called `name`; a plain function that hides one passes."""
-    if isinstance(model, nn.Module) and any(module.training for module in model.modules()):
+    if isinstance(model, nn.Module) and any(getattr(module, "training", False) for module in model.modules()):
         raise ValueError(f"the {name} is in training mode, in which dropout and batch norm do not answer as they will in use: call .eval()")
 
 

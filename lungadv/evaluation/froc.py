@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from ..data.hits import match_by_scan
-from .marks import CheckedTables, check_tables, warn_of_other_scans, warn_of_swapped_axes
+from .marks import CheckedTables, check_tables, warn_of_other_scans, warn_of_wrong_positions
 from ..utils.statistics import percentile_interval, resample_weights
 
 OPERATING_POINTS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives per scan
@@ -163,7 +163,7 @@ def froc(
     result = _score_tables(tables, resample_weights(len(tables.scans), bootstraps, seed))
     if not len(tables.nodules):
         warnings.warn("no nodule is annotated in the listed scans: sensitivity and CPM are undefined (NaN)", stacklevel=2)
-    warn_of_swapped_axes(tables.marks, tables.nodules, result.counts["nodules_found"])
+    warn_of_wrong_positions(tables.marks, tables.nodules, result.counts["nodules_found"])
     warn_of_other_scans(tables.marks, tables.nodules, tables.counts)
     return result
 

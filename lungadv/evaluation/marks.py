@@ -31,7 +31,7 @@ __all__ = [
     "size_masks",
     "type_masks",
     "warn_of_other_scans",
-    "warn_of_swapped_axes",
+    "warn_of_wrong_positions",
 ]
 
 MARK_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "probability")
@@ -184,12 +184,13 @@ def axis_changes() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     return changes
 
 
-def warn_of_swapped_axes(marks: pd.DataFrame, nodules: pd.DataFrame, found: int, few: float = 0.1, many: float = 0.3) -> None:
-    """Warn when `found` is less than the share `few` of the nodules but `many` would be hit with swapped or flipped axes.
+def warn_of_wrong_positions(marks: pd.DataFrame, nodules: pd.DataFrame, found: int, few: float = 0.1, many: float = 0.3) -> None:
+    """Warn when `found` is less than the share `few` of the nodules and the positions say why.
 
+    Either `many` would be hit with swapped or flipped axes, or one of the tables looks like voxel indices and the other does not.
     marks, nodules: tables with column `scan`, as of `check_tables`.
     """
-    if found >= few * len(nodules):
+    if found >= few * len(nodules) or marks.empty:
         return
     changes = axis_changes()
 
@@ -207,6 +208,24 @@ def warn_of_swapped_axes(marks: pd.DataFrame, nodules: pd.DataFrame, found: int,
             "coordinates must be LPS millimetres in x, y, z",
             stacklevel=3,
         )
+        return
+    tables = {"marks": marks[XYZ].to_numpy(), "nodules": nodules[XYZ].to_numpy()}
+    for (name, xyz), other in zip(tables.items(), reversed(tables.values()), strict=True):
+        if sign := _sign_of_voxels(xyz, other):
+            warnings.warn(
+                f"the marks hit {found / len(nodules):.0%} of the nodules, and the {name} look like voxel indices: {sign}; "
+                "coordinates must be LPS millimetres in x, y, z",
+                stacklevel=3,
+            )
+
+
+def _sign_of_voxels(xyz, other):
+    """What makes positions (N, 3) look like voxel indices and the other (M, 3) not, in words; None if nothing does."""
+    if (xyz >= 0).all() and (other < 0).any(axis=0).sum() >= 2:
+        return "none of their coordinates is negative, as some of the others are"
+    if (xyz == xyz.round()).all() and (xyz >= 0).all() and (other != other.round()).mean() > 0.5:
+        return "all of their coordinates are whole numbers, as the others are not"
+    return None
 
 
 def warn_of_other_scans(marks: pd.DataFrame, nodules: pd.DataFrame, counts: dict) -> None:

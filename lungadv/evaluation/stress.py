@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..attacks.pgd import frozen
 from ..attacks.square import square
-from .detector import OUTPUTS, Detector, check_mode, has_gradient
+from .detector import OUTPUTS, Detector, check_mode, check_no_probabilities, has_gradient
 from ..utils.statistics import LEVEL_Z196, wilson_interval
 
 # %% ../../nbs/12_stress_tests.ipynb #d939a300
@@ -118,11 +118,18 @@ def summarise(answers: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 # %% ../../nbs/12_stress_tests.ipynb #480f9d33
+def _float32_remedy(patches):
+    """How patches of another dtype become float32 in [0, 1]."""
+    numbers = torch.is_tensor(patches) or patches.dtype.kind in "biuf"
+    in_range = numbers and 0 not in patches.shape and patches.min() >= 0 and patches.max() <= 1
+    return "save them with .astype('float32')" if in_range else "convert HU with lungadv.to_unit, which gives float32"
+
+
 def check_patches(patches: torch.Tensor | np.ndarray, name: str) -> torch.Tensor:
     """`patches` as a CPU float32 tensor (N, 1, D, H, W) in [0, 1]; raises ValueError that calls them `name` otherwise."""
     patches = patches.detach().cpu() if torch.is_tensor(patches) else np.asarray(patches)
     if str(patches.dtype).removeprefix("torch.") != "float32":
-        raise ValueError(f"{name} have dtype {patches.dtype}, not float32: convert HU with lungadv.to_unit")
+        raise ValueError(f"{name} have dtype {patches.dtype}, not float32: {_float32_remedy(patches)}")
     patches = torch.as_tensor(patches)
     if patches.ndim != 5 or patches.shape[1] != 1 or 0 in patches.shape:
         raise ValueError(f"{name} have shape {tuple(patches.shape)}, not (N, 1, D, H, W) with N of 1 or more")
@@ -187,6 +194,7 @@ def stress_answers(
     with frozen(detector.model), tqdm(desc="stress test", unit=" patches", disable=not progress, mininterval=1) as bar:
         detector = replace(detector, bar=bar)
         white_box = has_gradient(detector, clean["positives"][:1])
+        check_no_probabilities(detector, torch.cat([clean["positives"][:4], clean["negatives"][:4]]))
         attack, effort = (pgd_stimuli, terms.steps) if white_box else (square_stimuli, terms.queries)
         bar.total = 1 + _patches_shown(clean, terms, len(radii) * (effort + (3 if white_box else 2)))
         generators = [torch.Generator(detector.device).manual_seed(terms.seed) for _ in radii]

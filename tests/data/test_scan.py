@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from lungadv.data.scan import Scan, ScanError, to_hu, to_unit
 from tests.data.made_scans import DIRECTIONS, noise_scan, to_sitk
@@ -19,7 +20,11 @@ def test_coordinates_agree_with_itk_both_ways(direction):
 def test_unit_window():
     assert to_unit(np.array([-1000, 400, -32768, 32767], np.int16)).tolist() == [0, 1, 0, 1]
     assert np.isclose(to_unit(np.float32(-972)) - to_unit(np.float32(-1000)), 0.02)  # eps 0.02 is 28 HU
-    assert np.allclose(to_hu(to_unit(np.arange(-1000, 401))), np.arange(-1000, 401))
+    assert np.allclose(to_hu(to_unit(np.arange(-1000, 401))), np.arange(-1000, 401), atol=1e-3)
+    whole = torch.arange(-1000, 401)
+    for hu in (whole.numpy().astype(np.int16), whole.double().numpy(), whole, whole.double(), whole.half()):
+        unit = to_unit(hu)
+        assert str(unit.dtype).removeprefix("torch.") == "float32" and unit[0] == 0 and unit[-1] == 1
 
 
 def test_inconsistent_scans_are_refused():

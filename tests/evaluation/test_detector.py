@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from lungadv.attacks.pgd import frozen
 from lungadv.attacks.square import square
-from lungadv.evaluation.detector import OUTPUTS, Detector, log_odds
+from lungadv.evaluation.detector import OUTPUTS, Detector, check_no_probabilities, has_gradient, log_odds
 from tests.evaluation.toy_models import SIZE, Template, random
 
 
@@ -60,3 +61,56 @@ def test_no_patches_have_no_answers(output, gain):
     model = (lambda x: x.flatten(1).mean(1)) if gain is None else (lambda x: gain * x.flatten(1)[:, :2])
     confidence, uncertainty = Detector(model, output).predict(torch.rand(0, 1, 4, 4, 4))
     assert confidence.shape == uncertainty.shape == (0,)
+
+
+def softmax(temperature):
+    return lambda x: (Template("logits")(x) / temperature).softmax(1)
+
+
+@pytest.mark.parametrize(
+    "model, output",
+    [
+        (lambda x: Template("logit")(x).sigmoid(), "logit"),
+        (lambda x: Template("logit")(x).sigmoid()[:, None], "logit"),
+        *((softmax(temperature), output) for temperature in (1, 50) for output in ("logits", "evidence")),
+    ],
+)
+def test_probabilities_are_named(model, output, patches):
+    with pytest.raises(ValueError, match="the model returned probabilities.*return what is before the s.*or "):
+        check_no_probabilities(Detector(model, output), patches[:8])
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_heads_that_are_no_probabilities_pass(output, patches):
+    check_no_probabilities(Detector(Template(output), output), patches[:8])
+    check_no_probabilities(Detector(lambda x: torch.full((len(x), 2), 0.4), "evidence"), patches[:8])  # weak evidence, not a share
+    check_no_probabilities(Detector(lambda x: torch.full((len(x),), 0.4), "logit"), patches[:1])  # one answer proves nothing
+
+
+def script(how):
+    model = Template("logit")
+    if how == "traced":
+        return torch.jit.trace(model, random(2, 1, SIZE, SIZE, SIZE))
+    scripted = torch.jit.script(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(SIZE**3, 2)).eval())
+    return torch.jit.freeze(scripted) if how == "frozen" else scripted
+
+
+@pytest.mark.parametrize("how", ["scripted", "frozen", "traced"])
+def test_torchscript_is_judged_like_any_network(how, patches):
+    model, output = script(how), "logit" if how == "traced" else "logits"
+    with frozen(model):
+        detector = Detector(model, output)
+        assert has_gradient(detector, patches[:1])
+        before = detector.log_odds(patches)
+        attacked = detector.attack(patches, 1, eps=0.05, steps=3, generator=torch.Generator().manual_seed(0))
+        assert (detector.log_odds(attacked) < before).all()
+
+
+def test_torchscript_made_for_inference_is_judged_or_refused_in_one_line(patches):
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 2, SIZE), torch.nn.Flatten()).eval()
+    scripted = torch.jit.optimize_for_inference(torch.jit.script(network))
+    with frozen(scripted):
+        try:
+            assert has_gradient(Detector(scripted, "logits"), patches[:1])
+        except ValueError as error:
+            assert "\n" not in str(error)

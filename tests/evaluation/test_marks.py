@@ -19,7 +19,7 @@ from lungadv.evaluation.marks import (
     read_marks,
     size_group,
     type_masks,
-    warn_of_swapped_axes,
+    warn_of_wrong_positions,
 )
 
 
@@ -137,9 +137,30 @@ def test_every_order_and_sign_of_the_axes_is_noticed(order, signs):
     nodules = findings(*[["a", *place, 8] for place in places]).assign(scan=0)
     marks = marks_of(*[["a", *place, 0.5] for place in places[:, order] * signs]).assign(scan=0)
     with pytest.warns(UserWarning, match="would hit 100% with (.*);") as caught:
-        warn_of_swapped_axes(marks, nodules, found=0)
+        warn_of_wrong_positions(marks, nodules, found=0)
     named = str(caught[0].message).split("100% with ")[1].split("; ")[0]
     assert np.array_equal(axis_changes()[named](marks[["coordX", "coordY", "coordZ"]].to_numpy()), places)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("swapped", [True, False])
+def test_voxel_indices_are_noticed(order, whole, swapped):
+    rng = np.random.default_rng(0)
+    places = rng.uniform([-150, -120, -300], [150, 180, -20], (20, 3))
+    voxels = ((places - [-170, -160, -320]) / [0.7, 0.7, 1.25])[:, order]
+    tables = [voxels.round() if whole else voxels, places]
+    marks, nodules = reversed(tables) if swapped else tables
+    marks, nodules = marks_of(*[["a", *place, 0.5] for place in marks]), findings(*[["a", *place, 8] for place in nodules])
+    with pytest.warns(UserWarning, match=f"the {'nodules' if swapped else 'marks'} look like voxel indices"):
+        assert cpm(marks, nodules).cpm < 0.1
+
+
+def test_whole_numbers_beside_millimetres_look_like_voxel_indices():
+    places = np.random.default_rng(0).uniform(20, 150, (20, 3))  # no coordinate is negative
+    marks = marks_of(*[["a", *(place / 0.7).round(), 0.5] for place in places])
+    with pytest.warns(UserWarning, match="whole numbers"):
+        cpm(marks, findings(*[["a", *place, 8] for place in places]))
 
 
 def test_one_nodule_proves_no_unusual_order_of_axes():

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from lungadv.data.io.dicom_slice import begins_as_dicom
 from lungadv.data.io.read import FILE_KINDS
 from lungadv.utils.errors import InputError
 
@@ -70,8 +71,8 @@ def _leads_back(folder: Path, skip: Path | None) -> bool:
 
 
 def _is_slice(path: Path) -> bool:
-    """Whether a file is a DICOM slice by its name or by the mark at its byte 128: names as CT.1.2.840.1 have no suffix to go by."""
-    return path.suffix.lower() in DICOM_SUFFIXES or read_head(path)[128:132] == b"DICM"
+    """Whether a file is a DICOM slice by its name or by how it begins: names as CT.1.2.840.1 have no suffix to go by."""
+    return path.suffix.lower() in DICOM_SUFFIXES or begins_as_dicom(read_head(path))
 
 
 def read_head(path: Path) -> bytes:

@@ -6,6 +6,7 @@ that have none.
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from lungadv.data import luna16, store
 from lungadv.data.ingest.files import file_uid, guard_disk
-from lungadv.data.ingest.scan_checks import check_air, check_volumes, coverage_remarks, label_centres, volumes_of
+from lungadv.data.ingest.scan_checks import check_hu, check_volumes, coverage_remarks, label_centres, volumes_of
 from lungadv.data.ingest.sources import SOURCES
 from lungadv.data.io.dicom import Series, find_series, read_slices
 from lungadv.data.io.read import read_scan
@@ -24,9 +25,9 @@ from lungadv.data.scan import Scan, ScanError
 from lungadv.data.tables import AnnotationError
 from lungadv.utils.files import atomic_write, sha256
 
-__all__ = ["VERSION", "Job", "read_item"]
+__all__ = ["VERSION", "Job", "is_taken", "read_item"]
 
-VERSION = 5  # of what is kept of a scan: a new one reads everything again
+VERSION = 6  # of what is kept of a scan: a new one reads everything again
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,16 @@ class Job:
     key: str = ""  # of everything above that decides the record
 
 
+def is_taken(series: dict) -> bool:
+    """Whether a series of a record was read: neither refused nor left out as no CT."""
+    return "refused" not in series and "other" not in series
+
+
 def read_item(job: Job) -> dict:
     """Read a scan file, or each series of a folder; returns its record, also written. InputError when the disk is full.
 
-    A record holds key, path and series: each series with its uid and either `refused`, the reason, or all that is kept of it.
+    A record holds key, path and series: each with its uid and either `refused`, the reason; `other`, what it is instead of CT; or all
+    that is kept of it.
     """
     record = {"key": job.key, "path": job.path, "series": _read_series(job)}
     with guard_disk(job.out), atomic_write(job.record) as path:
@@ -60,12 +67,23 @@ def _read_series(job: Job) -> list[dict]:
     if not path.is_dir():
         return [_take(job, lambda: read_scan(path), file_uid(path), scan_files(path), {})]
     found, spoilt = find_series(path)  # folders below: other jobs
-    taken = [_take(job, lambda series=series: read_slices(series), series.uid, series.files, _header(series)) for series in found]
+    series = [_leave_out(job, one) if one.other else _take_series(job, one) for one in found]
     if not spoilt:
-        return taken
+        return series
     others = f", and {len(spoilt) - 1} more" if len(spoilt) > 1 else ""
     rest = "; what else lies there was read without it" if found else ""
-    return [*taken, _refuse(job, "", f"'{path}': {next(iter(spoilt.values()))}{others}{rest}")]
+    return [*series, _refuse(job, "", f"'{path}': {next(iter(spoilt.values()))}{others}{rest}")]
+
+
+def _take_series(job: Job, series: Series) -> dict:
+    """The record of a DICOM series of CT slices."""
+    return _take(job, lambda: read_slices(series), series.uid, series.files, _header(series))
+
+
+def _leave_out(job: Job, series: Series) -> dict:
+    """The record of a DICOM series that is no CT: what it is, and its files."""
+    uid = series.uid if re.fullmatch(r"[0-9.]{1,64}", series.uid) else ""
+    return {"uid": uid, "other": series.other, "files": [_fingerprint(file, job.root) for file in series.files]}
 
 
 def _header(series: Series) -> dict:
@@ -79,7 +97,7 @@ def _take(job: Job, read: Callable[[], Scan], uid: str, files: list[Path], heade
     own_masks, reading = luna16.NODULES.format(uid), job.xml.get(uid)
     try:
         scan = read()
-        check_air(job.root / job.path, scan)
+        check_hu(job.root / job.path, scan)
         volumes = volumes_of(job.root, uid)
         check_volumes(job.root, volumes, scan)
         labels = label_centres(job.root / own_masks) if own_masks in volumes else []
@@ -98,7 +116,7 @@ def _take(job: Job, read: Callable[[], Scan], uid: str, files: list[Path], heade
         "voxels": voxels,
         "nodules": found.nodules,
         "excluded": found.excluded,
-        "note": found.note,
+        "note": "; ".join(filter(None, [found.note, *scan.notes])),
         "partial": coverage_remarks(scan),
         "made": made,
     }

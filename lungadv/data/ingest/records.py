@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from lungadv.data.ingest.files import record_name
-from lungadv.data.ingest.items import Job, read_item
+from lungadv.data.ingest.items import Job, is_taken, read_item
 from lungadv.data.ingest.scan_checks import volumes_of
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import sha256
@@ -53,7 +53,7 @@ def _held(file: Path) -> tuple[str, set[str]]:
     """A record's path, and the digests of the voxels of its series that were read: none where there is no record."""
     with suppress(OSError, ValueError):
         record = json.loads(file.read_text(encoding="utf-8"))
-        return record["path"], {series.get("voxels", "") for series in record["series"] if "refused" not in series}
+        return record["path"], {series.get("voxels", "") for series in record["series"] if is_taken(series)}
     return "", set()
 
 
@@ -77,14 +77,16 @@ def _old_record(job: Job) -> dict | None:
         record = json.loads(job.record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    taken = [series for series in record["series"] if "refused" not in series]
+    taken = [series for series in record["series"] if is_taken(series)]
     for series in taken:
         changed = next((file["path"] for file in series["files"] if not _is_unchanged(file, job.root)), None)
         if changed:
             what = "has changed" if (job.root / changed).exists() else "is gone"
             remedy = f"bring it back, or delete '{job.record}' to read it anew"
             raise InputError(f"'{job.root / changed}' {what} since it was read: {remedy}")
-    if len(taken) < len(record["series"]) or record["key"] != job.key:
+    others = [file for series in record["series"] if "other" in series for file in series["files"]]
+    refused = any("refused" in series for series in record["series"])
+    if refused or record["key"] != job.key or not all(_is_unchanged(file, job.root) for file in others):
         return None
     whole = all((job.out / name).exists() for series in taken for name in series["made"])
     return record if whole and all(series["volumes"] == volumes_of(job.root, series["uid"]) for series in taken) else None
@@ -104,7 +106,7 @@ def _is_unchanged(file: dict, root: Path) -> bool:
 
 def forget_repeated(records: list[dict], items: Path) -> None:
     """Remove the records of series that lie in two places: both wrote the same store, so the one that is kept must be read again."""
-    count = Counter(series["uid"] for record in records for series in record["series"] if series["uid"])
+    count = Counter(series["uid"] for record in records for series in record["series"] if series["uid"] and "other" not in series)
     for record in records:
         if any(count[series["uid"]] > 1 for series in record["series"]):
             (items / record_name(record["path"])).unlink(missing_ok=True)

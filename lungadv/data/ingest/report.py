@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 
+from lungadv.data.ingest.others import count_others
 from lungadv.data.ingest.readings import RADIOGRAPH
 from lungadv.data.ingest.sources import SOURCES
 from lungadv.data.ingest.split import PATIENTS, patient_of
@@ -11,7 +12,7 @@ from lungadv.data.luna16 import subset_of
 from lungadv.utils.errors import InputError, plural
 from lungadv.utils.files import repo_root
 
-__all__ = ["compare_card", "count", "refusals", "remarks"]
+__all__ = ["compare_card", "count", "remarks"]
 
 EXPECTED = {  # what a data-set card counts, and how it is counted here
     "scans": lambda taken: len(taken),
@@ -23,20 +24,16 @@ EXPECTED = {  # what a data-set card counts, and how it is counted here
 }
 
 
-def refusals(lines: list[dict]) -> int:
-    """How many lines of the report refuse a scan."""
-    return sum(line["status"] == "refused" for line in lines)
-
-
 def count(taken: dict[str, dict], lines: list[dict]) -> dict:
-    """How many scans were taken and refused, rows and files left out, nodules in all and by type."""
+    """How many scans were taken and refused, rows, files and series of other modalities left out, nodules in all and by type."""
     nodules = [row for series in taken.values() for row in series["nodules"]]
     types = pd.Series([row["type"] for row in nodules], dtype=str).value_counts()
     return {
         "taken": len(taken),
-        "refused": refusals(lines),
+        "refused": sum(line["status"] == "refused" for line in lines),
         "left_out_rows": sum(line.get("rows", 0) for line in lines),
-        "left_out_files": sum(line["status"] == "left out" and "rows" not in line for line in lines),
+        "left_out_files": sum(line["status"] == "left out" and "rows" not in line and "modality" not in line for line in lines),
+        "other_modalities": count_others(lines),
         "radiographs": sum(line["reason"] == RADIOGRAPH for line in lines),
         "nodules": len(nodules),
         "by_type": {str(name): int(number) for name, number in types.items()},

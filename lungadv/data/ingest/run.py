@@ -21,10 +21,11 @@ from lungadv.data.ingest.files import (
     written_files,
 )
 from lungadv.data.ingest.items import VERSION, Job
+from lungadv.data.ingest.others import describe_others, other_lines
 from lungadv.data.ingest.output import manifest_rows, write_tables
 from lungadv.data.ingest.readings import find_readings
 from lungadv.data.ingest.records import forget_repeated, read_all
-from lungadv.data.ingest.report import compare_card, count, refusals, remarks
+from lungadv.data.ingest.report import compare_card, count, remarks
 from lungadv.data.ingest.sorting import doubt_positions, refuse_strange_masks, sort_out
 from lungadv.data.ingest.sources import SOURCES, check_source
 from lungadv.data.ingest.split import name_patients
@@ -77,19 +78,27 @@ def _make(root: Path, contents: Contents, kind: str, tables: Tables, out: Path, 
     doubt = doubt_positions(tables, taken, out.parent)
     refuse_strange_masks(taken, lines)
     name_patients(taken, root, contents)
+    lines += other_lines(records)
     lines += unknown_rows(tables, taken, lines, root) + useless + _unread(contents, kind)
     with atomic_write(report_file(out)) as path:
         pd.DataFrame(lines, columns=["seriesuid", "path", "status", "reason"]).to_csv(path, index=False)
     if not taken:
-        scans = plural(refusals(lines), "scan")
-        raise InputError(f"none of {scans} could be taken, the first because: {lines[0]['reason']}")
+        raise InputError(_why_none(lines, root))
     write_tables(out, manifest_rows(taken, out), taken)
     report = {"root": str(root), "kind": kind, "lines": str(report_file(out)), **count(taken, lines)}
     report["expected"] = compare_card(kind, taken)
     write_json(companion(out), report)  # first without the sentences, so that the manifest can be read
-    report["left_out"] = [*filter(None, [doubt]), *remarks(taken), *left_out(read_manifest(out))]
+    report["left_out"] = [*filter(None, [doubt, describe_others(lines)]), *remarks(taken), *left_out(read_manifest(out))]
     write_json(companion(out), report)
     return report
+
+
+def _why_none(lines: list[dict], root: Path) -> str:
+    """Why no scan could be taken, one line."""
+    refused = [line["reason"] for line in lines if line["status"] == "refused"]
+    if refused:
+        return f"none of {plural(len(refused), 'scan')} could be taken, the first because: {refused[0]}"
+    return f"'{root}' holds no series of CT slices. {describe_others(lines)}".strip()
 
 
 def _unread(contents: Contents, kind: str) -> list[dict]:

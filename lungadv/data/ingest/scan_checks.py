@@ -1,4 +1,4 @@
-"""What is checked of one scan: air, the grids of its masks, and whether it shows a whole chest."""
+"""What is checked of one scan: its HU, the grids of its masks, and whether it shows a whole chest."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,21 +6,20 @@ from pathlib import Path
 import numpy as np
 
 from lungadv.data import luna16, lungs
+from lungadv.data.hounsfield import doubt_hu, padding_remark
 from lungadv.data.io.read import read_header, read_scan
 from lungadv.data.scan import Scan, ScanError
 
-__all__ = ["check_air", "check_volumes", "coverage_remarks", "label_centres", "volumes_of"]
+__all__ = ["check_hu", "check_volumes", "coverage_remarks", "label_centres", "volumes_of"]
 
-NO_AIR = -500  # HU
 COARSE_MM = 4.0  # between the voxels among which lungs are looked for first
 CUT_CM2 = 30  # of lung on one side of a scan; a whole chest has little or none
 
 
-def check_air(path: Path, scan: Scan) -> None:
-    """Raise ScanError for a volume without air, which every CT of a chest has: a mask, or values that are no HU."""
-    lowest = int(scan.hu.min())
-    if lowest > NO_AIR:
-        raise ScanError(f"'{path}' holds no air, its lowest value is {lowest}: is it a mask, or was the rescale intercept left out?")
+def check_hu(path: Path, scan: Scan) -> None:
+    """Raise ScanError for a volume without the air or the tissue of every CT of a chest: a mask, or values that are no HU."""
+    if doubt := doubt_hu(scan):
+        raise ScanError(f"'{path}' {doubt}")
 
 
 def volumes_of(root: Path, uid: str) -> list[str]:
@@ -45,12 +44,12 @@ def label_centres(path: Path) -> list[list[float]]:
 
 
 def coverage_remarks(scan: Scan) -> list[str]:
-    """What a scan lacks of a whole chest, a few words each: a slab, a crop whose side cuts through lung, no lungs at all."""
+    """What a scan lacks of a whole chest, a few words each: a slab, a crop through lung, no lungs at all, mostly padding."""
     mask, spacing = _find_lungs(scan)
     sides = [np.take(mask, end, axis).sum() * np.prod(np.delete(spacing, axis)) for axis in range(3) for end in (0, -1)]
     cut = max(sides) / 100
     crop = f"a side cuts through {cut:.0f} cm2 of lung: a part of a chest" if cut > CUT_CM2 else ""
-    return [*filter(None, [lungs.slab_remark(scan) or crop, "" if mask.any() else "no lungs found"])]
+    return [*filter(None, [lungs.slab_remark(scan) or crop, "" if mask.any() else "no lungs found", padding_remark(scan)])]
 
 
 def _find_lungs(scan: Scan) -> tuple[np.ndarray, tuple]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lungadv.data import store
+from lungadv.data.ingest.items import is_taken
 from lungadv.data.ingest.tables import Tables
 from lungadv.data.luna16 import NODULES
 from lungadv.data.manifest import empty_scan
@@ -28,10 +29,11 @@ def sort_out(records: list[dict], tables: Tables) -> tuple[dict[str, dict], list
     """Sort records into the series taken, by uid and each with its rows, and lines of the report.
 
     A series in two places is not taken: it may be in halves. Of two scans of the same voxels, the one whose uid comes first is.
+    What is no CT has lines of its own, see `others.other_lines`.
     Raises AnnotationError when the annotations lie outside their scans and all would fit with axes flipped or swapped.
     """
-    series = [found | {"path": record["path"]} for record in records for found in record["series"]]
-    _check_axes(tables, {found["uid"]: _grid(found) for found in series if "refused" not in found})
+    series = [found | {"path": record["path"]} for record in records for found in record["series"] if "other" not in found]
+    _check_axes(tables, {found["uid"]: _grid(found) for found in series if is_taken(found)})
     places = {}
     for found in series:
         places.setdefault(found["uid"], []).append(found["path"])
@@ -57,7 +59,7 @@ def sort_out(records: list[dict], tables: Tables) -> tuple[dict[str, dict], list
 def _twins(series: list[dict]) -> dict[str, str]:
     """Series that hold the voxels of one whose uid comes before theirs, whatever the headers: {uid: the path of that one, or its uid}."""
     first, twins = {}, {}
-    for found in sorted((found for found in series if "refused" not in found), key=lambda found: (found["uid"], found["path"])):
+    for found in sorted((found for found in series if is_taken(found)), key=lambda found: (found["uid"], found["path"])):
         one = first.setdefault((found["voxels"], *found["geometry"]["shape"]), found)
         if one["uid"] != found["uid"]:
             twins[found["uid"]] = one["path"] if one["path"] != found["path"] else one["uid"]

@@ -63,15 +63,15 @@ def unknown_rows(tables: Tables, taken: dict[str, dict], lines: list[dict], root
 
     Raises InputError when no row of the annotations names a scan that is there.
     """
-    known, found = {line["seriesuid"] for line in lines}, []
+    known, found = {line["seriesuid"]: line["status"] for line in lines}, []
     for name, file in tables.names.items():
         table = getattr(tables, name)
         strange = table[~table["seriesuid"].isin(taken)]
-        if name == "annotations" and len(table) and not table["seriesuid"].isin(known).any():
+        if name == "annotations" and len(table) and not table["seriesuid"].isin(list(known)).any():
             first = f"{file}, line {table['line'].iloc[0]}: scan '{table['seriesuid'].iloc[0]}'"
             raise InputError(f"{first} is not under '{root}', nor that of any other row: ids are series uids, as text")
         for uid, rows in strange.groupby("seriesuid", sort=False):
-            why = "its scan was refused" if uid in known else "its scan is not there"
+            why = {"left out": "its series is no CT", None: "its scan is not there"}.get(known.get(uid), "its scan was refused")
             which = f"line {rows['line'].iloc[0]}" + (f" and {len(rows) - 1} more" if len(rows) > 1 else "")
             found.append({"seriesuid": uid, "path": file, "status": "left out", "reason": f"{which}: {why}", "rows": len(rows)})
     return found

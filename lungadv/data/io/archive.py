@@ -1,5 +1,7 @@
 """A .zip that holds one scan file or one folder of DICOM slices."""
 
+import errno
+import posixpath
 import re
 import stat
 import struct
@@ -34,9 +36,7 @@ def unzipped(path: Path, kinds: tuple) -> Iterator[Path]:
 def _extract(path, folder, kinds):
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-            for member in members:
-                _check_member(member)
+            members = _check_members(archive.infolist())
             if len({member.filename.lower() for member in members}) < len(members):
                 raise ScanError("has two members of one name: unpack it yourself")
             if sum(member.file_size for member in members) > MOST_BYTES or len(members) > 20_000:
@@ -44,18 +44,38 @@ def _extract(path, folder, kinds):
             archive.extractall(folder, members)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError, struct.error) as error:
         raise ScanError(f"cannot be unpacked ({error}): copy it again, it is cut short or damaged") from None
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+            raise ScanError(f"has members whose names no folder can hold together ({error.strerror}): zip the files anew") from None
+        raise
     files = [file for file in sorted(folder.rglob("*")) if file.name.lower().endswith(kinds) and not file.name.startswith(".")]
     if len(files) > 1:
         raise ScanError(f"holds {len(files)} scans, such as '{files[0].name}' and '{files[1].name}': unpack it and give one of them")
     return files[0] if files else folder
 
 
-def _check_member(member):
-    """A member must be a plain file that stays in the folder and is packed in a way of bounded memory."""
-    name = member.filename
-    parts = re.split(r"[/\\]", name)
-    if ".." in parts or not parts[0] or ":" in parts[0] or "\\" in name:
-        raise ScanError(f"has the member '{name}', which would leave the folder it is unpacked to: do not trust this file")
+def _check_members(infos):
+    """The files among the members, each named with slashes whatever its archiver wrote, and checked."""
+    for info in infos:
+        info.filename = info.filename.replace("\\", "/")  # some archivers write Windows' own separator
+    members = [info for info in infos if not info.filename.endswith("/")]
+    for member in members:
+        _check_name(member.orig_filename, member.filename)
+        _check_member(member, member.orig_filename)
+    return members
+
+
+def _check_name(written, name):
+    """A member must stay in the folder it is unpacked to. written: its name as it stands in the archive; name: with slashes."""
+    parts = name.split("/")
+    if not parts[0] or re.match("[A-Za-z]:", parts[0]) or posixpath.normpath(name).split("/")[0] == "..":
+        raise ScanError(f"has the member '{written}', which would leave the folder it is unpacked to: do not trust this file")
+    if ".." in parts:
+        raise ScanError(f"has the member '{written}', whose name goes up and down: zip the files anew")
+
+
+def _check_member(member, name):
+    """A member must be a plain file that is packed in a way of bounded memory."""
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
         raise ScanError(f"has the member '{name}', which is a link or no plain file: zip the files themselves")
     if member.flag_bits & 1:

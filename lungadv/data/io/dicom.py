@@ -2,16 +2,31 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from lungadv.data.io.dicom_slice import check_slice, is_ct_slice, number_of, numbers_of, read_pixels, read_slice_header, shape_of, text_of
+from lungadv.data.io.dicom_slice import (
+    check_slice,
+    is_ct_slice,
+    is_image,
+    number_of,
+    numbers_of,
+    other_kind,
+    read_pixels,
+    read_slice_header,
+    shape_of,
+    text_of,
+)
+from lungadv.data.io.slice_grid import check_duplicates, fit_grid
 from lungadv.data.io.volume import empty_scan, fill_scan, naming
 from lungadv.data.scan import Scan, ScanError
 
 __all__ = ["Series", "find_series", "read_series", "read_slices"]
+
+SPACING_ALIKE = 1e-4  # of the spacing of pixels, which some files round: 0.05 mm across 512 pixels of 1 mm
+INTERCEPTS_APART = 500  # HU: between slices of one series
 
 
 @dataclass(frozen=True)
@@ -19,7 +34,7 @@ class Series:
     """What the headers of a DICOM series say: text is '' and a number NaN where they do not.
 
     mas: tube current x exposure time, or else Exposure (mAs). thickness: mm. Slice by slice, sorted by file name: the files, the
-    positions (x, y, z mm of the first pixel) and the SOPInstanceUIDs (sops).
+    positions (x, y, z mm of the first pixel) and the SOPInstanceUIDs (sops). other: what it is where no file is a CT slice ('PT', ...).
     """
 
     uid: str
@@ -37,12 +52,14 @@ class Series:
     files: tuple
     positions: tuple
     sops: tuple
+    other: str = ""
 
 
 def find_series(folder: str | Path) -> tuple[list[Series], dict[Path, str]]:
     """The DICOM series of a folder without its subfolders, and what may be damaged slices -> (list of `Series`, {file: why}).
 
-    No pixel is read. A file that cannot be used costs its own series at most: the others stay.
+    Series of every modality, images or not: `other` tells them from CT. No pixel is read.
+    A file that cannot be used costs its own series at most: the others stay.
     """
     found, refused, series = {}, {}, []
     for file in sorted(path for path in Path(folder).iterdir() if path.is_file() or not path.exists()):  # a link to nothing is a slice lost
@@ -52,8 +69,9 @@ def find_series(folder: str | Path) -> tuple[list[Series], dict[Path, str]]:
             refused[file] = str(error)
         else:
             if header is not None:
-                found.setdefault(text_of(header, "SeriesInstanceUID"), []).append((file, header))
-    for uid, headers in found.items():
+                kind = "" if is_image(header) else other_kind(header)  # no image is mixed into a series of slices
+                found.setdefault((text_of(header, "SeriesInstanceUID"), kind), []).append((file, header))
+    for (uid, _), headers in found.items():
         try:
             series.append(_describe(uid, headers))
         except ScanError as error:
@@ -78,7 +96,7 @@ def read_series(folder: Path, series: str | None, voxels: bool) -> Scan:
 
 def _describe(uid, headers):
     """The Series of the files and headers of one."""
-    file, first = headers[0]
+    (_, first), kinds = headers[0], {other_kind(header) for _, header in headers}
     current, time, exposure = (number_of(first, name) for name in ("XRayTubeCurrent", "ExposureTime", "Exposure"))
     return Series(
         uid,
@@ -92,20 +110,23 @@ def _describe(uid, headers):
         files=tuple(file for file, _ in headers),
         positions=tuple(numbers_of(header, "ImagePositionPatient", 3, (math.nan,) * 3) for _, header in headers),
         sops=tuple(text_of(header, "SOPInstanceUID") for _, header in headers),
+        other=" and ".join(sorted(kinds)) if all(kinds) else "",
     )  # fmt: skip
 
 
 def _headers_below(folder):
-    """The DICOM headers in a folder and below: {SeriesInstanceUID: [(file, header), ...]}, sorted by file name."""
-    found = {}
+    """The DICOM headers of images in a folder and below: {SeriesInstanceUID: [(file, header), ...]}, sorted by file name."""
+    found, others = {}, {}
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for file in (Path(parent) / name for name in sorted(names)):
             header = read_slice_header(file)
             if header is not None:
-                found.setdefault(text_of(header, "SeriesInstanceUID"), []).append((file, header))
+                group = found if is_image(header) else others
+                group.setdefault(text_of(header, "SeriesInstanceUID"), []).append((file, header))
     if not found:
-        raise ScanError("holds no DICOM series: give the folder that holds the slices, or the scan file itself")
+        beside = f", but {_listed(others)}" if others else ""
+        raise ScanError(f"holds no DICOM series of images{beside}: give the folder that holds the slices, or the scan file itself")
     return found
 
 
@@ -128,8 +149,8 @@ def _listed(found):
     lines = []
     for uid, headers in found.items():
         kind, description = text_of(headers[0][1], "Modality"), text_of(headers[0][1], "SeriesDescription")
-        lines.append(f"{uid} ({kind}, {len(headers)} files{', ' + description[:40] if description else ''})")
-    return f"{len(found)} series: " + "; ".join(lines)
+        lines.append(f"{uid[:64]} ({kind}, {len(headers)} files{', ' + description[:40] if description else ''})")
+    return " ".join(f"{len(found)} series: {'; '.join(lines)}".split())
 
 
 def _stack_scan(slices, voxels):
@@ -137,12 +158,23 @@ def _stack_scan(slices, voxels):
     for file, header in slices:
         check_slice(file, header)
     pixel_spacing = _check_alike(slices)
-    slices, step, axes = _sort_slices(slices)
+    slices, origin, step, axes, note = _sort_slices(slices)
     first = slices[0][1]
     size = (*shape_of(first)[::-1], len(slices))
     spacing = (pixel_spacing[1], pixel_spacing[0], step)
-    scan = empty_scan(size, spacing, numbers_of(first, "ImagePositionPatient", 3), axes, text_of(first, "SeriesInstanceUID"))
+    scan = empty_scan(size, spacing, origin, axes, text_of(first, "SeriesInstanceUID"))
+    scan = replace(scan, notes=tuple(filter(None, (note, _rescale_note(slices)))))
     return fill_scan(scan, (read_pixels(file) for file, _ in slices)) if voxels else scan
+
+
+def _rescale_note(slices):
+    """What is to be told of intercepts so far apart that some slices may be no HU; "" of others."""
+    intercepts = [numbers_of(header, "RescaleIntercept", 1)[0] for _, header in slices]
+    low, high = min(intercepts), max(intercepts)
+    if high - low < INTERCEPTS_APART:
+        return ""
+    file = slices[intercepts.index(min((low, high), key=intercepts.count))][0].name
+    return f"its slices have RescaleIntercepts from {low:g} to {high:g}: look whether file '{file}' is as bright as its neighbours"
 
 
 def _orientations(slices):
@@ -156,36 +188,33 @@ def _check_alike(slices):
         numbers_of(header, "ImagePositionPatient", 3)
     if np.ptp(_orientations(slices), axis=0).max() > 1e-3:
         raise ScanError("holds slices of different orientations (a localizer?): keep one stack of parallel slices")
-    for name, count in (("Rows", 1), ("Columns", 1), ("PixelSpacing", 2)):
-        values = {numbers_of(header, name, count) for _, header in slices}
-        if len(values) > 1:
-            raise ScanError(f"holds slices of different {name} {sorted(values)[:3]}: keep one stack of equal slices")
+    for name, count, share in (("Rows", 1, 0), ("Columns", 1, 0), ("PixelSpacing", 2, SPACING_ALIKE)):
+        values = [numbers_of(header, name, count) for _, header in slices]
+        if (np.ptp(values, axis=0) > share * np.abs(values[0])).any():
+            raise ScanError(f"holds slices of different {name} {sorted(set(values))[:3]}: keep one stack of equal slices")
     if len({text_of(header, "FrameOfReferenceUID") for _, header in slices}) > 1:
         raise ScanError("holds slices of different frames of reference: two acquisitions are mixed; keep one")
     if len(slices) == 1:
         raise ScanError("holds a single slice: give a series of at least two")
-    return next(iter(values))
+    return values[0]
 
 
 def _sort_slices(slices):
-    """The slices sorted along their normal, the step (mm) between them and the direction (3, 3). They must be straight, equally spaced."""
+    """The slices sorted along their normal -> (slices, origin, step in mm, direction (3, 3), what is to be told of their places).
+
+    Raises ScanError unless they are straight and equally spaced.
+    """
     positions = np.array([numbers_of(header, "ImagePositionPatient", 3) for _, header in slices])
     rows, columns = _orientations(slices[:1])[0]
     normal = np.cross(rows, columns)
     order = np.argsort(positions @ normal)
     positions, slices = positions[order], [slices[k] for k in order]
     heights = positions @ normal
-    steps = np.diff(heights)
-    if steps.min() < 1e-2:
-        twice = [slices[steps.argmin() + k][0].name for k in (0, 1)]
-        raise ScanError(f"holds two slices at {heights[steps.argmin()]:.2f} mm, '{twice[0]}' and '{twice[1]}': remove the duplicate")
-    if np.ptp(steps) > max(0.02 * np.median(steps), 0.01):
-        raise ScanError(
-            f"holds slices {steps.min():.2f} to {steps.max():.2f} mm apart (after {heights[steps.argmax()]:.2f} mm): "
-            "slices are missing, or two acquisitions are mixed; give a gapless series"
-        )
+    check_duplicates(heights, [file.name for file, _ in slices])
+    first, step, note = fit_grid(heights)
     drift = positions - positions[0] - np.outer(heights - heights[0], normal)
     if np.abs(drift).max() > 0.5:
         tilt = np.degrees(np.arctan2(np.linalg.norm(drift[-1]), heights[-1] - heights[0]))
         raise ScanError(f"holds slices stacked aslant by {tilt:.1f} degrees (a tilted gantry): resample it to straight slices first")
-    return slices, (heights[-1] - heights[0]) / len(steps), np.column_stack([rows, columns, normal])
+    origin = tuple(positions[0] + (first - heights[0]) * normal)
+    return slices, origin, step, np.column_stack([rows, columns, normal]), note

@@ -19,10 +19,15 @@ from lungadv.data.scan import AIR, ScanError
 if TYPE_CHECKING:
     import pydicom
 
-__all__ = ["check_slice", "is_ct_slice", "number_of", "numbers_of", "read_pixels", "read_slice_header", "shape_of", "text_of"]
+__all__ = [
+    "begins_as_dicom", "check_slice", "is_ct_slice", "is_image", "number_of", "numbers_of", "other_kind", "read_pixels",
+    "read_slice_header", "shape_of", "text_of",
+]  # fmt: skip
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # SOP class
 DEFLATED = "1.2.840.10008.1.2.1.99"  # transfer syntax
+CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # SOP classes of pictures of a screen begin so
+ADD_META = "add the meta header with its TransferSyntaxUID (pydicom: dcmread with force=True, save_as), or export the series again"
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "ImageType", "Modality", "Manufacturer", "ManufacturerModelName", "SeriesDescription",
     "PatientID", "KVP", "SliceThickness", "XRayTubeCurrent", "ExposureTime", "Exposure", "ConvolutionKernel", "StudyInstanceUID",
@@ -33,24 +38,42 @@ TAGS = [
 
 
 def read_slice_header(file: Path) -> "pydicom.FileDataset | None":
-    """A file's DICOM header without its pixels; None for what is no image. Raises ScanError for what may be a damaged slice."""
-    from pydicom.filereader import read_file_meta_info
+    """A file's DICOM header without its pixels; None for what belongs to no series. Raises ScanError for what may be a damaged slice.
 
+    Objects of other modalities have one, too, images or not; see `is_image` and `other_kind`.
+    """
     if not _is_dicom(file):
         return None
-    if _guarded(file, lambda: read_file_meta_info(file).get("TransferSyntaxUID")) == DEFLATED:
+    if _is_deflated(file):
         raise ScanError(f"file '{file.name}' is deflated as a whole: convert it to Explicit VR Little Endian (dcmconv +te)")
     header = _read_dataset(file, stop_before_pixels=True, specific_tags=TAGS)
-    if "Rows" not in header and CT_IMAGE in (text_of(header, "SOPClassUID"), header.file_meta.get("MediaStorageSOPClassUID")):
-        raise ScanError(f"file '{file.name}' is a CT slice whose header ends too early{CUT_SHORT}")
-    if "Rows" not in header:
+    classes = text_of(header, "SOPClassUID"), header.file_meta.get("MediaStorageSOPClassUID")
+    uid, modality = text_of(header, "SeriesInstanceUID"), text_of(header, "Modality")
+    if not header.preamble and not (modality or any(classes)):
+        _refuse_slice_name(file)
         return None
-    uid = text_of(header, "SeriesInstanceUID")
-    if not uid:
+    if not is_image(header):
+        if CT_IMAGE in classes:
+            raise ScanError(f"file '{file.name}' is a CT slice whose header ends too early{CUT_SHORT}")
+        return header if uid and modality else None
+    if not uid and not other_kind(header):
         raise ScanError(f"file '{file.name}' has no SeriesInstanceUID: export the series again, or remove the file")
-    if not re.fullmatch(r"[0-9][0-9.]{0,63}", uid):  # files are named after it
+    if not re.fullmatch(r"[0-9][0-9.]{0,63}", uid) and not other_kind(header):  # files are named after it
         raise ScanError(f"file '{file.name}' has the SeriesInstanceUID {uid[:70]!r}, which is not digits and dots: export the series again")
     return header
+
+
+def begins_as_dicom(start: bytes) -> bool:
+    """Whether the first 132 bytes of a file are those of DICOM: the mark after the preamble, or at once the attributes, without header.
+
+    A file without preamble begins with group 2 or 8, and a value representation (two capitals) or a short length.
+    Source: DICOM PS3.10, 7.1, and PS3.5, 7.1.
+    """
+    if start[128:132] == b"DICM":
+        return True
+    if len(start) < 132 or start[:2] not in (b"\2\0", b"\x08\0", b"\0\x08"):
+        return False
+    return bool(re.fullmatch(rb"[A-Z]{2}", start[4:6])) or (start[1] == 0 and int.from_bytes(start[4:8], "little") < 2**16)
 
 
 def _is_dicom(file):
@@ -58,18 +81,38 @@ def _is_dicom(file):
     if not stat.S_ISREG(file.stat().st_mode):
         return False
     with open(file, "rb") as stream:
-        if stream.read(132)[128:] == b"DICM":
-            return True
+        start = stream.read(132)
+    if begins_as_dicom(start):
+        return True
+    place = start.find(b"DICM")
+    _refuse_slice_name(file, "is no DICOM file" if place < 0 else f"is no DICOM file, its mark DICM is at byte {place} and not at 128")
+    return False
+
+
+def _refuse_slice_name(file, why="is no DICOM file"):
+    """Nothing for a file whose name says that it is something else. Raises ScanError for one that may be a slice by its name."""
     named_otherwise = re.fullmatch(r"\.(?!dcm|ima|dicom)[a-z]\w*", file.suffix.lower()) or file.name.startswith(".")
     if named_otherwise or file.name.upper() in ("LICENSE", "README", "VERSION", "LOCKFILE"):
-        return False
-    raise ScanError(f"file '{file.name}' is no DICOM file, though its name may be that of a slice: copy it again, or remove it")
+        return
+    raise ScanError(f"file '{file.name}' {why}, though its name may be that of a slice: copy it again, or remove it")
+
+
+def _is_deflated(file):
+    """Whether a file is packed as a whole: pydicom would unpack it, whatever its size."""
+    from pydicom.filereader import read_file_meta_info
+
+    with open(file, "rb") as stream:
+        start = stream.read(2048)
+    if start[128:132] != b"DICM":
+        return start[:2] == b"\2\0" and DEFLATED.encode() in start
+    return _guarded(file, lambda: read_file_meta_info(file).get("TransferSyntaxUID")) == DEFLATED
 
 
 def _read_dataset(file, **options):
+    """What pydicom reads of a file that begins as DICOM does, with or without preamble and meta header."""
     from pydicom import dcmread
 
-    return _guarded(file, dcmread, file, **options)
+    return _guarded(file, dcmread, file, force=True, **options)
 
 
 def _guarded(file: Path, read: Callable, *arguments, **options) -> Any:
@@ -116,6 +159,24 @@ def shape_of(header: "pydicom.FileDataset") -> tuple[int, int]:
     return tuple(int(numbers_of(header, name, 1)[0]) for name in ("Rows", "Columns"))
 
 
+def is_image(header: "pydicom.FileDataset") -> bool:
+    """Whether a header is that of an image: a structured report or a set of contours is none."""
+    return "Rows" in header
+
+
+def other_kind(header: "pydicom.FileDataset") -> str:
+    """What a DICOM object is that is no CT slice by its own account, such as 'PT' or 'CT localizer'; '' for what should be one."""
+    modality = text_of(header, "Modality")
+    if modality.upper() not in ("", "CT"):
+        return modality if re.fullmatch(r"[A-Za-z0-9_]{1,16}", modality) else "an unknown modality"
+    if not is_image(header):
+        return "CT data without an image"
+    if "LOCALIZER" in text_of(header, "ImageType"):
+        return "CT localizer"
+    captured = text_of(header, "SOPClassUID").startswith(CAPTURES) and not text_of(header, "ImagePositionPatient")
+    return "CT screen capture" if captured else ""
+
+
 def is_ct_slice(header: "pydicom.FileDataset") -> bool:
     """Whether a header is that of a CT image and no localizer."""
     kind = text_of(header, "Modality"), text_of(header, "SOPClassUID")
@@ -134,8 +195,8 @@ def check_slice(file: Path, header: "pydicom.FileDataset") -> None:
         raise ScanError(f"{name} holds several frames (enhanced CT): convert it to one file a slice")
     if text_of(header, "SamplesPerPixel") != "1" or text_of(header, "PhotometricInterpretation") != "MONOCHROME2":
         raise ScanError(f"{name} is no grey CT image ({text_of(header, 'PhotometricInterpretation')}, a colour capture?): remove it")
-    if numbers_of(header, "RescaleSlope", 1)[0] == 0:
-        raise ScanError(f"{name} has RescaleSlope 0: export the series again")
+    if (slope := numbers_of(header, "RescaleSlope", 1)[0]) <= 0:
+        raise ScanError(f"{name} has RescaleSlope {slope:g}, with which denser is not brighter: export the series again, in HU")
     numbers_of(header, "RescaleIntercept", 1)
     if text_of(header, "RescaleType") not in ("", "HU", "US"):  # US: unspecified
         raise ScanError(f"{name} has values of the type {text_of(header, 'RescaleType')}, not HU: give the series in HU")
@@ -150,12 +211,20 @@ def _check_bits(file, header):
         bits = f"{stored[1]:g} of {stored[0]:g} bits up to bit {stored[2]:g}"
         raise ScanError(f"{name} stores {bits}, as no CT slice does: export the series again")
     promised = 2 * math.prod(shape_of(header))
-    if file.stat().st_size * (MOST_PACKED if _is_compressed(file, header) else 1) < promised:
+    packed = _is_compressed(header) or not _syntax_of(header)
+    if file.stat().st_size * (MOST_PACKED if packed else 1) < promised:
         raise ScanError(f"{name} is too short for the {promised} bytes of pixels of its header{CUT_SHORT}")
 
 
-def _is_compressed(file, header):
-    return _guarded(file, lambda: header.file_meta.TransferSyntaxUID.is_encapsulated)
+def _syntax_of(header):
+    """The transfer syntax; None without a meta header, or where it names none."""
+    return header.file_meta.get("TransferSyntaxUID")
+
+
+def _is_compressed(header):
+    """Whether the pixels are compressed, as far as the transfer syntax says."""
+    syntax = _syntax_of(header)
+    return bool(syntax) and _guarded(Path(header.filename), lambda: syntax.is_encapsulated)
 
 
 def read_pixels(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -163,7 +232,7 @@ def read_pixels(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
     dataset = _read_dataset(file)
     slope, intercept = (numbers_of(dataset, name, 1)[0] for name in ("RescaleSlope", "RescaleIntercept"))
     shape = shape_of(dataset)
-    if _is_compressed(file, dataset):
+    if _is_compressed(dataset):
         values = _decode(file, shape)
     else:
         values = rescale(_stored_values(file, dataset, shape), slope, intercept)
@@ -184,9 +253,11 @@ def _stored_values(file, dataset, shape):
     data = _guarded(file, dataset.get, "PixelData")
     if not isinstance(data, bytes):
         raise ScanError(f"file '{file.name}' has no PixelData: copy it again, it is damaged")
+    if not _syntax_of(dataset) and dataset["PixelData"].is_undefined_length:
+        raise ScanError(f"file '{file.name}' has compressed pixels but no meta header that says how: {ADD_META}")
     if len(data) != 2 * math.prod(shape):
         raise ScanError(f"file '{file.name}' holds {len(data)} bytes of pixels, its header says {2 * math.prod(shape)}: copy it again")
-    order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    order = "<" if dataset.original_encoding[1] else ">"
     values = np.frombuffer(data, order + ("i2" if int(dataset.PixelRepresentation) else "u2")).reshape(shape)
     unused = 16 - int(dataset.BitsStored)  # may hold anything, and a sign has to be carried through them
     return values << unused >> unused if unused else values

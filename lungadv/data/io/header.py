@@ -71,6 +71,8 @@ def read_information(path: Path, image_io: str) -> "sitk.ImageFileReader":
 
 def header_of(reader: "sitk.ImageFileReader", dtype: np.dtype, files: tuple, skip: int = 0, **facts) -> VolumeHeader:
     """The VolumeHeader of what SimpleITK has read. skip: bytes before the voxels in each file, unpacked; -1: they end the file."""
+    if facts.get("slope", 1) <= 0:
+        raise ScanError(f"has the rescale slope {facts['slope']:g}, with which denser is not brighter: store HU with slope 1")
     direction = np.reshape(reader.GetDirection(), (3, 3))
     header = VolumeHeader(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), direction, dtype, files, **facts)
     if skip == -1 and not header.packed:

@@ -76,6 +76,8 @@ def beside(path: Path, name: str) -> Path:
     """
     folder = path.resolve().parent
     try:
+        if "\\" in name and not (folder / name).exists():
+            name = name.replace("\\", "/")  # written by Windows
         file = folder / name
         inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts and file.resolve().is_relative_to(folder)
     except (OSError, ValueError, RuntimeError):  # a name that is no path, or a circle of links

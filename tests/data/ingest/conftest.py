@@ -1,14 +1,9 @@
-"""Shared by the tests of ingest: where the manifest goes, and a folder of phantoms."""
+"""Shared by the tests of ingest: a folder of phantoms."""
 
 import pytest
 
 from lungadv.phantom import dataset as phantom_dataset
 from lungadv.phantom.dataset import write_phantom
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "made" / "manifest.csv"
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,19 @@ def test_a_zip_of_any_kind(tmp_path):
         read_scan(path)
 
 
+def test_members_named_as_windows_does_are_read(tmp_path):
+    scan = write_dicom(tmp_path / "series")
+    (tmp_path / "mhd").mkdir()
+    sitk.WriteImage(to_sitk(scan), str(tmp_path / "mhd" / "a.mhd"))
+    for folder, first, uid in (("series", "study\\ct 1", scan.uid), ("mhd", "study", "a"), ("series", "12:30 h/ct", scan.uid)):
+        with zipfile.ZipFile(tmp_path / "scan.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("study\\", b"")  # a folder
+            for path in (tmp_path / folder).iterdir():
+                archive.writestr(f"{first}\\{path.name}", path.read_bytes())
+        again = read_scan(tmp_path / "scan.zip")
+        assert (again.hu == scan.hu).all() and again.uid == uid
+
+
 def test_bad_zips_get_one_clear_line(tmp_path):
     inside = write_nifti(tmp_path / "a.nii").read_bytes()
     link = zipfile.ZipInfo("link.raw")
@@ -41,6 +54,15 @@ def test_bad_zips_get_one_clear_line(tmp_path):
         ("root", {"/a.nii": inside}, "would leave"),
         ("drive", {"C:/a.nii": inside}, "would leave"),
         ("back", {"..\\a.nii": inside}, "would leave"),
+        ("back deep", {"b\\..\\..\\a.nii": inside}, "would leave"),
+        ("back root", {"\\a.nii": inside}, "would leave"),
+        ("back share", {"\\\\host\\share\\a.nii": inside}, "would leave"),
+        ("back drive", {"C:\\a.nii": inside}, "would leave"),
+        ("drive here", {"c:a.nii": inside}, "would leave"),
+        ("down", {"b/../a.nii": inside}, "'b/../a.nii', whose name goes up and down: zip"),
+        ("back twice", {"b\\a.nii": inside, "b/a.nii": inside}, "one name"),
+        ("both", {"b": b"", "b\\a.nii": inside}, "no folder can hold together"),
+        ("long", {"b" * 300 + ".nii": inside}, "no folder can hold together"),
         ("link", {link: "/etc/passwd"}, "is a link"),
         ("nothing", {}, "no DICOM series"),
         ("bad", {"a.nii": inside[:-3]}, "a.nii.*too few"),

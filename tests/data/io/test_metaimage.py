@@ -61,6 +61,8 @@ HEADERS = {  # file: what its error must say, and the fields that are changed
     "in/up.mhd": ("outside its folder", {"ElementDataFile": "../a.raw"}),
     "in/linked.mhd": ("outside its folder", {"ElementDataFile": "link.raw"}),
     "in/circle.mhd": ("data file", {"ElementDataFile": "circle.raw"}),
+    "in/back.mhd": ("outside its folder", {"ElementDataFile": "..\\a.raw"}),
+    "in/lost.mhd": ("not beside it", {"ElementDataFile": "D:\\scans\\a.raw"}),
     "in/listed.mhd": ("outside its folder", {"ElementDataFile": "LIST\n../a.raw\n../a.raw"}),
     "list_short.mhd": ("too many", {"ElementDataFile": "LIST\na.raw\na.raw"}),
     "list_odd.mhd": ("lists 3 files", {"ElementDataFile": "LIST\na.raw\na.raw\na.raw"}),
@@ -101,6 +103,14 @@ def write_data(folder):
     (folder / "in").mkdir()
     (folder / "in" / "link.raw").symlink_to(folder / "outside" / "a.raw")
     (folder / "in" / "circle.raw").symlink_to(folder / "in" / "circle.raw")
+
+
+def test_a_data_file_below_named_as_windows_does_is_read(tmp_path):
+    write_data(tmp_path)
+    scan = read_scan(write_mhd(tmp_path / "a.mhd", ElementDataFile="outside\\a.raw"))
+    assert (scan.hu == VOXELS).all()
+    (tmp_path / "outside\\a.raw").write_bytes(bytes(VOXELS.nbytes))  # where names may hold it, the file of that very name
+    assert not read_scan(tmp_path / "a.mhd").hu.any()
 
 
 def write_case(folder, name):
