@@ -8,11 +8,15 @@ import hashlib
 import sys
 
 from lungadv.pipeline import accept, runs, steps
+from lungadv.utils.processes import killed
 
 terms = {name: str(config[name]) for name in ("profile", "seed", "data")}
 run = runs.open_run(terms["profile"], int(terms["seed"]), terms["data"])
 # The ledger pools the finished runs of other seeds: it is made again when one more has come.
 others = [str(other.path("benchmarks", "provenance.json")) for other in accept.finished_seeds(run) if other.seed != run.seed]
+# What a step says that was killed: 137 is SIGKILL's status in a shell.
+remedy = "close other programs; the same command goes on after the last finished step"
+last = " || {{ code=$?; test $code -ne 137 || echo 'error:' {params.killed:q} >&2; exit $code; }}"
 
 
 rule all:
@@ -40,6 +44,7 @@ for step in steps.STEPS:
                 f"notebooks/{step.name}.ipynb",
             params:
                 python=sys.executable,
+                killed=str(killed(f"the step {step.name}", remedy)),
                 code=hashlib.sha256(steps.notebook_code(steps.notebook_path(step)).encode()).hexdigest(),
                 given=[word for name, value in {**terms, **step.parameters}.items() for word in ("-p", name, value)],
                 fixed=step.threads,
@@ -47,7 +52,7 @@ for step in steps.STEPS:
             priority: steps.priority(step)
             threads: step.threads
             shell:
-                "{params.python:q} -m lungadv.pipeline notebook {input.notebook:q} {log:q} --threads {params.fixed} {params.given:q}"
+                "{params.python:q} -m lungadv.pipeline notebook {input.notebook:q} {log:q} --threads {params.fixed} {params.given:q}" + last
 
     else:
 
@@ -61,10 +66,11 @@ for step in steps.STEPS:
                 steps.outputs(step),
             params:
                 python=sys.executable,
+                killed=str(killed(f"the step {step.name}", remedy)),
                 stage=step.stage,
                 given=[f"--{name}={value}" for name, value in terms.items()],
                 settings=steps.step_settings(step, run.settings),
             priority: steps.priority(step)
             threads: step.threads
             shell:
-                "{params.python:q} -m lungadv.pipeline stage {params.stage:q} {params.given:q}"
+                "{params.python:q} -m lungadv.pipeline stage {params.stage:q} {params.given:q}" + last

@@ -6,6 +6,7 @@ so that `lungadv --help` answers at once.
 
 import functools
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -61,6 +62,9 @@ def one_line_errors(command: Callable) -> Callable:
             return command(*arguments, **options)
         except BrokenPipeError:  # who reads has seen enough: typer ends without a word
             raise
+        except MemoryError as error:
+            typer.echo(f"error: memory ran out ({' '.join(str(error).split())}): close other programs, or take a larger machine", err=True)
+            raise typer.Exit(1) from None
         except (InputError, ValueError, OSError) as error:
             typer.echo("error: " + " ".join(str(error).split()), err=True)
             raise typer.Exit(1) from None
@@ -68,8 +72,24 @@ def one_line_errors(command: Callable) -> Callable:
     return wrapped
 
 
+def one_line_warnings(command: Callable) -> Callable:
+    """Warnings of a command come as one line each on stderr."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments, **options):
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *place, **more: typer.echo("warning: " + " ".join(str(message).split()), err=True)
+            return command(*arguments, **options)
+
+    return wrapped
+
+
 @app.command()
 @one_line_errors
+@one_line_warnings
 def reproduce(
     profile: Profile = "quick",
     seed: Seed = 0,
@@ -117,17 +137,19 @@ def phantom(
 
 @app.command()
 @one_line_errors
+@one_line_warnings
 def ingest(
     src: Annotated[Path, typer.Argument(help="the folder of the data set; it is only read")],
     kind: Annotated[Kind, typer.Option(help="luna16: .mhd scans and annotations.csv; lidc: DICOM and XML; dicom: DICOM alone")],
     out: Annotated[Path, typer.Option(help="the manifest, a CSV in a folder of its own")],
     nodules: Annotated[Path | None, typer.Option(help="CSV of nodules: LUNA16's columns, and type where known")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="processes that read; fewer need less memory")] = 2,
 ) -> None:
     """Read a data set once, check it, and write a manifest for `reproduce --data`; called again, go on, or name a changed scan."""
     from lungadv.data.ingest import ingest as ingest_folder
     from lungadv.utils.errors import plural
 
-    report = ingest_folder(src, kind.value, out, nodules)
+    report = ingest_folder(src, kind.value, out, nodules, workers)
     counts = f"{plural(report['taken'], 'scan')} taken, {report['refused']} refused"
     left = f"{plural(report['left_out_rows'], 'row')} of tables and {plural(report['left_out_files'], 'file')} left out"
     others = sum(report["other_modalities"].values())
@@ -219,21 +241,6 @@ def detect(
         report.write_json(volume, findings, weights, notes, json_file)
     likely = int((findings.probability > 0.5).sum())
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
-
-
-def one_line_warnings(command: Callable) -> Callable:
-    """Warnings of a command come as one line each on stderr."""
-
-    @functools.wraps(command)
-    def wrapped(*arguments, **options):
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *place, **more: typer.echo("warning: " + " ".join(str(message).split()), err=True)
-            return command(*arguments, **options)
-
-    return wrapped
 
 
 @app.command()
@@ -359,6 +366,10 @@ def claims(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom") -
 
 def main() -> None:
     """The entry point of the `lungadv` command."""
+    from lungadv.utils.errors import SHOWN
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors=SHOWN)  # a file whose name is not UTF-8 can be told of, too
     app(prog_name="lungadv")
 
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lungadv.cli import app
+from lungadv.data.io import read
 from lungadv.data.io.write import write_scan
 from lungadv.data.scan import Scan
 from lungadv.utils import files
@@ -66,6 +67,14 @@ def test_the_process_itself_says_one_line_and_exits_1():
     result = subprocess.run(command, capture_output=True, encoding="utf-8")
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr.startswith("error: unknown profile 'huge'") and result.stderr.count("\n") == 1
+
+
+def test_memory_that_runs_out_is_one_line(tmp_path, monkeypatch):
+    def read_scan(*given):
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(read, "read_scan", read_scan)
+    assert_one_line(call("detect", tmp_path / "a.mhd", "--out", tmp_path / "out.csv"), "memory ran out (Unable to allocate 9 GiB): close")
 
 
 def test_reproduce_checks_its_terms_before_anything_runs():
@@ -459,3 +468,10 @@ def test_stress_says_in_one_line_what_is_wrong(function, more, words, models):
     lines = [line for line in result.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
     assert result.exit_code == 1 and len(lines) == 1 and words in lines[0]
     assert not (models / "out").exists()
+
+
+def test_a_scan_whose_name_is_not_utf8_is_named_by_its_bytes(tmp_path):
+    path = tmp_path / os.fsdecode(b"M\xfcller.mhd")
+    write_scan(Scan(np.zeros((4, 4, 4), np.int16), (1, 1, 1), (0, 0, 0), np.eye(3), "1.2"), tmp_path / "scan.mhd")
+    (tmp_path / "scan.mhd").rename(path)
+    assert_one_line(call("detect", path, "--out", tmp_path / "out.csv"), r"M\xfcller.mhd': has a name that is not UTF-8 text", "rename it")

@@ -1,6 +1,5 @@
 """The files of a bank: Parquet shards that any number of processes make side by side, and that are read back as tensors."""
 
-import fcntl
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from lungadv.data.tables import SMALLEST_MM
 from lungadv.training.strategies import BANKS, BASELINE
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import atomic_write
+from lungadv.utils.locks import Lock, hold
 
 __all__ = [
     "SHARD", "is_valid_shard", "lock", "make_missing_shards", "make_shard", "omitted_counts", "read_recipes", "shard_files",
@@ -126,16 +126,11 @@ def is_valid_shard(path: Path, searches: int) -> bool:
 
 
 @contextmanager
-def lock(path: Path, how: int) -> Iterator[bool]:
-    """Hold the lock beside `path` as `how` says, flags of fcntl.flock; yields whether it could be taken."""
+def lock(path: Path, shared: bool = False, wait: bool = False) -> Iterator[Lock]:
+    """Hold the lock beside `path`, as `utils.locks.hold`; its folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w") as file:
-        try:
-            fcntl.flock(file, how)
-            taken = True
-        except BlockingIOError:
-            taken = False
-        yield taken
+    with hold(path.with_name(f".{path.name}.lock"), shared, wait) as held:
+        yield held
 
 
 def make_shard(context: SearchContext, kind: str, number: int, generator: torch.Generator) -> pa.Table:
@@ -174,22 +169,22 @@ def make_missing_shards(context: SearchContext, folder: Path, new_generator: Cal
     """Make every shard in `folder` that is missing or damaged, first those that no other process is at.
 
     new_generator: the generator of a kind's shard of that number, on the device of the networks.
-    A file appears when it is whole. A killed process leaves none, and lets go of its lock.
+    A file appears when it is whole. A killed process leaves none, and lets go of its lock. On a disk that knows no locks several processes
+    make the same files, each whole.
     """
     shards = {
         folder / f"{kind}-{number:06d}.parquet": (kind, number, min(SHARD, len(items) - number * SHARD))
         for kind, items in context.items.items()
         for number in range(-(-len(items) // SHARD))
     }
-    with lock(folder, fcntl.LOCK_SH):
+    with lock(folder, shared=True, wait=True):
         folder.mkdir(exist_ok=True)
-        for how in (fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX):
-            wait = how == fcntl.LOCK_EX
+        for wait in (False, True):
             for path in tqdm(list(shards), desc="waiting for others" if wait else "searching", disable=wait, mininterval=2):
-                with lock(path, how) as taken:
-                    if taken:
+                with lock(path, wait=wait) as held:
+                    if held.free:
                         kind, number, searches = shards.pop(path)
-                        for leftover in folder.glob(f".*.{path.name}"):
+                        for leftover in folder.glob(f".*.{path.name}") if held.sure else ():
                             leftover.unlink()
                         if not is_valid_shard(path, searches):
                             _write_shard(make_shard(context, kind, number, new_generator(kind, number)), path)

@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from lungadv.utils.errors import printable
+
 __all__ = ["AIR", "HU_MAX", "HU_MIN", "LOWEST_HU", "Scan", "ScanError", "as_points", "to_hu", "to_unit"]
 
 HU_MIN, HU_MAX = -1000, 400  # the window that is mapped to [0, 1]
@@ -15,6 +17,9 @@ Values = TypeVar("Values")  # a numpy array or a torch tensor
 
 class ScanError(ValueError):
     """A scan that cannot be used: one line that names it, what is wrong and what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 def to_unit(hu: Values) -> Values:

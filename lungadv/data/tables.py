@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lungadv.utils.errors import printable
+
 __all__ = [
     "LUNA16", "SMALLEST_MM", "TYPES", "UNSPECIFIED", "XYZ", "AnnotationError", "at_line", "check_scans", "check_types", "read_nodules",
     "read_table", "read_uids",
@@ -32,7 +34,7 @@ class AnnotationError(ValueError):
     """A table or reading that cannot be used: one line that names the file, what is wrong and what to do."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.split()))
+        super().__init__(" ".join(printable(message).split()))
 
 
 def quoted(text: str, longest: int = 80) -> str:
@@ -76,9 +78,10 @@ def read_table(path: str | Path, columns: Sequence[str], repeats: bool = False) 
 
 def _read_fields(path: str | Path, columns: Sequence[str]) -> tuple[list[str], list[int], list[list[str]]]:
     """The header, the line numbers and the fields of each row of a table."""
-    found = _read_rows(path, f"a table with {', '.join(columns)}")
+    wanted = f"a table with {', '.join(columns)}" if columns else "a table"
+    found = _read_rows(path, wanted)
     if not found:
-        raise AnnotationError(f"'{path}' cannot be read as CSV (it is empty): give a table with {', '.join(columns)}")
+        raise AnnotationError(f"'{path}' cannot be read as CSV (it is empty): give {wanted}")
     header = [name.strip() for name in found[0][1]]
     if len(header) == 1 and ";" in header[0]:
         raise AnnotationError(f"'{path}' is separated by semicolons: save it with commas or tabs, and with decimal points")

@@ -7,16 +7,12 @@ data set starts at a number of its own. So no two share a scan, and more trainin
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from tqdm import tqdm
 
 from lungadv.data import luna16
 from lungadv.data.dataset import MIMICS, NODULES, Data, relabel
@@ -25,7 +21,8 @@ from lungadv.data.io.write import write_series, write_volume
 from lungadv.data.tables import LUNA16, SMALLEST_MM
 from lungadv.phantom.recipe import DOSES, PHOTONS, RECIPE
 from lungadv.phantom.simulate import CONSENSUS, simulate
-from lungadv.utils.errors import InputError
+from lungadv.utils.errors import InputError, check_name
+from lungadv.utils.processes import map_in_processes
 
 __all__ = [
     "FIRST_INDEX", "ScanJob", "deal_recipes", "draw_recipe", "parse_dose", "simulate_scans", "split_excluded", "write_phantom",
@@ -109,15 +106,13 @@ def simulate_scans(root: Path, jobs: Iterable[ScanJob], compress: bool, workers:
     """Make scans, their lungs and nodule masks under root. The paths of the Data returned are relative to root.
 
     compress: whether scans are packed; a run reads its own too often for that. workers: processes; results do not depend on it.
-    Raises InputError for a recipe that cannot be.
+    Raises InputError for a recipe that cannot be, and when a process was killed.
     """
     jobs = list(jobs)
     for folder in {Path(luna16.LUNGS).parent, Path(luna16.NODULES).parent, *(Path(job.folder) for job in jobs)}:
         (root / folder).mkdir(exist_ok=True)
-    # spawned, not forked: a copy of a process in which torch has threads may hang
-    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        done = pool.map(partial(_write_scan, root=root, compress=compress), jobs)
-        made = list(tqdm(done, total=len(jobs), desc="simulating scans"))
+    write, remedy = partial(_write_scan, root=root, compress=compress), "close other programs and call again"
+    made = map_in_processes(write, jobs, workers, "simulating scans", remedy)
     scans, nodules, excluded, mimics = (pd.concat(tables, ignore_index=True) for tables in zip(*made, strict=True))
     return Data(scans, nodules[NODULES], excluded[NODULES], mimics[MIMICS])
 
@@ -138,9 +133,10 @@ def write_phantom(out: str | Path, scans: int, seed: int, dose: str | float = DO
         dose: photons of a detector cell, or a name of DOSES.
         file_format: "mhd" for <uid>.mhd and .zraw, "dicom" for a folder <uid> of slices each.
 
-    Raises InputError when `out` exists or an argument cannot be.
+    Raises InputError when `out` exists or an argument cannot be, and when a process was killed.
     """
     out = Path(out)
+    check_name(out.absolute(), "folder")
     if out.exists():
         raise InputError(f"'{out}' exists already: give a new folder")
     if scans < 1:

@@ -1,15 +1,15 @@
 """A whole run: Snakemake brings every step up to date; the run is locked, watched, and stopped cleanly."""
 
-import fcntl
 import glob
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
+from typing import IO
 
 import psutil
 
@@ -19,6 +19,8 @@ from lungadv.pipeline.runs import Run
 from lungadv.pipeline.steps import STEPS, outputs
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import repo_root, sha256
+from lungadv.utils.locks import hold_alone
+from lungadv.utils.processes import killed
 
 
 def reproduce(run: Run, cores: int) -> dict | None:
@@ -37,6 +39,10 @@ def reproduce(run: Run, cores: int) -> dict | None:
         _sweep(run)
         started = time.perf_counter()
         peak, process = _watched(_snakemake(run, cores), run, lock)
+        if process.returncode < 0:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its steps would go on, and meet those of the next call
+            raise killed("Snakemake", "close other programs; the same command goes on after the last finished step")
         if process.returncode:
             raise InputError(f"the pipeline stopped at the step named above; the notebooks it ran so far: {run.folder}/notebooks")
         built = [stage for stage, made in _made(run).items() if before.get(stage) != made]
@@ -87,15 +93,9 @@ def _snakemake(run, cores):
     return [sys.executable, "-m", "snakemake", *where, *options, "--config", *config]
 
 
-@contextmanager
-def _locked(run) -> Iterator:
+def _locked(run) -> AbstractContextManager[IO]:
     """Hold the run's lock; unlike Snakemake's own it goes with the processes that hold it, so a killed run needs no unlocking."""
-    with open(run.folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{run.folder} is being made by another process: wait for its end, or stop it") from None
-        yield lock
+    return hold_alone(run.folder / ".lock", str(run.folder))
 
 
 def _sweep(run):

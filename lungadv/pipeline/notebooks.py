@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lungadv.utils.errors import InputError
+from lungadv.utils.processes import killed
 
 
 def _tagged(path):
@@ -75,6 +76,7 @@ def run_notebook(path: Path, out: Path, given: dict[str, str], threads: int = 1)
     """Run a notebook with papermill, `given` parameters as text, keeping the executed notebook at `out` as its log."""
     sys.modules.setdefault("rfc3987_syntax", None)  # a grammar of web addresses: jsonschema does without, and it takes a second to load
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     path, out = Path(path), Path(out)
     values = check_parameters(path, given)
@@ -95,6 +97,8 @@ def run_notebook(path: Path, out: Path, given: dict[str, str], threads: int = 1)
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # else each kernel warns that it speaks over TCP
             cwd=str(path.parent),
         )
+    except DeadKernelError:
+        raise killed(f"{path.name}: its kernel", f"close other programs and call again (what it had done: {out})") from None
     except papermill.PapermillExecutionError as error:
         message = error.evalue if error.ename == "InputError" else f"{error.ename} {error.evalue} in cell {error.cell_index}"
         raise InputError(f"{path.name} stopped: {message} (the whole story: {out})") from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lungadv.settings import Settings, load_settings
-from lungadv.utils.errors import InputError
+from lungadv.utils.errors import InputError, check_name
 from lungadv.utils.files import repo_root, runs_folder, sha256
 
 if TYPE_CHECKING:
@@ -66,11 +66,13 @@ def open_run(profile: str = "tiny", seed: int = 0, data: str = "phantom", **over
         raise InputError(f"seed {seed!r} is not a whole number from 0 up")
     if data != "phantom" and not Path(data).exists():
         raise InputError(f"manifest '{data}' does not exist: give the path of a CSV manifest, or 'phantom'")
-    name = "phantom"
+    folder, name = runs_folder(), "phantom"
+    check_name(folder, "folder of runs")
     if data != "phantom":
         data = str(Path(data).resolve())
+        check_name(data, "manifest")
         name = f"{Path(data).stem}-{hashlib.sha256(data.encode()).hexdigest()[:8]}"
-    return Run(profile, seed, data, settings, runs_folder() / f"{name}-{profile}-{seed}")
+    return Run(profile, seed, data, settings, folder / f"{name}-{profile}-{seed}")
 
 
 def data_sha256(run: Run) -> str:

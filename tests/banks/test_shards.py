@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -273,3 +275,17 @@ def test_reading_a_bank_takes_little_more_memory_than_the_bank(tmp_path):
     command = [sys.executable, "-c", MEMORY, str(tmp_path / "small"), str(tmp_path / "large")]
     small, large = map(float, subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.split())
     assert large - small < 1.4 * 128
+
+
+def test_on_a_disk_without_locks_shards_are_made_and_what_another_job_writes_is_left(context, shard_generator, tmp_path, monkeypatch):
+    def flock(*given):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    folder = tmp_path / "key"
+    folder.mkdir()
+    others = folder / ".99999.noise-000000.parquet"
+    others.write_bytes(b"half")
+    with pytest.warns(UserWarning, match="key' knows no locks"):
+        make_missing_shards(context, folder, shard_generator)
+    assert len(contents(folder)) == 6 and others.exists()

@@ -51,3 +51,9 @@ def test_progress_bars_become_a_line_now_and_then():
     lines.write("\rbar: 20%\rbar: 100%\ndone\nhalf a")
     lines.write(" line\n")
     assert shown.getvalue().splitlines() == ["[name] bar: 100%", "[name] done", "[name] half a line"]
+
+
+def test_a_killed_kernel_is_one_line(tmp_path):
+    path = notebook(tmp_path / "n.ipynb", ("seed = 0", ["parameters"]), ("import os\nos.kill(os.getpid(), 9)", []))
+    with pytest.raises(InputError, match="n.ipynb: its kernel was killed, most likely because memory ran out: close other programs"):
+        run_notebook(path, tmp_path / "log" / "n.ipynb", {})

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -46,3 +48,11 @@ def test_draws_depend_on_their_name_and_not_on_their_order(run):
     assert run.rng("stage", "a").random() != open_run("tiny", 1).rng("stage", "a").random()
     draws = [torch.rand(3, generator=run.generator("stage", 7)) for _ in range(2)]
     assert torch.equal(*draws)
+
+
+def test_a_manifest_whose_name_is_no_text_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path))
+    manifest = tmp_path / os.fsdecode(b"M\xfcller.csv")
+    manifest.touch()
+    with pytest.raises(InputError, match=r"manifest '.*M\\xfcller.csv': its name is not UTF-8 text: rename it"):
+        open_run("tiny", 0, str(manifest))

@@ -1,7 +1,6 @@
 """The folder that ingest writes into: whose it is, held by one process, free of what a killed one left, with room on the disk."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import re
@@ -13,8 +12,9 @@ from pathlib import Path
 from lungadv.data.io.read import FILE_KINDS
 from lungadv.data.manifest import TABLES, companion
 from lungadv.data.scan import ScanError
-from lungadv.utils.errors import InputError
+from lungadv.utils.errors import InputError, check_name
 from lungadv.utils.files import atomic_write
+from lungadv.utils.locks import hold_alone
 
 __all__ = [
     "check_out", "file_uid", "guard_disk", "items_folder", "lock_manifest", "record_name", "report_file", "write_json", "written_files",
@@ -43,7 +43,12 @@ def file_uid(path: str | Path) -> str:
 
 
 def check_out(out: Path, root: Path, kind: str) -> None:
-    """Raise InputError unless a manifest has a folder of its own: the tables beside it are named as those of a data set."""
+    """Raise InputError unless a manifest has a folder of its own: the tables beside it are named as those of a data set.
+
+    A manifest names both folders, so their names must be text.
+    """
+    check_name(root, "data set")
+    check_name(out, "manifest")
     if out.suffix != ".csv":
         raise InputError(f"manifest '{out}': give a name that ends in .csv")
     if out.parent == root:
@@ -75,11 +80,7 @@ def lock_manifest(out: Path) -> Iterator[None]:
 
     Raises InputError when another process holds it.
     """
-    with open(items_folder(out) / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"manifest '{out}' is being made by another process: wait for its end, or stop it") from None
+    with hold_alone(items_folder(out) / ".lock", f"manifest '{out}'"):
         tables = (out.name, companion(out).name, report_file(out).name, *TABLES)
         for folder in (out.parent, items_folder(out), out.parent / "store", out.parent / "masks"):
             for path in folder.glob(".[0-9]*.*"):

@@ -6,13 +6,9 @@ was refused is read again. A file that changed since is an error that names it: 
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
-from multiprocessing import get_context
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from lungadv.data.ingest.files import record_name
@@ -20,20 +16,22 @@ from lungadv.data.ingest.items import Job, is_taken, read_item
 from lungadv.data.ingest.scan_checks import volumes_of
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import sha256
+from lungadv.utils.processes import map_in_processes
 
 __all__ = ["forget_repeated", "read_all"]
+
+KILLED = "call again, it goes on where it stopped; fewer workers need less memory (--workers 1, in Python workers=1)"
 
 
 def read_all(jobs: list[Job], workers: int) -> list[dict]:
     """The records of all jobs; a bar shows how far the reading is. One worker reads in this process.
 
-    Raises InputError for a scan that changed or is gone since it was read.
+    Raises InputError for a scan that changed or is gone since it was read, and when a worker was killed.
     """
     _check_gone(jobs)
     records = {job.path: record for job in jobs if (record := _old_record(job))}
     new = [job for job in jobs if job.path not in records]
-    for record in tqdm(_read(new, min(workers, len(new))), total=len(new), desc="reading scans", disable=not new):
-        records[record["path"]] = record
+    records |= {record["path"]: record for record in _read(new, min(workers, len(new)))}
     return [records[job.path] for job in jobs]
 
 
@@ -57,18 +55,12 @@ def _held(file: Path) -> tuple[str, set[str]]:
     return "", set()
 
 
-def _read(jobs: list[Job], workers: int) -> Iterator[dict]:
-    """The records of jobs as they are made."""
+def _read(jobs: list[Job], workers: int) -> list[dict]:
+    """The records of jobs that have none."""
+    doing = "reading scans"
     if workers < 2:
-        yield from map(read_item, jobs)
-        return
-    # spawned, not forked: a copy of a process in which torch has threads may hang
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        try:
-            for done in as_completed([pool.submit(read_item, job) for job in jobs]):
-                yield done.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return [read_item(job) for job in tqdm(jobs, desc=doing, disable=not jobs)]
+    return map_in_processes(read_item, jobs, workers, doing, KILLED)
 
 
 def _old_record(job: Job) -> dict | None:

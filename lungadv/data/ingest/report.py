@@ -7,7 +7,7 @@ import pandas as pd
 from lungadv.data.ingest.others import count_others
 from lungadv.data.ingest.readings import RADIOGRAPH
 from lungadv.data.ingest.sources import SOURCES
-from lungadv.data.ingest.split import PATIENTS, patient_of
+from lungadv.data.ingest.split import PATIENTS, Patients, patient_of
 from lungadv.data.luna16 import subset_of
 from lungadv.utils.errors import InputError, plural
 from lungadv.utils.files import repo_root
@@ -57,7 +57,17 @@ def compare_card(kind: str, taken: dict[str, dict]) -> list[str]:
     return [f"{name}: {found}. It is a part of that data set, or another one."]
 
 
-def remarks(taken: dict[str, dict]) -> list[str]:
+def _who_is_who(listed: Patients) -> str:
+    """What would tell, or should have told, whose scans those without a patient id are."""
+    remedy = f"TCIA's {PATIENTS} of the collection, put under the folder, would say who is who"
+    if listed.unused:
+        return f"the {PATIENTS} that is there was not used ({listed.unused}): {remedy}"
+    if listed.place:
+        return f"'{listed.place}' does not list them"
+    return remedy
+
+
+def remarks(taken: dict[str, dict], listed: Patients) -> list[str]:
     """What the split rests on, where it is not what one would expect, and which scans show no whole chest: a sentence each."""
     patients = {series["header"].get("patient") for series in taken.values()} - {None, ""}
     unnamed = sum(not series["header"].get("patient") for series in taken.values())
@@ -65,7 +75,7 @@ def remarks(taken: dict[str, dict]) -> list[str]:
     if unnamed:
         sentences.append(
             f"Patient ids are missing for {unnamed} of {plural(len(taken), 'scan')}: each counts as a patient, so two scans of one "
-            f"person may be on both sides of the split; TCIA's {PATIENTS[0]} of the collection, put under the folder, would say who is who."
+            f"person may be on both sides of the split; {_who_is_who(listed)}."
         )
     partial = [f"'{series['path']}' ({'; '.join(series['partial'])})" for series in taken.values() if series["partial"]]
     if partial:

@@ -28,11 +28,11 @@ from lungadv.data.ingest.records import forget_repeated, read_all
 from lungadv.data.ingest.report import compare_card, count, remarks
 from lungadv.data.ingest.sorting import doubt_positions, refuse_strange_masks, sort_out
 from lungadv.data.ingest.sources import SOURCES, check_source
-from lungadv.data.ingest.split import name_patients
+from lungadv.data.ingest.split import name_patients, read_patients
 from lungadv.data.ingest.tables import Tables, read_tables, unknown_rows
 from lungadv.data.manifest import companion, read_manifest
 from lungadv.data.tables import AnnotationError
-from lungadv.utils.errors import InputError, plural
+from lungadv.utils.errors import InputError, plural, printable
 from lungadv.utils.files import atomic_write, sha256
 
 __all__ = ["ingest"]
@@ -71,24 +71,27 @@ def ingest(src: str | Path, kind: str, out: str | Path, nodules: str | Path | No
 
 def _make(root: Path, contents: Contents, kind: str, tables: Tables, out: Path, workers: int) -> dict:
     """Read what lies there, sort it out, and write the manifest; returns the report."""
+    patients = read_patients(root, contents)
     xml, useless = find_readings(root, contents.xml if SOURCES[kind].uses_readings else ())
-    records = read_all(_jobs(root, contents, kind, tables, xml, out), workers)
+    jobs, misnamed = _jobs(root, contents, kind, tables, xml, out), _misnamed(contents, kind)
+    if not jobs:
+        raise InputError(f"{misnamed[0]['reason']}; it is the first of {plural(len(misnamed), 'scan')}, and none can be taken")
+    records = read_all(jobs, workers)
     forget_repeated(records, items_folder(out))
     taken, lines = sort_out(records, tables)
     doubt = doubt_positions(tables, taken, out.parent)
     refuse_strange_masks(taken, lines)
-    name_patients(taken, root, contents)
-    lines += other_lines(records)
+    name_patients(taken, patients)
+    lines += misnamed + other_lines(records)
     lines += unknown_rows(tables, taken, lines, root) + useless + _unread(contents, kind)
-    with atomic_write(report_file(out)) as path:
-        pd.DataFrame(lines, columns=["seriesuid", "path", "status", "reason"]).to_csv(path, index=False)
+    _write_report(lines, out)
     if not taken:
         raise InputError(_why_none(lines, root))
     write_tables(out, manifest_rows(taken, out), taken)
     report = {"root": str(root), "kind": kind, "lines": str(report_file(out)), **count(taken, lines)}
     report["expected"] = compare_card(kind, taken)
     write_json(companion(out), report)  # first without the sentences, so that the manifest can be read
-    report["left_out"] = [*filter(None, [doubt, describe_others(lines)]), *remarks(taken), *left_out(read_manifest(out))]
+    report["left_out"] = [*filter(None, [doubt, describe_others(lines)]), *remarks(taken, patients), *left_out(read_manifest(out))]
     write_json(companion(out), report)
     return report
 
@@ -101,6 +104,25 @@ def _why_none(lines: list[dict], root: Path) -> str:
     return f"'{root}' holds no series of CT slices. {describe_others(lines)}".strip()
 
 
+def _write_report(lines: list[dict], out: Path) -> None:
+    """Write the report, one line a scan. Names of files that are not UTF-8 are shown by their bytes."""
+    columns = ["seriesuid", "path", "status", "reason"]
+    shown = [[printable(line[name]) for name in columns] for line in lines]
+    with atomic_write(report_file(out)) as path:
+        pd.DataFrame(shown, columns=columns).to_csv(path, index=False)
+
+
+def _misnamed(contents: Contents, kind: str) -> list[dict]:
+    """Lines of the report that refuse scans under names that a manifest cannot hold: it is a table of text."""
+    why = "a name in this path is not UTF-8 text: rename it"
+    lines = []
+    for path in getattr(contents, SOURCES[kind].items):
+        if printable(path) != path:
+            uid = file_uid(path) if SOURCES[kind].items == "scans" else ""
+            lines.append({"seriesuid": uid, "path": path, "status": "refused", "reason": f"'{path}': {why}"})
+    return lines
+
+
 def _unread(contents: Contents, kind: str) -> list[dict]:
     """Lines of the report for zips, and for what this kind does not read."""
     other = contents.folders if SOURCES[kind].items == "scans" else contents.scans
@@ -109,10 +131,12 @@ def _unread(contents: Contents, kind: str) -> list[dict]:
 
 
 def _jobs(root: Path, contents: Contents, kind: str, tables: Tables, xml: dict[str, str], out: Path) -> list[Job]:
-    """What is to be read, one by one."""
+    """What is to be read, one by one: all but scans whose path is no text."""
     digests = {uid: sha256(root / file) for uid, file in xml.items()}
     jobs = []
     for path in getattr(contents, SOURCES[kind].items):
+        if printable(path) != path:
+            continue
         rows, mine, slices = [], xml, []
         if SOURCES[kind].items == "scans":
             uid = file_uid(path)

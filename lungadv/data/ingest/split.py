@@ -6,18 +6,24 @@ do not name patients, and some people of LIDC-IDRI were scanned twice: TCIA's me
 """
 
 import hashlib
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from lungadv.data.ingest.contents import Contents
 from lungadv.data.luna16 import subset_of
-from lungadv.data.tables import AnnotationError, read_table
+from lungadv.data.tables import AnnotationError, at_line, read_table
 
-__all__ = ["DATASET_OF_FOLD", "PATIENTS", "fold_of", "kept_split", "name_patients", "patient_folds", "patient_of"]
+__all__ = [
+    "DATASET_OF_FOLD", "PATIENTS", "Patients", "fold_of", "kept_split", "name_patients", "patient_folds", "patient_of", "read_patients",
+]  # fmt: skip
 
 DATASET_OF_FOLD = ("train",) * 7 + ("validation", "in-house", "nlst")
-PATIENTS = ("metadata.csv", "Series UID", "Subject ID")  # TCIA's list of what was downloaded, and its columns
+PATIENTS = "metadata.csv"  # TCIA's list of what was downloaded
+SERIES_COLUMNS = ("Series UID", "SeriesInstanceUID")  # the names of its columns have changed, and differ in blanks and capitals
+PATIENT_COLUMNS = ("Subject ID", "PatientID")
 
 
 def fold_of(patient: str) -> int:
@@ -25,23 +31,56 @@ def fold_of(patient: str) -> int:
     return int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8], "big") % len(DATASET_OF_FOLD)
 
 
-def name_patients(taken: dict[str, dict], root: Path, contents: Contents) -> None:
+@dataclass(frozen=True)
+class Patients:
+    """Patient ids by series uid, as TCIA's list says; the list's place, "" without one; and why it was not used, or ""."""
+
+    ids: dict[str, str] = field(default_factory=dict)
+    place: str = ""
+    unused: str = ""
+
+
+def name_patients(taken: dict[str, dict], patients: Patients) -> None:
     """Write the patients of TCIA's list into the records of series whose files have none, such as LUNA16's."""
-    patients = _read_patients(root, contents)
     for uid, series in taken.items():
-        if uid in patients:
-            series["header"].setdefault("patient", patients[uid])
+        if uid in patients.ids:
+            series["header"].setdefault("patient", patients.ids[uid])
 
 
-def _read_patients(root: Path, contents: Contents) -> dict[str, str]:
-    """Patient ids by series uid, as TCIA's list says; none without one."""
-    name, *columns = PATIENTS
-    place = contents.table(name)
+def read_patients(root: Path, contents: Contents) -> Patients:
+    """TCIA's list of patients, where there is one. Another table of its name is not used.
+
+    Raises InputError when two lists lie equally high, AnnotationError when a series is of two patients.
+    """
+    place = contents.table(PATIENTS)
+    if place is None:
+        return Patients()
     try:
-        table = read_table(root / place, columns, repeats=True) if place else pd.DataFrame(columns=columns)
-    except AnnotationError:  # another table of this name
-        return {}
-    return dict(zip(*(table[column] for column in columns), strict=True))
+        table = read_table(root / place, (), repeats=True)
+    except AnnotationError as error:
+        return Patients(place=place, unused=str(error).replace(f"{root}/", ""))
+    names = [next(filter(None, (_column(table, name) for name in known)), None) for known in (SERIES_COLUMNS, PATIENT_COLUMNS)]
+    if None in names:
+        lacking = " and ".join(" or ".join(known) for known, name in zip((SERIES_COLUMNS, PATIENT_COLUMNS), names, strict=True) if not name)
+        found = ", ".join(table.columns[:8]) + (" and more" if len(table.columns) > 8 else "")
+        return Patients(place=place, unused=f"'{place}' has no column {lacking}, only {found}")
+    return Patients(_ids(table, *names, place), place)
+
+
+def _column(table: pd.DataFrame, name: str) -> str | None:
+    """The column of a table that has this name but for blanks, signs and capitals, or None."""
+    plain = {re.sub(r"[\W_]", "", column).lower(): column for column in table.columns}
+    return plain.get(name.replace(" ", "").lower())
+
+
+def _ids(table: pd.DataFrame, series: str, patient: str, place: str) -> dict[str, str]:
+    """Patient ids by series uid. AnnotationError where two rows contradict each other."""
+    known = {}
+    for line, uid, name in zip(table.index, table[series].str.strip(), table[patient].str.strip(), strict=True):
+        if name and known.setdefault(uid, name) != name:
+            problem = f"series '{uid}' is of patient '{name}', but of '{known[uid]}' in a line above: keep the one that is right"
+            raise AnnotationError(f"{at_line(place, line)}: {problem}")
+    return known
 
 
 def patient_of(series: dict) -> str:

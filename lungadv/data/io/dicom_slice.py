@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lungadv.data.io.names import sitk_name
 from lungadv.data.io.volume import CUT_SHORT, MOST_PACKED, rescale
 from lungadv.data.scan import AIR, ScanError
 
@@ -269,13 +270,14 @@ def _decode(file, shape):
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
     reader.SetImageIO("GDCMImageIO")
     try:
-        reader.ReadImageInformation()
-        if reader.GetSize() != (*shape[::-1], 1) or reader.GetNumberOfComponents() != 1:
-            raise RuntimeError("its size is another than the header's")
-        return sitk.GetArrayFromImage(reader.Execute())[0]
+        with sitk_name(file) as name:
+            reader.SetFileName(name)
+            reader.ReadImageInformation()
+            if reader.GetSize() != (*shape[::-1], 1) or reader.GetNumberOfComponents() != 1:
+                raise RuntimeError("its size is another than the header's")
+            return sitk.GetArrayFromImage(reader.Execute())[0]
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].split("ERROR: ")[-1]
         raise ScanError(f"file '{file.name}' cannot be decompressed ({reason}): decompress the series first (gdcmconv -w)") from None

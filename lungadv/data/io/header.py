@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lungadv.data.io.names import sitk_name
 from lungadv.data.io.unpack import unpack_into
 from lungadv.data.io.volume import CUT_SHORT, MOST_BYTES, MOST_PACKED
 from lungadv.data.scan import ScanError
@@ -57,8 +58,9 @@ def read_information(path: Path, image_io: str) -> "sitk.ImageFileReader":
     reader = sitk.ImageFileReader()
     reader.SetImageIO(image_io)
     try:
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
+        with sitk_name(path) as name:
+            reader.SetFileName(name)
+            reader.ReadImageInformation()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].split("ERROR: ")[-1][:200]
         if "orthonormal" in reason:

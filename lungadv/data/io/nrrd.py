@@ -4,6 +4,9 @@ SimpleITK reads size, geometry and type. The names of files beside a check are t
 """
 
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lungadv.data.io.header import VolumeHeader, check_skip, header_of, pixel_type, read_information
@@ -30,10 +33,24 @@ def read_nrrd_header(path: Path) -> VolumeHeader:
     skip = numbers_in("byte skip", fields.get("byte skip", fields.get("byteskip", "0")), 1, int)[0]
     if skip != -1:
         check_skip(skip)  # nrrd_skip.nhdr
-    reader = read_information(path, "NrrdImageIO")
+    with _plainly_named(path, text[:end], data, files[0]) as plain:
+        reader = read_information(plain, "NrrdImageIO")
     order = ">" if fields.get("endian", "little").lower() == "big" else "<"
     packed = fields["encoding"].lower() != "raw"
     return header_of(reader, pixel_type(reader, order), files, skip, start=end if data is None else 0, packed=packed)
+
+
+@contextmanager
+def _plainly_named(path: Path, header: bytes, data: str | None, file: Path) -> Iterator[Path]:
+    """A .nhdr under a name that SimpleITK can read, with its data `file` beside it: SimpleITK opens both, unlike those of .mhd."""
+    if data is None or f"{path}{data}".isascii():
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "data").symlink_to(file.absolute())
+        plain = Path(folder) / "header.nhdr"
+        plain.write_bytes(re.sub(rb"(?im)^[ \t]*data ?file[ \t]*:[^\r\n]*", b"data file: data", header))
+        yield plain
 
 
 def _check_fields(fields):

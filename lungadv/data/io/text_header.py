@@ -4,6 +4,7 @@ SimpleITK reads such a header, but takes a missing or garbled field as its defau
 """
 
 import math
+import os
 from pathlib import Path
 
 from lungadv.data.io.header import LONGEST_HEADER
@@ -70,20 +71,26 @@ def flag_of(fields: dict, *names: str, default: bool) -> bool:
 
 
 def beside(path: Path, name: str) -> Path:
-    """The file `name` that the header `path` names. Raises ScanError unless it lies in the header's own folder or below.
+    """The file that the header `path` names, `name` in Latin-1. Raises ScanError unless it lies in the header's own folder or below.
 
     SimpleITK reads any file that a header names: cases absolute.mhd, in/up.mhd, in/linked.mhd and in/listed.mhd in test_metaimage.
     """
     folder = path.resolve().parent
+    names = [name, os.fsdecode(name.encode("latin-1"))]  # letters beyond ASCII: those of a header, or of the disk
+    names = list(dict.fromkeys([*names, *(shown.replace("\\", "/") for shown in names)]))  # written by Windows
+    for shown in names:
+        if not _lies_inside(folder, shown):
+            raise ScanError(f"names its data file {name!r}, which is outside its folder: put the file beside the header and name it there")
+    for shown in names:
+        if (folder / shown).is_file():
+            return folder / shown
+    raise ScanError(f"names its data file {names[-1]!r}, which is not beside it: put it there")
+
+
+def _lies_inside(folder: Path, name: str) -> bool:
+    """Whether a file of this name lies in a folder or below, links followed."""
     try:
-        if "\\" in name and not (folder / name).exists():
-            name = name.replace("\\", "/")  # written by Windows
-        file = folder / name
-        inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts and file.resolve().is_relative_to(folder)
+        plain = name and not Path(name).is_absolute() and ".." not in Path(name).parts
+        return bool(plain) and (folder / name).resolve().is_relative_to(folder)
     except (OSError, ValueError, RuntimeError):  # a name that is no path, or a circle of links
-        inside = False
-    if not inside:
-        raise ScanError(f"names its data file {name!r}, which is outside its folder: put the file beside the header and name it there")
-    if not file.is_file():
-        raise ScanError(f"names its data file {name!r}, which is not beside it: put it there")
-    return file
+        return False

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lungadv.data.io.names import check_writable
 from lungadv.data.scan import Scan, ScanError
 
 __all__ = ["write_scan", "write_series", "write_volume"]
@@ -24,6 +25,7 @@ def write_volume(values: np.ndarray, scan: Scan, path: str | Path, packed: bool 
     import SimpleITK as sitk
 
     path = Path(path)
+    check_writable(path)
     if path.suffix != ".mhd":
         raise ScanError(f"'{path}': scans are written as .mhd")
     if np.shape(values) != scan.hu.shape:
@@ -57,6 +59,7 @@ def write_series(scan: Scan, folder: str | Path) -> None:
     if not re.fullmatch(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*", scan.uid) or len(scan.uid) > 55:
         raise ScanError(f"scan '{scan.uid}': a DICOM series needs a uid like 1.2.40: at most 55 digits and dots, no leading zeros")
     folder = Path(folder)
+    check_writable(folder)
     folder.mkdir(parents=True)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()

@@ -1,6 +1,5 @@
 """The stage "banks": hard nodules, perturbed nodules and noise that looks like nodules, searched once against the baseline."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -101,7 +100,7 @@ def build(run: Run) -> Path:
     Raises InputError when a bank stays empty.
     """
     shards = shard_folder(run)
-    with stage_output(run, "banks") as folder, lock(shards, fcntl.LOCK_SH):
+    with stage_output(run, "banks") as folder, lock(shards, shared=True, wait=True):
         make_shards(run)
         for kind in COLUMNS:
             for path in shard_files(shards, kind):
@@ -133,6 +132,6 @@ def _remove_stale_shards(shards):
     """Delete the folders beside `shards`, made from other things, that no other job is filling."""
     for other in shards.parent.iterdir():
         if other.is_dir() and other != shards:
-            with lock(other, fcntl.LOCK_EX | fcntl.LOCK_NB) as taken:
-                if taken:
+            with lock(other) as held:
+                if held.sure:
                     shutil.rmtree(other)

@@ -1,9 +1,12 @@
 """What lies in a folder, and which kind it is."""
 
+import os
 import shutil
 
 import pytest
 
+from lungadv.data.ingest import items
+from lungadv.data.manifest import read_manifest
 from lungadv.utils.errors import InputError
 from tests.data.ingest.folders import HEADER, dicom, luna16, reading, report_of, take
 
@@ -88,3 +91,50 @@ def test_a_link_to_nowhere_is_refused_and_costs_no_other(tmp_path, out):
     assert "1.2.1.mhd' does not exist" in report_of(out)["reason"][1]
     (tmp_path / "1.2.1.mhd").replace(src / "subset1" / "1.2.1.mhd")
     assert take(src, "luna16", out)["taken"] == 3
+
+
+LATIN = os.fsdecode(b"M\xfcller")  # a name that is not UTF-8
+
+
+def test_of_scans_under_names_that_are_no_text_each_is_named_and_costs_no_other(tmp_path, out):
+    src = luna16(tmp_path / "luna", 4)
+    (src / "subset1").rename(src / LATIN)
+    for path in (src / "subset2").iterdir():
+        path.rename(path.with_name(LATIN + path.suffix))
+    for name in (".zip", ".xml"):
+        (src / f"{LATIN}{name}").write_text(reading("1.2.0"))
+    found, lines = take(src, "luna16", out), report_of(out)
+    assert (found["taken"], found["refused"], found["left_out_rows"], found["by_type"]) == (2, 2, 2, {"unspecified": 1, "solid": 1})
+    reasons = dict(zip(lines["path"], lines["reason"], strict=True))
+    for name in (r"M\xfcller/1.2.1.mhd", r"subset2/M\xfcller.mhd"):
+        assert reasons[name] == f"'{name}': a name in this path is not UTF-8 text: rename it"
+    assert reasons[r"M\xfcller.zip"] == "a zip file: unpack it first"
+    assert lines["reason"][lines["path"] == "annotations.csv"].tolist() == ["line 3: its scan was refused", "line 4: its scan is not there"]
+    assert len(read_manifest(out).scans) == 2
+    (src / LATIN).rename(src / "subset1")
+    assert take(src, "luna16", out)["taken"] == 3
+
+
+def test_slices_may_have_any_name_but_their_folder_only_text(tmp_path, out, monkeypatch):
+    src = dicom(tmp_path / "tcia", [("P1", "1.2.1"), ("P2", "1.2.2")])
+    for k, path in enumerate((src / "P1" / "1.2.1").iterdir()):
+        path.rename(path.with_name(f"{LATIN}{k}.dcm"))
+    (src / "P1" / "1.2.1" / f"notes{LATIN}.dcm").write_text("text")
+    (src / "P2").rename(src / LATIN)
+    found = take(src, "dicom", out)
+    assert (found["taken"], found["refused"]) == (1, 2)
+    first, second = report_of(out).query("status == 'refused'")["reason"]
+    assert r"file 'notesM\xfcller.dcm' is no DICOM file" in first
+    assert second == r"'M\xfcller/1.2.2': a name in this path is not UTF-8 text: rename it"
+    shutil.rmtree(src / "P1")
+    monkeypatch.setattr(items, "read_slices", None)  # nothing is read before it is said
+    with pytest.raises(InputError, match=r"'M\\xfcller/1.2.2': .* rename it; it is the first of 1 scan, and none can be taken"):
+        take(src, "dicom", tmp_path / "b" / "m.csv")
+
+
+def test_data_set_and_manifest_have_names_of_text(tmp_path, out):
+    src = luna16(tmp_path / "luna", 1)
+    with pytest.raises(InputError, match=r"manifest '.*M\\xfcller/m.csv': its name is not UTF-8 text: rename it"):
+        take(src, "luna16", tmp_path / LATIN / "m.csv")
+    with pytest.raises(InputError, match=r"data set '.*M\\xfcller': its name is not UTF-8 text: rename it"):
+        take(src.rename(tmp_path / LATIN), "luna16", out)

@@ -1,6 +1,7 @@
 """The folder of the manifest: locks, leftovers, full disks, other people's tables."""
 
 import errno
+import fcntl
 import os
 
 import pytest
@@ -67,3 +68,12 @@ def test_tables_of_others_are_not_overwritten(tmp_path):
     with pytest.raises(InputError, match="annotations.csv' exists and is not this manifest's"):
         take(src, "luna16", other / "manifest.csv")
     assert (other / "annotations.csv").read_text() == before
+
+
+def test_a_disk_without_locks_is_told_and_does_not_stop(tmp_path, out, monkeypatch):
+    def flock(*given):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match="manifest.items' knows no locks .Function not implemented"):
+        assert take(luna16(tmp_path / "luna", 1), "luna16", out)["taken"] == 1

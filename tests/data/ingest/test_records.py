@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 from lungadv.data import store
-from lungadv.data.ingest import items
+from lungadv.data.ingest import ingest, items, records
 from lungadv.data.io.write import write_scan, write_volume
 from lungadv.data.manifest import read_manifest
 from lungadv.data.scan import Scan
@@ -172,3 +173,20 @@ def test_of_two_scans_of_the_same_voxels_either_may_stay(tmp_path, out, kept, mo
         path.unlink()
     with pytest.raises(InputError, match="is gone since it was read"):
         take(src, "luna16", out)
+
+
+def killed_at_one(job):
+    """Read a scan, but be killed at one of them: a worker's job."""
+    if "1.2.1" in job.path:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return items.read_item(job)
+
+
+def test_a_killed_worker_is_one_line_and_the_next_call_goes_on(tmp_path, out, monkeypatch):
+    src = luna16(tmp_path / "luna", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "read_item", killed_at_one)
+        with pytest.raises(InputError, match=r"reading scans\) was killed, most likely because memory ran out: call again, .*--workers 1"):
+            ingest(src, "luna16", out, workers=2)
+    assert not out.exists()
+    assert take(src, "luna16", out)["taken"] == 3

@@ -1,6 +1,7 @@
 """Ingest from end to end: phantoms and DICOM, the store, and the command."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from lungadv.data.dataset import left_out
 from lungadv.data.io.read import read_scan
 from lungadv.data.manifest import companion, read_manifest
 from lungadv.utils.errors import InputError
+from lungadv.utils.files import repo_root
 from tests.data.ingest.folders import HEADER, dicom, luna16, report_of, scan_of, take
 
 
@@ -142,3 +144,15 @@ def test_paths_of_a_manifest_do_not_leave_the_ingested_folder(tmp_path, out):
         beside.write_text(content)
         with pytest.raises(InputError, match=reason):
             read_manifest(out)
+
+
+@pytest.mark.parametrize("way", ["file", "standard input"])
+def test_a_script_needs_no_main_guard(tmp_path, out, way):
+    src, script = luna16(tmp_path / "luna", 3), tmp_path / "script.py"
+    script.write_text(f"from lungadv.data.ingest import ingest\nprint(ingest('{src}', 'luna16', '{out}', workers=2)['taken'], 'taken')\n")
+    with open(script) as text:
+        command, given = ([sys.executable, script], None) if way == "file" else ([sys.executable], text)
+        environment = os.environ | {"PYTHONPATH": str(repo_root())}
+        done = subprocess.run(command, stdin=given, capture_output=True, encoding="utf-8", env=environment, timeout=600)
+    assert (done.returncode, done.stdout) == (0, "3 taken\n"), done.stderr
+    assert "Traceback" not in done.stderr

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lungadv.data.ingest import items
 from lungadv.data.ingest.split import fold_of
 from lungadv.data.manifest import read_manifest
 from lungadv.utils.errors import InputError
@@ -62,3 +63,33 @@ def test_patients_that_are_known_later_split_anew_once_the_manifest_is_deleted(t
     out.unlink()
     take(src, "luna16", out)
     assert pd.read_csv(out)["dataset"].tolist()[9] == "train"
+
+
+@pytest.mark.parametrize("columns", ["SeriesInstanceUID,PatientID", "Series Instance UID,Patient Id", "series_uid,subject_id"])
+def test_tcias_newer_lists_have_other_names_of_columns(tmp_path, out, columns):
+    src = luna16(tmp_path / "luna", 3)
+    (src / "metadata.csv").write_text(f"\ufeffCollection,{columns}\nLIDC,1.2.0,P0\nLIDC,1.2.1, P0\nLIDC,1.2.2,P2 \n", encoding="utf-8")
+    assert not any("metadata.csv" in sentence for sentence in take(src, "luna16", out)["left_out"])
+    assert pd.read_csv(out, dtype=str)["patient"].tolist() == ["P0", "P0", "P2"]
+
+
+def test_a_list_that_is_not_used_is_named_with_its_columns(tmp_path, out):
+    src = luna16(tmp_path / "luna", 2)
+    for text, reason in (
+        ("uid,Subject ID\n1.2.0,P0\n", "('metadata.csv' has no column Series UID or SeriesInstanceUID, only uid, Subject ID)"),
+        ("a,b\n1,2\n", "no column Series UID or SeriesInstanceUID and Subject ID or PatientID, only a, b)"),
+        ("Series UID,Subject ID\n1.2.0\n", "(metadata.csv, line 2 has 1 fields, the header 2: complete the row)"),
+        ("", "('metadata.csv' cannot be read as CSV (it is empty): give a table)"),
+        ("Series UID,Subject ID\n7.7,P0\n", "'metadata.csv' does not list them."),
+    ):
+        (src / "metadata.csv").write_text(text)
+        said = take(src, "luna16", out)["left_out"]
+        assert any("Patient ids are missing for 2 of 2 scans" in sentence and reason in sentence for sentence in said), said
+
+
+def test_a_series_of_two_patients_is_an_error_before_scans_are_read(tmp_path, out, monkeypatch):
+    src = luna16(tmp_path / "luna", 2)
+    (src / "metadata.csv").write_text("SeriesInstanceUID,PatientID\n1.2.0,P0\n1.2.0,P0\n1.2.0,P1\n")
+    monkeypatch.setattr(items, "read_scan", None)
+    with pytest.raises(InputError, match="metadata.csv, line 4: series '1.2.0' is of patient 'P1', but of 'P0' in a line above: keep"):
+        take(src, "luna16", out)

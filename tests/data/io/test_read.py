@@ -1,11 +1,16 @@
 """Scans of every kind against SimpleITK, and the real ones."""
 
+import os
+import zipfile
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from lungadv.data.io.dicom import find_series
 from lungadv.data.io.read import FILE_KINDS, read_header, read_scan
+from lungadv.data.io.write import write_scan, write_series
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import AIR, ScanError
 from tests.data.io.made_files import assert_read_as_by_itk, assert_refused
@@ -110,3 +115,41 @@ def test_what_is_no_scan_gets_one_clear_line(tmp_path):
     (tmp_path / "empty").mkdir()
     assert_refused(tmp_path / "empty", "no DICOM series")
     assert_refused(tmp_path / "missing.mhd", "does not exist")
+
+
+LATIN = os.fsdecode(b"M\xfcller")  # a name that is not UTF-8
+
+
+def test_a_file_whose_name_is_no_text_is_refused_and_one_below_such_a_folder_read(tmp_path):
+    """SimpleITK ends the process at such a name."""
+    scan, folder = noise_scan(), tmp_path / LATIN
+    folder.mkdir()
+    for kind in (".mhd", ".mha", ".nrrd", ".nhdr", ".nii.gz"):
+        (tmp_path / kind).mkdir()
+        sitk.WriteImage(to_sitk(scan), str(tmp_path / kind / f"a{kind}"))
+        (tmp_path / kind).rename(folder / kind)
+        assert (read_scan(folder / kind / f"a{kind}").hu == scan.hu).all()
+        (folder / kind / f"a{kind}").rename(folder / kind / f"{LATIN}{kind}")
+        with pytest.raises(ScanError, match=r"M\\xfcller.*': has a name that is not UTF-8 text, .*: rename it"):
+            read_scan(folder / kind / f"{LATIN}{kind}")
+    for write in (write_scan, write_series):
+        with pytest.raises(ScanError, match=r"M\\xfcller.* cannot be written, .* rename it"):
+            write(replace(scan, uid="1.2"), folder / "b.mhd")
+    write_series(replace(scan, uid="1.2"), tmp_path / "series")
+    with zipfile.ZipFile(folder / f"{LATIN}.zip", "w") as archive:
+        for path in (tmp_path / "series").iterdir():
+            archive.write(path, path.name)
+    (tmp_path / "series").rename(folder / LATIN)
+    assert (read_scan(folder / LATIN).hu == read_scan(folder / f"{LATIN}.zip").hu).all()
+
+
+@pytest.mark.parametrize("kind", [".mhd", ".nhdr"])
+@pytest.mark.parametrize("said, there", [("utf-8", "utf-8"), ("latin-1", "latin-1"), ("latin-1", "utf-8")])
+def test_a_data_file_may_be_named_beyond_ascii(tmp_path, kind, said, there):
+    scan, header = noise_scan(), tmp_path / f"data{kind}"
+    sitk.WriteImage(to_sitk(scan), str(header))
+    data = next(path for path in tmp_path.iterdir() if path != header)
+    name = f"Müller{data.suffix}"
+    data.rename(tmp_path / os.fsdecode(name.encode(there)))
+    header.write_bytes(header.read_bytes().replace(data.name.encode(), name.encode(said)))
+    assert (read_scan(header).hu == scan.hu).all()

@@ -72,7 +72,7 @@ def test_building_removes_old_shards_but_none_that_another_job_is_at(stage, tmp_
         folder.mkdir(parents=True)
         (folder / "noise-000000.parquet").write_bytes(b"x")
     (tmp_path / "bank-shards" / ".DS_Store").write_text("stray")
-    with lock(busy, fcntl.LOCK_SH):
+    with lock(busy, shared=True, wait=True):
         build(stage)
     assert busy.exists() and not old.exists() and (tmp_path / "bank-shards" / ".DS_Store").exists()
 
@@ -144,3 +144,14 @@ def test_a_bank_that_lacks_a_shard_is_an_input_error(run):
     (banks / "noise-000001.parquet").unlink()
     with pytest.raises(InputError, match="4 recipes of noise, its table 12: a file is missing"):
         read_bank(run, "noise")
+
+
+def test_on_a_disk_without_locks_the_banks_are_made_and_no_old_shards_removed(stage, tmp_path, monkeypatch):
+    def flock(*given):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / "bank-shards" / "old").mkdir(parents=True)
+    with pytest.warns(UserWarning, match="bank-shards' knows no locks"):
+        build(stage)
+    assert (tmp_path / "banks" / "counts.csv").exists() and (tmp_path / "bank-shards" / "old").exists()
