@@ -359,6 +359,8 @@ def claims(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom") -
     if not path.exists():
         raise InputError(f"{path} does not exist: run `make reproduce PROFILE={profile} SEED={seed}` first")
     ledger = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if missing := {"id", "claim", "measured", "interval", "verdict"} - set(ledger.columns):
+        raise InputError(f"'{path}' has no column {', '.join(sorted(missing))}: delete its folder and `make reproduce` again")
     for row in ledger.itertuples():
         typer.echo(f"{row.id:<4} {row.verdict:<15} {row.measured}  [{row.interval}]\n     {row.claim}")
     typer.echo(", ".join(f"{count} {verdict}" for verdict, count in ledger.verdict.value_counts().items()))

@@ -17,7 +17,7 @@ from fuzz_formats import Place, run_command
 from fuzz_states import FORMATS
 
 MEMORY = 2**30  # bytes beside those that the libraries take
-GOOD = 4  # samples of a kind whose good files are tried first
+GOOD = 3  # samples of a kind whose good files are tried first
 SAID = re.compile(r"error: [^\n]{1,3000}\n")  # the one line
 BESIDE = re.compile(r"(note|warning): .*|\s*|(reading scans|searching|weighing|measuring).*")  # other lines of stderr
 TAKEN = ("the input was read", "factory 'nowhere:make'", "run `make reproduce PROFILE=", "No module named 'nowhere'")

@@ -184,8 +184,9 @@ def xml_samples(place):
     points = "".join(f"<edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>" for x, y in outline)
     texts = [XML.format(uid=UID, sessions=NODULE.format(points=points) * 4).encode()] * 3
     for path in [*real("lidc_xml/*.xml", 9), *real("lidc_idri_0001/*.xml")]:
-        uid = path.read_text().partition("SeriesInstanceUid>")[2].partition("<")[0] or UID
-        texts.append(path.read_bytes().replace(uid.encode(), UID.encode()))
+        text = path.read_text()
+        uid = text.partition("SeriesInstanceUid>")[2].partition("<")[0] or UID
+        texts += [] if "CXRreadingSession" in text else [text.replace(uid, UID).encode()]
     return [Sample(files | {"reading.xml": text}, ("reading.xml",), damage) for text in texts]
 
 
@@ -198,7 +199,8 @@ def table_samples(place):
         made.append((head, rest[:30], sorted({row.partition(",")[0] for row in rest[:30]})))
     samples = []
     for head, rows, uids in made:
-        marks = [HEADER.replace("diameter_mm", "probability"), *(",".join([*row.split(",")[:4], f"0.{k + 1}"]) for k, row in enumerate(rows))]
+        found = [",".join([*row.split(",")[:4], f"0.{k + 1}"]) for k, row in enumerate(rows)]
+        marks = [HEADER.replace("diameter_mm", "probability"), *found]
         texts = {"marks.csv": marks, "annotations.csv": [head, *rows], "uids.csv": uids, "excluded.csv": [HEADER, f"{uids[0]},9,9,9,-1"]}
         files = {name: "\n".join([*lines, ""]).encode() for name, lines in texts.items()}
         samples.append(Sample(files, tuple(files), damage))

@@ -138,7 +138,8 @@ def damage_zip(rng, content):
             info.compress_type = member.compress_type
             if member is chosen:
                 name = f"a/{member.filename}"
-                info.filename = rng.choice((name, f"../{name}", f"/{name}", f"..\\{name}", f"a\\{name}", "x" * 300, "\0", "\xe9" + name, ""))
+                names = (name, f"../{name}", f"/{name}", f"..\\{name}", f"a\\{name}", "x" * 300, "\0", "\xe9" + name, "")
+                info.filename = rng.choice(names)
                 info.external_attr = rng.choice((0, 0, 0o120777 << 16, 0o10644 << 16))
                 info.compress_type = rng.choice((0, 8, 12, 14))
                 data = rng.choice((data, damage(rng, data), b"../../outside"))

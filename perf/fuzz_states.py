@@ -11,7 +11,7 @@ import fuzz_formats as formats
 import numpy as np
 import pandas as pd
 from fuzz_formats import Sample, collect, ingest_luna16
-from fuzz_mutations import damage, damage_dicom, damage_json
+from fuzz_mutations import damage, damage_json
 
 from lungadv import cli
 from lungadv.utils.files import repo_root
@@ -61,13 +61,11 @@ def store_samples(place):
 
 @cli.one_line_errors
 def read_all(place, rng=None, target=None):
-    """What `lungadv reproduce --data` reads before it begins, and every voxel of the stores."""
-    from lungadv.data.dataset import check_nodules, open_store
+    """What `lungadv reproduce --data` reads first, and every voxel of the stores."""
+    from lungadv.data.dataset import open_store
     from lungadv.data.manifest import read_manifest
 
-    data = read_manifest(place.out / "manifest.csv")
-    check_nodules(data)
-    for row in data.scans.itertuples():
+    for row in read_manifest(place.out / "manifest.csv").scans.itertuples():
         if row.store:
             np.asarray(open_store(row.store, row.seriesuid).hu)
 
@@ -94,7 +92,8 @@ def clone(place):
             (run.figures / name).write_bytes(b"picture")
         pd.DataFrame([{"benchmark": "nlst", "strategy": "beta+syn", "cpm": 0.7}]).to_csv(run.figures / "table2.csv", index=False)
         shutil.copy(root / "figures/quick/claims.csv", run.path("claims", "claims.csv"))
-        (run.folder / "run.json").write_text(json.dumps({"wall_seconds": 1.0, "peak_memory_mib": 300, "cores": 2, "stages_built": ["claims"]}))
+        whole = {"wall_seconds": 1.0, "peak_memory_mib": 300, "cores": 2, "stages_built": ["claims"]}
+        (run.folder / "run.json").write_text(json.dumps(whole))
         committed = place.data / "figures/tiny/expected.json"
         committed.parent.mkdir(parents=True)
         committed.write_text(json.dumps({"cpm/nlst/beta+syn": {"value": 0.7, "tolerance": 0.05, "seeds": 1}}))

@@ -36,8 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         _run_command(options)
-    except (InputError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    except (InputError, ValueError, OSError) as error:
+        sys.exit("error: " + " ".join(str(error).split()))
 
 
 def _run_command(options):
