@@ -56,17 +56,17 @@ def one_line_errors(command: Callable) -> Callable:
 
     @functools.wraps(command)
     def wrapped(*arguments, **options):
-        from lungadv.utils.errors import InputError
+        from lungadv.utils.errors import InputError, one_line
 
         try:
             return command(*arguments, **options)
         except BrokenPipeError:  # who reads has seen enough: typer ends without a word
             raise
         except MemoryError as error:
-            typer.echo(f"error: memory ran out ({' '.join(str(error).split())}): close other programs, or take a larger machine", err=True)
+            typer.echo(f"error: memory ran out ({one_line(error)}): close other programs, or take a larger machine", err=True)
             raise typer.Exit(1) from None
         except (InputError, ValueError, OSError) as error:
-            typer.echo("error: " + " ".join(str(error).split()), err=True)
+            typer.echo(f"error: {one_line(error)}", err=True)
             raise typer.Exit(1) from None
 
     return wrapped

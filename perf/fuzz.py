@@ -27,7 +27,7 @@ class Child:
 
     def __init__(self, folder, kinds, first, count):
         command = [sys.executable, str(Path(__file__).with_name("fuzz_child.py")), folder, ",".join(kinds), str(first), str(count)]
-        self.process = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if self.answer(START) != "ready":
             self.process.kill()
             raise RuntimeError("the child did not start: " + (Path(folder) / "noise").read_text()[-3000:])
@@ -57,6 +57,7 @@ def meet_all(folder, kinds, first, count):
             seed += 1
             if not isinstance(met, list):
                 break
+            child.process.stdin.write(b"\n")
         child.process.kill()
         child.process.wait()
 
@@ -88,7 +89,7 @@ def main(
             if outcome not in GOOD:
                 faults.append((kind, number, outcome, words))
                 where = keep(folder, kept, kind, number) if kept else "--keep FOLDER would keep it"
-                print(f"{outcome}: --only {kind} --seed {number} --inputs 1 ({where})\n{words}", file=sys.stderr, flush=True)
+                print(f"{outcome}: --only {kind} --seed {number} --inputs 1 ({where})\n{words[:2000]}", file=sys.stderr, flush=True)
     columns = [*GOOD, *sorted({name for found in counts.values() for name in found} - {*GOOD})]
     print("| format | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
     for kind in kinds:

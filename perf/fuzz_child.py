@@ -150,6 +150,7 @@ def main(folder, kinds, first, count):
         kind = kinds[seed % len(kinds)]
         print(json.dumps([kind, seed]), file=say, flush=True)
         print(json.dumps(meet(watch, kind, seed, samples[kind], noise)), file=say, flush=True)
+        sys.stdin.readline()  # the input lies there until it has been looked at
 
 
 if __name__ == "__main__":

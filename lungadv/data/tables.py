@@ -224,7 +224,7 @@ def _harmless(value: object, sign: str) -> object:
     """A text with `sign` in front if it begins as a formula, and escapes for control characters; other values as they are."""
     if not isinstance(value, str):
         return value
-    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: found[0].encode("unicode_escape").decode(), printable(value))
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: found[0].encode("unicode_escape").decode(), value)
     return sign + text if text.startswith(FORMULA) and not all(map(_is_number, text.split())) else text
 
 

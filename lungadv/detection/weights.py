@@ -89,8 +89,8 @@ def _read_stage_provenance(file):
         if not missing:
             needed = {part: [field.name for field in dataclasses.fields(PARTS[part])] for part in NEEDED_SETTINGS}
             missing = [f"{part}.{name}" for part, names in needed.items() for name in names if name not in made["settings"].get(part, {})]
-    except (InputError, TypeError, AttributeError) as error:
-        raise InputError(f"'{file}' is no provenance ({error}): give the weights of a finished run") from None
+    except (InputError, TypeError, AttributeError):
+        raise InputError(f"'{file}' is no provenance: give the weights of a finished run") from None
     if missing:
         raise InputError(f"'{file}' lacks {missing[0]}, as of another version: give the weights of a finished run of this version")
     return made

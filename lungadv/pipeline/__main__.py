@@ -12,7 +12,7 @@ from lungadv.pipeline.notebooks import ProgressLines, run_notebook
 from lungadv.pipeline.outputs import SHOWN_PROFILE, keep_outputs
 from lungadv.pipeline.readme import render_readme
 from lungadv.pipeline.runs import open_run
-from lungadv.utils.errors import InputError, plural
+from lungadv.utils.errors import InputError, one_line, plural
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _run_command(options)
     except (InputError, ValueError, OSError) as error:
-        sys.exit("error: " + " ".join(str(error).split()))
+        sys.exit(f"error: {one_line(error)}")
 
 
 def _run_command(options):

@@ -4,7 +4,7 @@ import codecs
 import re
 from pathlib import Path
 
-__all__ = ["InputError", "check_name", "has_control", "plural", "printable"]
+__all__ = ["InputError", "check_name", "has_control", "one_line", "plural", "printable"]
 
 SHOWN = "lungadv.shown"  # what to do with letters that cannot be written, for `str.encode` and for streams
 
@@ -27,6 +27,12 @@ def printable(text: str) -> str:
     Python keeps such bytes as half letters, which neither a table nor a terminal takes.
     """
     return str(text).encode("utf-8", SHOWN).decode("utf-8")
+
+
+def one_line(error: Exception, longest: int = 1000) -> str:
+    """An error's text as a line of bounded length: libraries quote whole files."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def has_control(name: str) -> bool:

@@ -54,10 +54,11 @@ def check_out(out: Path, root: Path, kind: str) -> None:
     if path.exists():
         try:
             earlier = read_json(path)
-        except InputError:
+            made_from = earlier["root"], earlier["kind"]
+        except (InputError, KeyError):
             raise InputError(f"'{path}' cannot be read: delete it and call again") from None
-        if (earlier.get("root"), earlier.get("kind")) != (str(root), kind):
-            raise InputError(f"manifest '{out}' was made from '{earlier.get('root')}' as {earlier.get('kind')}: give --out another folder")
+        if made_from != (str(root), kind):
+            raise InputError(f"manifest '{out}' was made from '{made_from[0]}' as {made_from[1]}: give --out another folder")
     elif not items_folder(out).exists():
         there = [name for name in (out.name, *TABLES) if (out.parent / name).exists()]
         if there:

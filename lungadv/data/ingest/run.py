@@ -104,8 +104,9 @@ def _why_none(lines: list[dict], root: Path) -> str:
 
 
 def _write_report(lines: list[dict], out: Path) -> None:
-    """Write the report, one line a scan."""
-    write_table(pd.DataFrame(lines, columns=["seriesuid", "path", "status", "reason"]), report_file(out))
+    """Write the report, one line a scan. Names of files that are not UTF-8 are shown by their bytes."""
+    columns = ["seriesuid", "path", "status", "reason"]
+    write_table(pd.DataFrame([[printable(line[name]) for name in columns] for line in lines], columns=columns), report_file(out))
 
 
 def _misnamed(contents: Contents, kind: str) -> list[dict]:
