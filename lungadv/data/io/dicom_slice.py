@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lungadv.data.io.names import sitk_name
-from lungadv.data.io.volume import CUT_SHORT, MOST_PACKED, rescale
+from lungadv.data.io.volume import CUT_SHORT, MOST_PACKED, rescale, silence_itk
 from lungadv.data.scan import AIR, ScanError
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _decode(file, shape):
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     try:
-        with sitk_name(file) as name:
+        with sitk_name(file) as name, silence_itk():
             reader.SetFileName(name)
             reader.ReadImageInformation()
             if reader.GetSize() != (*shape[::-1], 1) or reader.GetNumberOfComponents() != 1:
