@@ -63,11 +63,11 @@ def one_line_errors(command: Callable) -> Callable:
         except BrokenPipeError:  # who reads has seen enough: typer ends without a word
             raise
         except MemoryError as error:
-            typer.echo(f"error: memory ran out ({one_line(error)}): close other programs, or take a larger machine", err=True)
-            raise typer.Exit(1) from None
+            said = f"memory ran out ({one_line(error)}): close other programs, or take a larger machine"
         except (InputError, ValueError, OSError) as error:
-            typer.echo(f"error: {one_line(error)}", err=True)
-            raise typer.Exit(1) from None
+            said = one_line(error)
+        typer.echo(f"error: {said}", err=True)  # not before the error is forgotten: a progress bar ends its line with it
+        raise typer.Exit(1)
 
     return wrapped
 

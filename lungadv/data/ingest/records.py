@@ -65,7 +65,8 @@ def _read(jobs: list[Job], workers: int) -> list[dict]:
     """The records of jobs that have none."""
     doing = "reading scans"
     if workers < 2:
-        return [read_item(job) for job in tqdm(jobs, desc=doing, disable=not jobs)]
+        with tqdm(jobs, desc=doing, disable=not jobs) as bar:
+            return [read_item(job) for job in bar]
     return map_in_processes(read_item, jobs, workers, doing, KILLED)
 
 

@@ -48,7 +48,7 @@ def read_slice_header(file: Path) -> "pydicom.FileDataset | None":
     if _is_deflated(file):
         raise ScanError(f"file '{file.name}' is deflated as a whole: convert it to Explicit VR Little Endian (dcmconv +te)")
     header = _read_dataset(file, stop_before_pixels=True, specific_tags=TAGS)
-    classes = text_of(header, "SOPClassUID"), header.file_meta.get("MediaStorageSOPClassUID")
+    classes = text_of(header, "SOPClassUID"), _guarded(file, header.file_meta.get, "MediaStorageSOPClassUID")
     uid, modality = text_of(header, "SeriesInstanceUID"), text_of(header, "Modality")
     if not header.preamble and not (modality or any(classes)):
         _refuse_slice_name(file)
@@ -219,7 +219,7 @@ def _check_bits(file, header):
 
 def _syntax_of(header):
     """The transfer syntax; None without a meta header, or where it names none."""
-    return header.file_meta.get("TransferSyntaxUID")
+    return _guarded(Path(header.filename), header.file_meta.get, "TransferSyntaxUID")
 
 
 def _is_compressed(header):
