@@ -452,7 +452,7 @@ def test_stress_says_that_a_model_has_no_gradients(models):
     [
         ("absent", (), "has no function absent"),
         ("picky", (), "the model fails on patches of shape (1, 1, 8, 8, 8)"),
-        ("alone", (), "the model fails on patches of shape (6, 1, 8, 8, 8): MemoryError: one patch at a time"),
+        ("alone", (), "the model fails on patches of shape (8, 1, 8, 8, 8): MemoryError: one patch at a time"),
         ("backwards", (), "the model fails under attack: RuntimeError: no memory for gradients"),
         ("training", (), "the model is in training mode"),
         ("mean", ("--surrogate", "models_of_a_user:training"), "the surrogate is in training mode"),
