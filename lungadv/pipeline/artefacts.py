@@ -69,7 +69,7 @@ def stage_output(run: Run, stage: str) -> Iterator[Path]:
                 "outputs": {str(path.relative_to(temporary)): sha256(path) for path in _small_files(temporary)},
             }
             (temporary / "provenance.json").write_text(json.dumps(provenance, indent=1))
-            _replace_folder(temporary, final)
+            replace_folder(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         torch.set_num_threads(threads)
@@ -79,12 +79,13 @@ def _small_files(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size < SMALL_FILE)
 
 
-def _replace_folder(new, old):
+def replace_folder(new: Path, old: Path) -> None:
+    """Put a whole folder in place of another one: no moment shows half of either."""
+    stale = old.with_name(f".{old.name}.stale.{os.getpid()}")
     if old.exists():
-        stale = old.with_name(f".{old.name}.stale.{os.getpid()}")
         os.replace(old, stale)
-        shutil.rmtree(stale)
     os.replace(new, old)
+    shutil.rmtree(stale, ignore_errors=True)
 
 
 def describe(run: Run, stage: str, inputs: dict[str, Path]) -> dict:
