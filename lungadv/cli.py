@@ -56,18 +56,18 @@ def one_line_errors(command: Callable) -> Callable:
 
     @functools.wraps(command)
     def wrapped(*arguments, **options):
-        from lungadv.utils.errors import InputError
+        from lungadv.utils.errors import InputError, one_line
 
         try:
             return command(*arguments, **options)
         except BrokenPipeError:  # who reads has seen enough: typer ends without a word
             raise
         except MemoryError as error:
-            typer.echo(f"error: memory ran out ({' '.join(str(error).split())}): close other programs, or take a larger machine", err=True)
-            raise typer.Exit(1) from None
+            said = f"memory ran out ({one_line(error)}): close other programs, or take a larger machine"
         except (InputError, ValueError, OSError) as error:
-            typer.echo("error: " + " ".join(str(error).split()), err=True)
-            raise typer.Exit(1) from None
+            said = one_line(error)
+        typer.echo(f"error: {said}", err=True)  # not before the error is forgotten: a progress bar ends its line with it
+        raise typer.Exit(1)
 
     return wrapped
 
@@ -366,6 +366,8 @@ def claims(profile: Profile = "quick", seed: Seed = 0, data: Data = "phantom") -
     if not path.exists():
         raise InputError(f"{path} does not exist: run `make reproduce PROFILE={profile} SEED={seed}` first")
     ledger = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if missing := {"id", "claim", "measured", "interval", "verdict"} - set(ledger.columns):
+        raise InputError(f"'{path}' has no column {', '.join(sorted(missing))}: delete its folder and `make reproduce` again")
     for row in ledger.itertuples():
         typer.echo(f"{row.id:<4} {row.verdict:<15} {row.measured}  [{row.interval}]\n     {row.claim}")
     typer.echo(", ".join(f"{count} {verdict}" for verdict, count in ledger.verdict.value_counts().items()))

@@ -172,6 +172,7 @@ class Settings:
     two_moons: TwoMoonsSettings
 
 
+LARGEST = 1e15  # of a setting; "1e999" would be infinite
 PARTS = {field.name: field.type for field in dataclasses.fields(Settings)}
 
 
@@ -180,10 +181,7 @@ def load_settings(profile: str, **overrides: dict) -> Settings:
 
     Raises InputError for an unknown profile, part or key, a key that is missing, and a value of another type.
     """
-    path = repo_root() / "settings.ini"
-    parser = configparser.ConfigParser(inline_comment_prefixes=("#",))
-    parser.optionxform = str
-    parser.read(path, encoding="utf-8")
+    parser = _parse(repo_root() / "settings.ini")
     profiles = list(parser["profiles"])
     if profile not in profiles:
         raise InputError(f"unknown profile '{profile}': choose one of {', '.join(profiles)}")
@@ -194,6 +192,19 @@ def load_settings(profile: str, **overrides: dict) -> Settings:
     if strange := sorted(set(overrides) - set(PARTS)):
         raise InputError(f"unknown settings '{strange[0]}': the parts are {', '.join(PARTS)}")
     return Settings(**{part: _read_part(parser, part, profile, overrides.get(part, {})) for part in PARTS})
+
+
+def _parse(path):
+    """The sections of settings.ini. Raises InputError for a file that is none."""
+    parser = configparser.ConfigParser(inline_comment_prefixes=("#",), interpolation=None)
+    parser.optionxform = str
+    try:
+        parser.read(path, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise InputError(f"'{path}' cannot be read ({' '.join(str(error).split())[:300]}): correct it, or take it from the clone") from None
+    if "profiles" not in parser:
+        raise InputError(f"'{path}' has no section [profiles]: take it from the clone")
+    return parser
 
 
 def _read_part(parser, part, profile, overrides):
@@ -220,7 +231,7 @@ def settings_from(part: str, values: dict) -> object:
 def _literal(text):
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # a text, or brackets without end
         return text
 
 
@@ -229,7 +240,7 @@ def _typed(part, name, kind, value):
     many = kind not in (int, float)
     numbers = tuple(value) if many and isinstance(value, list | tuple) else (value,) if not many else ()
     types = (int,) if kind is int else (int, float)
-    if not numbers or not all(isinstance(number, types) and not isinstance(number, bool) for number in numbers):
+    if not numbers or not all(isinstance(number, types) and not isinstance(number, bool) and abs(number) <= LARGEST for number in numbers):
         wanted = "numbers in brackets" if many else "a whole number" if kind is int else "a number"
         raise InputError(f"settings [{part}]: {name} = {value!r} is not {wanted}")
     return numbers if many else value

@@ -120,7 +120,7 @@ def draw_figure(
     for axes, window in zip(figure.subplots(2, 3), ("lung", "mediastinum"), strict=True):
         for axis, plane in zip(axes, PLANES, strict=True):
             draw_slice(axis, scan, plane, slice_index(scan, plane, position), window, nodules, findings)
-    figure.suptitle(f"{scan.uid}    solid: annotated nodules, dashed: findings. Not for clinical use.", fontsize=8)
+    figure.suptitle(f"{scan.uid}    solid: annotated nodules, dashed: findings. Not for clinical use.", fontsize=8, parse_math=False)
     return figure
 
 

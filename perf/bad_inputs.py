@@ -1,92 +1,25 @@
 """Every bad input that is told from a good one, made anew, and the one line that each gets: a Markdown table."""
 
 import tempfile
+import warnings
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
+import bad_inputs_hostile  # noqa: F401 adds its cases
+import bad_inputs_reported  # noqa: F401
 import numpy as np
 import pandas as pd
 import typer
+from bad_input_files import CASES, case, every, ingested, luna16, mhd, rows, scan_of, series
 
 from lungadv.data import store
 from lungadv.data.ingest import ingest
 from lungadv.data.io.read import read_scan
 from lungadv.data.io.write import write_scan, write_series
 from lungadv.data.lidc_xml import read_lidc
-from lungadv.data.scan import Scan, ScanError
-from lungadv.data.tables import AnnotationError
 from lungadv.utils.errors import InputError
-
-CASES = {}
-HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm"
-
-
-def case(name):
-    """Register a function that makes a bad input in a folder and reads it: it raises the message, or returns that of a report."""
-
-    def register(function):
-        CASES[name] = function
-        return function
-
-    return register
-
-
-def scan_of(uid="1.2.3", left=-20):
-    """A small chest that begins at x = `left` mm: lung in tissue, and a nodule of 8 mm around (left + 14, -5, -292) mm."""
-    hu = np.full((20, 40, 40), 40, np.int16)
-    hu[:, 4:-4, 4:-4] = -850
-    hu[5:9, 12:19, 11:18] = 30
-    hu[0, 0, : len(uid)] = list(uid.encode())  # no two scans hold the same voxels
-    return Scan(hu, (1, 1, 2), (left, -20, -306), np.eye(3), uid)
-
-
-def mhd(folder, header=lambda text: text, data=lambda content: content):
-    """A scan file whose header and voxels were changed, and read."""
-    path = folder / "scan.mhd"
-    write_scan(scan_of("scan"), path)
-    path.write_text(header(path.read_text()))
-    path.with_suffix(".zraw").write_bytes(data(path.with_suffix(".zraw").read_bytes()))
-    return read_scan(path)
-
-
-def series(folder, change=lambda slices: None):
-    """A DICOM series whose slices {file: pydicom dataset} were changed, and read."""
-    import pydicom
-
-    write_series(scan_of(), folder / "series")
-    slices = {path: pydicom.dcmread(path) for path in sorted((folder / "series").iterdir())}
-    change(slices)
-    for path, dataset in slices.items():
-        dataset.save_as(path)
-    return read_scan(folder / "series")
-
-
-def every(**values):
-    """A change of attributes of all slices."""
-    return lambda slices: [setattr(dataset, name, value) for dataset in slices.values() for name, value in values.items()]
-
-
-def luna16(folder, *rows, header=HEADER, left=-20):
-    """Four scans in LUNA16's layout with these rows of annotations.csv, ingested -> the first refusal of the report."""
-    for k in range(4):
-        (folder / f"data/subset{k}").mkdir(parents=True, exist_ok=True)
-        write_scan(scan_of(f"1.2.{k}", left), folder / f"data/subset{k}/1.2.{k}.mhd")
-    (folder / "data/annotations.csv").write_text("\n".join([header, *rows, ""]))
-    return ingested(folder, "luna16")
-
-
-def ingested(folder, kind):
-    out = folder / "made/manifest.csv"
-    ingest(folder / "data", kind, out, workers=1)
-    lines = pd.read_csv(out.with_suffix(".report.csv"), dtype=str, keep_default_na=False)
-    return lines[lines["status"] != "taken"].iloc[0][["path", "reason"]].str.cat(sep=": ")
-
-
-def rows(change=lambda x, y, z: (x, y, z), left=-20):
-    """A nodule in each of the four scans, its coordinates changed."""
-    return [f"1.2.{k},{','.join(map(str, change(left + 14, -5, -292)))},8" for k in range(4)]
 
 
 @case("truncated .zraw")
@@ -295,13 +228,14 @@ def _(folder):
 
 
 def message(name):
-    """The one line that a case gets, its folder left out. AssertionError where the input is taken."""
-    with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()):
+    """The one line that a case gets, its folder left out. AssertionError where the input is taken without a word."""
+    with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         folder = Path(folder).resolve() / "x"
         folder.mkdir()
         try:
             said = CASES[name](folder)
-        except (ScanError, AnnotationError, InputError) as error:
+        except (InputError, ValueError) as error:  # as the commands do
             said = str(error)
         assert isinstance(said, str), f"{name} was taken"
         return " ".join(said.split()) if "\n" in said else said.replace(f"{folder}/", "").replace(str(folder), "folder")
@@ -311,7 +245,8 @@ def main():
     """Print the table."""
     print("| bad input | what one reads |\n|---|---|")
     for name in CASES:
-        print(f"| {name} | {message(name)} |".replace("<", "&lt;"))
+        said = message(name).replace("|", "\\|").replace("<", "&lt;")
+        print(f"| {name} | {said} |")
 
 
 if __name__ == "__main__":

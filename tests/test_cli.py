@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from lungadv.cli import app
+from lungadv.cli import app, one_line_errors
 from lungadv.data.io import read
 from lungadv.data.io.write import write_scan
 from lungadv.data.scan import Scan
@@ -476,3 +477,28 @@ def test_a_scan_whose_name_is_not_utf8_is_named_by_its_bytes(tmp_path):
     write_scan(Scan(np.zeros((4, 4, 4), np.int16), (1, 1, 1), (0, 0, 0), np.eye(3), "1.2"), tmp_path / "scan.mhd")
     (tmp_path / "scan.mhd").rename(path)
     assert_one_line(call("detect", path, "--out", tmp_path / "out.csv"), r"M\xfcller.mhd': has a name that is not UTF-8 text", "rename it")
+
+
+def test_an_error_stands_on_a_line_of_its_own_below_a_progress_bar(capsys):
+    """Bars are closed with the frames that hold them."""
+    from tqdm import tqdm
+
+    @one_line_errors
+    def command():
+        for _ in tqdm(range(3), desc="reading"):
+            raise ValueError("wrong\n\tfile")
+
+    with pytest.raises(typer.Exit):
+        command()
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "error: wrong file" and "reading" in said[-2]
+
+
+def test_an_error_that_quotes_a_whole_file_is_cut(capsys):
+    @one_line_errors
+    def command():
+        raise ValueError("x" * 10**6)
+
+    with pytest.raises(typer.Exit):
+        command()
+    assert len(capsys.readouterr().err) < 1100

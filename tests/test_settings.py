@@ -80,6 +80,13 @@ def test_unknown_profile_names_the_choices():
         ("[fpr:tiny]\n", "[fpr:tini]\n", r"unknown section \[fpr:tini\]"),
         ("[froc]\nbootstraps = 1000\n", "[froc]\n", "bootstraps"),
         ("bootstraps = 1000", "bootstraps = many", "bootstraps = 'many' is not a whole number"),
+        ("bootstraps = 1000", "bootstraps = 1e999", "bootstraps = inf is not a whole number"),
+        ("bootstraps = 1000", "bootstraps = " + "[" * 9999, "is not a whole number"),
+        ("bootstraps = 1000", "bootstraps = {[]: 1}", "is not a whole number"),
+        ("bootstraps = 1000", "bootstraps 1000", "settings.ini' cannot be read .*bootstraps 1000"),
+        ("bootstraps = 1000", "bootstraps = %(x", "bootstraps = '%.x' is not a whole number"),
+        ("[froc]\n", "[fpr]\n", "settings.ini' cannot be read .*'fpr' already exists"),
+        ("[profiles]\n", "[profile]\n", "has no section .profiles."),
     ],
 )
 def test_a_mistake_in_the_file_is_named(other_file, old, new, message):

@@ -9,7 +9,6 @@ A manifest written by `lungadv ingest` may lie elsewhere than its scans. The fol
 there and do not leave it. Its columns of geometry save reading every header again.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from lungadv.data.orientation import check_positions
 from lungadv.data.scan import AIR, Scan, ScanError
 from lungadv.data.tables import LUNA16, SMALLEST_MM, UNSPECIFIED, AnnotationError, at_line, check_types, read_nodules, read_table
 from lungadv.utils.errors import InputError
+from lungadv.utils.files import read_json
 
 __all__ = ["GEOMETRY", "TABLES", "check_patients", "companion", "empty_scan", "read_manifest", "scan_files"]
 
@@ -96,8 +96,8 @@ def _root(manifest: Path) -> Path:
     if not path.exists():
         return manifest.parent
     try:
-        root = Path(json.loads(path.read_text(encoding="utf-8"))["root"])
-    except (OSError, ValueError, KeyError, TypeError):
+        root = Path(read_json(path)["root"])
+    except (InputError, KeyError, TypeError):
         raise InputError(f"'{path}' does not say where the scans lie: run `lungadv ingest` again") from None
     if not root.is_absolute() or not root.is_dir():
         raise InputError(f"'{path}' says that the scans lie in '{root}', which is no folder: correct its `root`, or ingest again")

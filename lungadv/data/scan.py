@@ -19,7 +19,7 @@ class ScanError(ValueError):
     """A scan that cannot be used: one line that names it, what is wrong and what to do."""
 
     def __init__(self, message: str):
-        super().__init__(printable(message))
+        super().__init__(printable(" ".join(message.split())))
 
 
 def to_unit(hu: Values) -> Values:

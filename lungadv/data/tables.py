@@ -10,15 +10,17 @@ import csv
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lungadv.utils.errors import printable
+from lungadv.utils.files import atomic_write
 
 __all__ = [
-    "LUNA16", "SMALLEST_MM", "TYPES", "UNSPECIFIED", "XYZ", "AnnotationError", "at_line", "check_scans", "check_types", "read_nodules",
-    "read_table", "read_uids",
+    "FORMULA", "LUNA16", "SMALLEST_MM", "TYPES", "UNSPECIFIED", "XYZ", "AnnotationError", "at_line", "check_scans", "check_types",
+    "read_nodules", "read_table", "read_uids", "write_table",
 ]  # fmt: skip
 
 XYZ = ["coordX", "coordY", "coordZ"]  # LPS mm
@@ -27,6 +29,7 @@ NUMBERS = (*XYZ, "diameter_mm", "probability")  # every other column of a table 
 SMALLEST_MM = 6.0  # smaller nodules are left out of training and scoring, as in the paper
 TYPES = ("solid", "fully_calcified", "part_solid", "ground_glass")
 UNSPECIFIED = "unspecified"  # the type of a nodule whose table does not say it, such as LUNA16's
+FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for a formula begins so, unless it is a number
 ID_COLUMNS = ("seriesuid", "seriesuids", "seriesinstanceuid", "seriesid", "scanid", "uid", "uids", "id")  # how lists of scans are headed
 
 
@@ -204,3 +207,30 @@ def check_types(table: pd.DataFrame, path: str | Path) -> None:
     """Raise AnnotationError at the first row whose type is none of TYPES, nor UNSPECIFIED. path: the table's file, for the message."""
     for line, name in table["type"][~table["type"].isin([*TYPES, UNSPECIFIED])].items():
         raise AnnotationError(f"{at_line(path, line)}: unknown type {quoted(name)}: write one of {', '.join([*TYPES, UNSPECIFIED])}")
+
+
+def write_table(table: pd.DataFrame, path: str | Path, **options: Any) -> None:
+    """Write a table as CSV, whole or not at all; its texts may come from anybody's files. options: further ones of `to_csv`.
+
+    No spreadsheet will take a text for a formula: such a one gets an apostrophe in front, in the column `path` a `./`. Every row is one
+    line: control characters become escapes, such as \\n.
+    """
+    texts = {name: table[name].map(lambda value, sign="./" if name == "path" else "'": _harmless(value, sign)) for name in table}
+    with atomic_write(path) as temporary:
+        table.assign(**texts).to_csv(temporary, index=False, **options)
+
+
+def _harmless(value: object, sign: str) -> object:
+    """A text with `sign` in front if it begins as a formula, and escapes for control characters; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: found[0].encode("unicode_escape").decode(), value)
+    return sign + text if text.startswith(FORMULA) and not all(map(_is_number, text.split())) else text
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

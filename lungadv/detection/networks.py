@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -11,7 +12,11 @@ from torch import nn
 from lungadv.detection.candidates import SOURCES, Calibration
 from lungadv.models.resunet import ResUNet
 from lungadv.models.rpn import RPN
+from lungadv.training.checkpoint import WIDEST, load_weights, read_facts
 from lungadv.utils.errors import InputError
+
+MOST_ANCHORS = 64
+MOST_SCANS = 10**6  # validation scans of a calibration
 
 __all__ = ["load_networks", "save_networks", "save_weights"]
 
@@ -38,10 +43,12 @@ def load_networks(folder: Path) -> tuple[dict[str, nn.Module], Calibration]:
     """
     if not (folder / "networks.json").exists():
         raise InputError(f"no candidate networks in {folder}: networks.json is missing; give one that `make reproduce` filled")
-    facts = json.loads((folder / "networks.json").read_text())
+    facts = read_facts(folder / "networks.json", {"width": WIDEST, "anchors": MOST_ANCHORS, "scans": MOST_SCANS})
     networks = {"blob": ResUNet(facts["width"]), "blob-ggo": ResUNet(facts["width"]), "rpn": RPN(facts["width"], facts["anchors"])}
     for name, network in networks.items():
-        network.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        load_weights(network, folder / f"{name}.safetensors")
         network.to(memory_format=torch.channels_last_3d).eval().requires_grad_(False)
     scores = {name: value.numpy() for name, value in load_file(folder / "calibration.safetensors").items()}
+    if set(scores) != set(SOURCES) or not all(values.ndim == 1 and np.isfinite(values).all() for values in scores.values()):
+        raise InputError(f"'{folder / 'calibration.safetensors'}' holds no scores of {', '.join(SOURCES)}: give those of a finished run")
     return networks, Calibration(scores, facts["scans"])

@@ -10,6 +10,7 @@ from lungadv.data.hounsfield import doubt_hu, padding_remark
 from lungadv.data.lungs import extent_mm, slab_remark
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan, to_unit
+from lungadv.data.tables import write_table
 from lungadv.detection.detect import COLUMNS, find_lungs
 from lungadv.detection.weights import read_provenance
 from lungadv.utils.files import atomic_write
@@ -75,7 +76,8 @@ def contact_sheet(scan: Scan, findings: pd.DataFrame, path: str | Path, count: i
             axis.axis("off")
         for row, patch, axis in zip(shown.itertuples(), patches, axes.flat, strict=False):
             _draw_finding(axis, row, np.asarray(patch)[0, SHEET_PIXELS // 2])
-        figure.suptitle(f"{scan.uid}\n{len(findings)} findings, the first {len(shown)} of them. Not for clinical use.", fontsize=7)
+        title = f"{scan.uid}\n{len(findings)} findings, the first {len(shown)} of them. Not for clinical use."
+        figure.suptitle(title, fontsize=7, parse_math=False)  # a file may be named with dollar signs
         figure.tight_layout()
         figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})
 
@@ -96,8 +98,7 @@ def _draw_finding(axis, row, picture):
 
 def write_findings(findings: pd.DataFrame, path: str | Path) -> None:
     """Write findings as CSV, whole or not at all."""
-    with atomic_write(path) as temporary:
-        pd.DataFrame(findings, columns=COLUMNS).to_csv(temporary, index=False, float_format="%.6g")
+    write_table(pd.DataFrame(findings, columns=COLUMNS), path, float_format="%.6g")
 
 
 def write_markups(findings: pd.DataFrame, path: str | Path) -> None:

@@ -4,7 +4,6 @@ A folder of weights holds `candidates/` and `fpr/<strategy>/` as a finished run 
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from lungadv.settings import PARTS, CandidateSettings, PatchSettings, settings_f
 from lungadv.training.checkpoint import load_network
 from lungadv.training.strategies import BASELINE
 from lungadv.utils.errors import InputError
-from lungadv.utils.files import runs_folder
+from lungadv.utils.files import read_json, runs_folder
 
 __all__ = ["Detector", "default_weights", "is_weights", "load_detector", "read_provenance", "shipped_folder"]
 
@@ -85,13 +84,13 @@ def read_provenance(folder: str | Path) -> tuple[dict, dict]:
 def _read_stage_provenance(file):
     """What a provenance.json says. Raises InputError when it is none, or of a version with other settings."""
     try:
-        made = json.loads(file.read_text(encoding="utf-8"))
+        made = read_json(file)
         missing = [key for key in ("profile", "seed", "settings") if key not in made]
         if not missing:
             needed = {part: [field.name for field in dataclasses.fields(PARTS[part])] for part in NEEDED_SETTINGS}
             missing = [f"{part}.{name}" for part, names in needed.items() for name in names if name not in made["settings"].get(part, {})]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"'{file}' is no provenance ({error}): give the weights of a finished run") from None
+    except (InputError, TypeError, AttributeError):
+        raise InputError(f"'{file}' is no provenance: give the weights of a finished run") from None
     if missing:
         raise InputError(f"'{file}' lacks {missing[0]}, as of another version: give the weights of a finished run of this version")
     return made

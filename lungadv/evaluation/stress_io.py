@@ -5,13 +5,13 @@ import importlib
 import json
 import os
 import sys
-import zipfile
-import zlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from safetensors.torch import save_file
 
@@ -28,18 +28,34 @@ def load_patches(path: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
     Raises ValueError that names the file, for one that is no .npz, lacks an array, or holds what `check_pair` refuses.
     """
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it is a single array: save both with numpy.savez(path, positives=..., negatives=...)")
-        with file:
-            missing = [name for name in ("positives", "negatives") if name not in file.files]
-            if missing:
-                raise ValueError(f"no array {' and no '.join(missing)}, only {', '.join(file.files) or 'nothing'}")
-            clean = check_pair(file["positives"], file["negatives"])
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = "it holds Python objects, or is no .npz file" if "allow_pickle" in str(error) else error
-        raise ValueError(f"patches {path}: {reason}") from None
+        clean = check_pair(*_read_arrays(path, ("positives", "negatives")))
+    except ValueError as error:
+        raise ValueError(f"patches {path}: {error}") from None
     return clean["positives"], clean["negatives"]
+
+
+def _read_arrays(path, names):
+    """Arrays of an .npz by their names. Raises ValueError for a file that is none, or unpacks to more than there is memory for."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy's, of odd headers
+            file = np.load(path, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array: save both with numpy.savez(path, positives=..., negatives=...)")
+            with file:
+                missing = [name for name in names if name not in file.files]
+                if missing:
+                    raise ValueError(f"no array {' and no '.join(missing)}, only {', '.join(file.files)[:200] or 'nothing'}")
+                if (size := sum(member.file_size for member in file.zip.infolist())) > psutil.virtual_memory().available:
+                    raise ValueError(f"it unpacks to {size / 2**30:.1f} GiB, more than the free memory: give fewer patches")
+                return [file[name] for name in names]
+    except OSError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy's reader of headers raise errors of many kinds
+        if "allow_pickle" in str(error):
+            raise ValueError("it holds Python objects, or is no .npz file") from None
+        damaged = "" if isinstance(error, ValueError) else f"it cannot be read ({type(error).__name__}), so it may be damaged: "
+        raise ValueError(f"{damaged}{str(error)[:300]}") from None
 
 
 def make_model(factory: str) -> Callable[[torch.Tensor], Any]:

@@ -12,7 +12,7 @@ from lungadv.pipeline.notebooks import ProgressLines, run_notebook
 from lungadv.pipeline.outputs import SHOWN_PROFILE, keep_outputs
 from lungadv.pipeline.readme import render
 from lungadv.pipeline.runs import open_run
-from lungadv.utils.errors import InputError, plural
+from lungadv.utils.errors import InputError, one_line, plural
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,8 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         _run_command(options)
-    except (InputError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    except (InputError, ValueError, OSError) as error:
+        sys.exit(f"error: {one_line(error)}")
 
 
 def _run_command(options):

@@ -13,12 +13,15 @@ from lungadv.pipeline.runs import DEVELOPMENT_SEEDS, Run, data_sha256
 from lungadv.pipeline.steps import STEPS
 from lungadv.settings import as_dict
 from lungadv.utils.errors import InputError
-from lungadv.utils.files import repo_root
+from lungadv.utils.files import atomic_write, read_json, repo_root
 
 
 def results(run: Run) -> dict[str, float]:
     """The numbers of a run that committed results promise: {"cpm/<benchmark>/<strategy>": value}."""
-    table = pd.read_csv(run.figures / "table2.csv")
+    path = run.figures / "table2.csv"
+    table = pd.read_csv(path)
+    if missing := {"benchmark", "strategy", "cpm"} - set(table.columns):
+        raise InputError(f"'{path}' has no column {', '.join(sorted(missing))}: `make reproduce` makes it anew once it is deleted")
     return {f"cpm/{row.benchmark}/{row.strategy}": float(row.cpm) for row in table.itertuples()}
 
 
@@ -30,11 +33,21 @@ def compare_expected(run: Run) -> pd.DataFrame:
     measured = results(run)
     rows = [
         {"key": key, "value": measured.get(key), "expected": row["value"], "tolerance": row["tolerance"]}
-        for key, row in json.loads(path.read_text()).items()
+        for key, row in _expected_numbers(path).items()
     ]
     table = pd.DataFrame(rows)
     table["inside"] = (table.value - table.expected).abs() <= table.tolerance
     return table
+
+
+def _expected_numbers(path):
+    """What expected.json promises: value and tolerance by key. Raises InputError for anything else."""
+    rows = read_json(path)
+    for key, row in rows.items():
+        numbers = [row.get(name) for name in ("value", "tolerance")] if isinstance(row, dict) else [None]
+        if not all(type(number) in (int, float) for number in numbers):
+            raise InputError(f"'{path}' has no value and tolerance of '{key[:80]}': take the file from the clone")
+    return rows
 
 
 def committed_folder(run: Run) -> Path:
@@ -56,9 +69,10 @@ def accept(run: Run) -> Path:
         raise InputError(f"{run.folder} was made with other settings or data than those of now: `make reproduce` with the same terms first")
     folder = committed_folder(run)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(run.figures.iterdir()):
+    for path in sorted(run.figures.glob("[!.]*")):  # what begins with a dot, a killed process left half-written
         if path.suffix in (".png", ".csv") or (path.suffix == ".pdf" and path.stat().st_size < 2**20):
-            shutil.copyfile(path, folder / path.name)
+            with atomic_write(folder / path.name) as temporary:
+                shutil.copyfile(path, temporary)
     write_json(folder / "expected.json", expected(run))
     write_json(folder / "provenance.json", provenance(run))
     return folder
@@ -88,7 +102,7 @@ def finished_seeds(run: Run) -> list[Run]:
     for path in run.folder.parent.glob("*/claims/provenance.json"):
         match = pattern.fullmatch(path.parts[-3])
         alike = match and (int(match[1]) >= DEVELOPMENT_SEEDS) == (run.seed >= DEVELOPMENT_SEEDS)
-        made = json.loads(path.read_text())
+        made = read_json(path)
         if alike and {name: made.get(name) for name in terms} == terms:
             found[int(match[1])] = Run(run.profile, int(match[1]), run.data, run.settings, path.parents[1])
     return [found[seed] for seed in sorted(found)]
@@ -96,16 +110,19 @@ def finished_seeds(run: Run) -> list[Run]:
 
 def provenance(run: Run) -> dict:
     """Who made a run: its terms, commit and versions, and the seconds and memory of every stage."""
-    stages = {
-        name: json.loads(path.read_text()) for name in STAGES if (path := run.path(name) / "provenance.json").exists()
-    }
-    last = stages["claims"]
     cost = ("commit", "dirty", "wall_seconds", "peak_memory_mib", "threads")
     shared = ("profile", "seed", "data", "settings", "commit", "dirty", "versions", "python", "device")
+    stages = {}
+    for name in STAGES:
+        if (path := run.path(name) / "provenance.json").exists():
+            stages[name] = read_json(path)
+            if missing := {*cost, *shared} - set(stages[name]):
+                raise InputError(f"'{path}' lacks {', '.join(sorted(missing))}: delete {path.parent} and `make reproduce` again")
+    last = stages["claims"]
     whole = run.folder / "run.json"
     return {
         **{key: last[key] for key in shared},
         "seeds": [other.seed for other in finished_seeds(run)],
-        "run": json.loads(whole.read_text()) if whole.exists() else None,
+        "run": read_json(whole) if whole.exists() else None,
         "stages": {name: {key: made[key] for key in cost} for name, made in stages.items()},
     }

@@ -17,7 +17,7 @@ from lungadv.pipeline.graph import STAGES, stages_of
 from lungadv.pipeline.runs import Run, data_sha256
 from lungadv.settings import as_dict
 from lungadv.utils.errors import InputError
-from lungadv.utils.files import atomic_write, repo_root, sha256
+from lungadv.utils.files import atomic_write, guard_disk, repo_root, sha256
 
 SMALL_FILE = 2**20  # bytes; larger outputs are voxels that follow from the seed, and are not hashed
 
@@ -61,14 +61,15 @@ def stage_output(run: Run, stage: str) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
-        provenance |= {
-            "peak_memory_mib": peak_memory_mib(),
-            "wall_seconds": round(time.perf_counter() - started, 2),
-            "outputs": {str(path.relative_to(temporary)): sha256(path) for path in _small_files(temporary)},
-        }
-        (temporary / "provenance.json").write_text(json.dumps(provenance, indent=1))
-        _replace_folder(temporary, final)
+        with guard_disk(run.folder):
+            yield temporary
+            provenance |= {
+                "peak_memory_mib": peak_memory_mib(),
+                "wall_seconds": round(time.perf_counter() - started, 2),
+                "outputs": {str(path.relative_to(temporary)): sha256(path) for path in _small_files(temporary)},
+            }
+            (temporary / "provenance.json").write_text(json.dumps(provenance, indent=1))
+            replace_folder(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         torch.set_num_threads(threads)
@@ -78,12 +79,13 @@ def _small_files(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size < SMALL_FILE)
 
 
-def _replace_folder(new, old):
+def replace_folder(new: Path, old: Path) -> None:
+    """Put a whole folder in place of another one: no moment shows half of either."""
+    stale = old.with_name(f".{old.name}.stale.{os.getpid()}")
     if old.exists():
-        stale = old.with_name(f".{old.name}.stale.{os.getpid()}")
         os.replace(old, stale)
-        shutil.rmtree(stale)
     os.replace(new, old)
+    shutil.rmtree(stale, ignore_errors=True)
 
 
 def describe(run: Run, stage: str, inputs: dict[str, Path]) -> dict:

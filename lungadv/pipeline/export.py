@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lungadv.detection.weights import load_detector, read_provenance
+from lungadv.pipeline.artefacts import replace_folder
 from lungadv.pipeline.model_card import model_card
 from lungadv.pipeline.runs import Run
 from lungadv.training.strategies import BASELINE
@@ -38,8 +39,7 @@ def export_weights(run: Run, target: str | Path) -> Path:
             raise InputError(f"the weights of {run.folder.name} take {size:.1f} MiB, over {MAX_EXPORT_MIB:g}: ship a smaller profile")
         load_detector(temporary)
         (temporary / "MODEL_CARD.md").write_text(model_card(run, temporary, read_provenance(temporary)[1], half), encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
+        replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target

@@ -1,9 +1,10 @@
 """Errors for people: one line that names what is wrong and what to do."""
 
 import codecs
+import re
 from pathlib import Path
 
-__all__ = ["InputError", "check_name", "plural", "printable"]
+__all__ = ["InputError", "check_name", "has_control", "one_line", "plural", "printable"]
 
 SHOWN = "lungadv.shown"  # what to do with letters that cannot be written, for `str.encode` and for streams
 
@@ -26,6 +27,17 @@ def printable(text: str) -> str:
     Python keeps such bytes as half letters, which neither a table nor a terminal takes.
     """
     return str(text).encode("utf-8", SHOWN).decode("utf-8")
+
+
+def one_line(error: Exception, longest: int = 1000) -> str:
+    """An error's text as a line of bounded length: libraries quote whole files."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def has_control(name: str) -> bool:
+    """Whether a name holds a line break or another control character, which would break a table's lines and fool a terminal."""
+    return re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", name) is not None
 
 
 def check_name(path: str | Path, what: str) -> None:

@@ -1,12 +1,17 @@
 """The clone's root and the folders beside it, hashes of files, and files that are written whole or not at all."""
 
+import errno
 import hashlib
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lungadv.utils.errors import InputError
+
+FULL = 2**20  # bytes free on a full disk, at most
 
 
 def repo_root(start: str | Path | None = None) -> Path:
@@ -40,13 +45,45 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_json(path: str | Path) -> dict:
+    """What a JSON file says, as names and values. Raises InputError that names the file for anything else."""
+    try:
+        known = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # lists within lists without end
+        raise InputError(f"'{path}' cannot be read as JSON ({error}): bring back the file as it was written, or make it anew") from None
+    if not isinstance(known, dict):
+        raise InputError(f"'{path}' holds no names and values of JSON: bring back the file as it was written, or make it anew")
+    return known
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block ends well."""
+    """A temporary path beside `path` that replaces it when the block ends well. Raises InputError when the disk is full."""
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    with guard_disk(path.parent):
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def guard_disk(folder: str | Path) -> Iterator[None]:
+    """Writing into a folder; a full disk becomes one InputError, whichever library meets it."""
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # safetensors has an error of its own, SimpleITK's are RuntimeErrors without a word of it
+        if _is_of_full_disk(error, folder):
+            raise InputError(f"no space is left on the disk of '{folder}': make room and call again, it goes on where it stopped") from None
+        raise
+
+
+def _is_of_full_disk(error: Exception, folder: str | Path) -> bool:
+    """Whether an error, or the one that it was raised from, comes from a disk without room."""
+    causes = [cause for cause in (error, error.__context__) if cause]
+    said = any(getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(cause) for cause in causes)
+    return said or (any(isinstance(cause, OSError | RuntimeError) for cause in causes) and shutil.disk_usage(folder).free < FULL)

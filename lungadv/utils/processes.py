@@ -31,8 +31,9 @@ def map_in_processes(function: Callable[[Job], Made], jobs: Sequence[Job], worke
     with ProcessPoolExecutor(min(workers, len(jobs)), _Context(), _use_one_thread) as pool:
         try:
             futures = [pool.submit(function, job) for job in jobs]
-            for future in tqdm(as_completed(futures), total=len(jobs), desc=doing):
-                future.result()
+            with tqdm(as_completed(futures), total=len(jobs), desc=doing) as bar:
+                for future in bar:
+                    future.result()
             return [future.result() for future in futures]
         except BrokenProcessPool:
             raise killed(f"a process ({doing})", remedy) from None

@@ -1,10 +1,12 @@
 """Tables by comma or tab, lists of scans, and every way in which they are wrong."""
 
+import csv
+
 import pandas as pd
 import pytest
 
 from lungadv.data.lidc_xml import read_lidc
-from lungadv.data.tables import LUNA16, XYZ, AnnotationError, read_nodules, read_table, read_uids
+from lungadv.data.tables import LUNA16, XYZ, AnnotationError, read_nodules, read_table, read_uids, write_table
 
 HEAD = ",".join(LUNA16) + "\n"
 
@@ -89,3 +91,28 @@ def test_nodules_of_any_csv(tmp_path):
     path.write_text(HEAD.strip() + ",spiculated\na,1,2,3,6,True\na,1,2,9,6,maybe\n")
     with pytest.raises(AnnotationError, match="line 3: spiculated 'maybe': write True or False"):
         read_nodules(path)
+
+
+@pytest.mark.parametrize(
+    "text, written",
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("+1+1", "'+1+1"),
+        ("-x", "'-x"),
+        ("\t=1", "\\t=1"),
+        ("a\r\n=1\u2028", "a\\r\\n=1\\u2028"),
+        ("-1.5e3", "-1.5e3"),
+        ("-20.0 -25.0 -306.0", "-20.0 -25.0 -306.0"),
+        ("1.2.840", "1.2.840"),
+        ("a=b, c", "a=b, c"),
+    ],
+)
+def test_no_text_of_a_written_table_is_a_formula_or_breaks_a_line(tmp_path, text, written):
+    path = tmp_path / "a.csv"
+    write_table(pd.DataFrame({"seriesuid": [text, "a"], "path": [text, "b"], "coordX": [-1.5, 2]}), path)
+    assert len(path.read_text().splitlines()) == 3
+    with open(path, newline="") as file:
+        _, row, other = csv.reader(file)
+    assert row[0] == written and other == ["a", "b", "2.0"]
+    assert row[1:] == [f"./{written[1:]}" if written.startswith("'") else written, "-1.5"]

@@ -1,6 +1,7 @@
 """What the reader of findings gets: files to look at, and warnings."""
 
 import json
+from dataclasses import replace
 
 import matplotlib.image
 import numpy as np
@@ -38,6 +39,15 @@ def test_the_contact_sheet_shows_a_finding_in_its_ring(tmp_path, ball_at):
     assert np.hypot(rows - (top + bottom) / 2, columns - (left + right) / 2).min() > (diameter / 2 + 2) * pixel
     assert image[away < 0.4].min() > 0.5 and image[(away > 0.75) & (away < 0.85)].max() < 0.4
     assert image[(away > 1.2) & (away < 1.5)].max() < 0.4  # lung around it
+
+
+def test_a_scan_named_as_a_formula_is_written_as_a_text_and_drawn(tmp_path, ball_at):
+    uid = r"=1+1 $\bad$"
+    finding = pd.DataFrame([[uid, 9.0, -6.0, 8.0, 0.9, 0.1, 10.0]], columns=COLUMNS)
+    write_findings(finding, tmp_path / "findings.csv")
+    assert pd.read_csv(tmp_path / "findings.csv")["seriesuid"].tolist() == [f"'{uid}"]
+    contact_sheet(replace(ball_at((9.0, -6.0, 8.0), 10.0, (1.0, 1.0, 1.0)), uid=uid), finding, tmp_path / "sheet.png")
+    assert matplotlib.image.imread(tmp_path / "sheet.png")[..., :3].std() > 0.05
 
 
 def test_markups_hold_the_findings_in_lps_mm_and_say_so(tmp_path):

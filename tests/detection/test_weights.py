@@ -1,12 +1,16 @@
 """Folders of weights: broken, mixed, of another version, shipped with the package."""
 
 import json
+import math
+import resource
+import struct
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save
 from typer.testing import CliRunner
 
@@ -18,6 +22,7 @@ from lungadv.detection.networks import load_networks
 from lungadv.detection.weights import default_weights, load_detector, shipped_folder
 from lungadv.models.dense_unet import FPR, predict
 from lungadv.settings import as_dict, load_settings
+from lungadv.training.checkpoint import load_network, save_network
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import repo_root
 
@@ -40,6 +45,43 @@ def test_broken_weights_are_named(weights, monkeypatch, network, scan_of):
     assert result.stderr.count("\n") == 1 and result.stderr.startswith(f"error: the weights in {weights} cannot be loaded")
 
 
+FACTS = {"width": 4, "anchors": 3, "scans": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"a":' * 5000, *(json.dumps(FACTS | {name: value}) for name in FACTS for value in (None, -1, 0, 1.5, True, "4", 10**9))],
+)
+def test_what_a_file_says_of_a_network_is_not_taken_on_trust(tmp_path, text):
+    """A width of 10**9 would take all memory."""
+    (tmp_path / "networks.json").write_text(text)
+    with pytest.raises(InputError, match=f"'{tmp_path}/networks.json' (is not of a network|cannot be read as JSON|holds no names)"):
+        load_networks(tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_named(tmp_path, value):
+    network = FPR("evidence", 4)
+    save_network(network, tmp_path)
+    assert load_network(tmp_path).unet.width == 4
+    with torch.no_grad():
+        network.head[0].bias[1] = value
+    save_network(network, tmp_path)
+    with pytest.raises(InputError, match="weights.safetensors' holds values of 'head.0.bias' that are not finite"):
+        load_network(tmp_path)
+
+
+@pytest.mark.parametrize("length", [2**31, 2**63, 2**64 - 1])
+def test_a_header_of_gigabytes_is_refused_before_memory_is_taken(tmp_path, length):
+    save_network(FPR("evidence", 4), tmp_path)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SafetensorError):
+        load_network(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # KiB
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [
@@ -59,7 +101,8 @@ def test_networks_of_two_runs_do_not_fit_together(weights, changes, said, scan_o
     [
         ("{}", "lacks profile"),
         ("{garbage", "is no provenance"),
-        ("[]", "lacks profile"),
+        ("[]", "is no provenance"),
+        ('{"a":' * 5000, "is no provenance"),
         ("3", "is no provenance"),
         ('{"profile": "quick", "seed": 1, "settings": 3}', "is no provenance"),
         ('{"profile": "quick", "seed": 1, "settings": {"patch": {"size": 32}}}', "lacks patch.spacing"),

@@ -2,7 +2,10 @@
 
 import json
 import os
+import pickle
 import sys
+import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from lungadv.evaluation import stress_io
 from lungadv.evaluation.detector import Detector
 from lungadv.evaluation.stress_io import load_patches, make_model, write_report
 from tests.evaluation.toy_models import Template
@@ -44,6 +48,55 @@ def test_a_file_that_is_no_npz_is_named(content, tmp_path):
     (tmp_path / "patches.npz").write_bytes(content)
     with pytest.raises(ValueError, match="patches.npz"):
         load_patches(tmp_path / "patches.npz")
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_no_python_object_is_ever_made(tmp_path, patches):
+    trap = tmp_path / "executed"
+    np.savez(tmp_path / "array.npz", positives=np.array([Touch(trap)], dtype=object), negatives=patches.numpy())
+    np.savez(tmp_path / "member.npz", negatives=patches.numpy())
+    with zipfile.ZipFile(tmp_path / "member.npz", "a") as archive:
+        archive.writestr("positives.npy", pickle.dumps(Touch(trap)))
+    (tmp_path / "whole.npz").write_bytes(pickle.dumps(Touch(trap)))
+    for name in ("array", "member", "whole"):
+        with pytest.raises(ValueError, match=f"{name}.npz: .*(Python objects|no .npz|dtype)"):
+            load_patches(tmp_path / f"{name}.npz")
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("change", ["shape", "packing", "bomb", "encrypted"])
+def test_a_damaged_npz_is_one_error(tmp_path, patches, change, monkeypatch):
+    path = tmp_path / "patches.npz"
+    np.savez(path, positives=patches.numpy(), negatives=patches.numpy())
+    content = path.read_bytes()
+    if change == "shape":  # more than any memory: the header is padded, so its length stays
+        shape = str(patches.numpy().shape).encode()
+        huge = str((10**12, *patches.shape[1:])).encode()
+        with zipfile.ZipFile(path) as old:
+            members = {name: old.read(name) for name in old.namelist()}
+        with zipfile.ZipFile(path, "w") as new:
+            for name, data in members.items():
+                new.writestr(name, data.replace(shape + b", }" + b" " * (len(huge) - len(shape)), huge + b", }"))
+    elif change == "packing":
+        path.write_bytes(content.replace(b"PK\x01\x02\x2d\x03\x2d\0\0\0\0\0", b"PK\x01\x02\x2d\x03\x2d\0\0\0\x63\0"))
+    elif change == "encrypted":
+        path.write_bytes(content.replace(b"PK\x01\x02\x2d\x03\x2d\0\0\0", b"PK\x01\x02\x2d\x03\x2d\0\x01\0"))
+    else:
+        monkeypatch.setattr(stress_io.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    assert change == "bomb" or path.read_bytes() != content
+    said = {"shape": "cannot be read|cannot reshape|reading array", "packing": "NotImplementedError", "bomb": "more than the free memory"}
+    with pytest.raises(ValueError, match=f"patches.npz: .*({said.get(change, 'RuntimeError')})") as error:
+        load_patches(path)
+    assert "\n" not in str(error.value)
 
 
 def test_a_single_array_is_named(tmp_path, patches):

@@ -3,7 +3,10 @@ import json
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from lungadv.cli import app
+from lungadv.pipeline.__main__ import main
 from lungadv.pipeline.accept import accept, compare_expected, finished_seeds
 from lungadv.utils.errors import InputError
 
@@ -81,3 +84,43 @@ def test_development_seeds_and_those_of_the_ledger_are_never_pooled(clone, finis
     ledger, development = finish(0, 0.7), finish(100, 0.2)
     assert [run.seed for run in finished_seeds(ledger)] == [0]
     assert [run.seed for run in finished_seeds(development)] == [100]
+
+
+def test_what_a_killed_process_left_half_written_is_not_accepted(clone, finish):
+    run = finish(0, 0.7)
+    (run.figures / ".123.table2.csv").write_text("benchm")
+    assert not [path.name for path in accept(run).iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("claims/provenance.json", "{", "cannot be read as JSON"),
+        ("banks/provenance.json", '{"a":' * 5000, "cannot be read as JSON"),
+        ("banks/provenance.json", "[]", "holds no names and values"),
+        ("banks/provenance.json", "{}", "lacks commit, data"),
+        ("figures/table2.csv", "benchmark,strategy\nnlst,beta+syn\n", "has no column cpm"),
+        ("run.json", "[", "cannot be read as JSON"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(clone, finish, name, text, said):
+    run = finish(0, 0.7)
+    (run.folder / name).write_text(text)
+    with pytest.raises(SystemExit) as done:
+        main(["accept", "--profile", "quick"])
+    assert str(done.value).startswith("error: ") and f"{name}' {said}" in str(done.value) and "\n" not in str(done.value)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"a": 3}', '{"a": {"value": "x", "tolerance": 1}}', '{"a": {"value": 1}}'])
+def test_damaged_expectations_are_named(clone, finish, text):
+    run = finish(0, 0.7)
+    (accept(run) / "expected.json").write_text(text)
+    with pytest.raises(InputError, match="expected.json' (has no value and tolerance of 'a'|holds no names)"):
+        compare_expected(run)
+
+
+def test_a_ledger_without_its_columns_is_named(clone, finish):
+    run = finish(0, 0.7)
+    run.path("claims", "claims.csv").write_text("id,claim\nT1,a\n")
+    result = CliRunner().invoke(app, ["claims"])
+    assert result.exit_code == 1 and "claims.csv' has no column interval, measured, verdict" in result.stderr

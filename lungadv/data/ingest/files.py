@@ -1,23 +1,20 @@
 """The folder that ingest writes into: whose it is, held by one process, free of what a killed one left, with room on the disk."""
 
-import errno
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lungadv.data.io.read import FILE_KINDS
 from lungadv.data.manifest import TABLES, companion
-from lungadv.data.scan import ScanError
 from lungadv.utils.errors import InputError, check_name
-from lungadv.utils.files import atomic_write
+from lungadv.utils.files import atomic_write, read_json
 from lungadv.utils.locks import hold_alone
 
 __all__ = [
-    "check_out", "file_uid", "guard_disk", "items_folder", "lock_manifest", "record_name", "report_file", "write_json", "written_files",
+    "check_out", "file_uid", "items_folder", "lock_manifest", "record_name", "report_file", "write_json", "written_files",
 ]  # fmt: skip
 
 
@@ -56,12 +53,12 @@ def check_out(out: Path, root: Path, kind: str) -> None:
     path = companion(out)
     if path.exists():
         try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-            same = (earlier["root"], earlier["kind"]) == (str(root), kind)
-        except (ValueError, KeyError, TypeError):
+            earlier = read_json(path)
+            made_from = earlier["root"], earlier["kind"]
+        except (InputError, KeyError):
             raise InputError(f"'{path}' cannot be read: delete it and call again") from None
-        if not same:
-            raise InputError(f"manifest '{out}' was made from '{earlier['root']}' as {earlier['kind']}: give --out another folder")
+        if made_from != (str(root), kind):
+            raise InputError(f"manifest '{out}' was made from '{made_from[0]}' as {made_from[1]}: give --out another folder")
     elif not items_folder(out).exists():
         there = [name for name in (out.name, *TABLES) if (out.parent / name).exists()]
         if there:
@@ -88,19 +85,6 @@ def lock_manifest(out: Path) -> Iterator[None]:
                 if half and path.is_file() and (folder != out.parent or half[1] in tables):
                     path.unlink()
         yield
-
-
-@contextmanager
-def guard_disk(folder: Path) -> Iterator[None]:
-    """Writing into a folder; a full disk becomes one InputError."""
-    try:
-        yield
-    except (OSError, RuntimeError, ScanError) as error:  # SimpleITK's are RuntimeErrors
-        cause = error if isinstance(error, OSError) else error.__context__
-        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(folder).free < 2**20:
-            remedy = "make room and call again, it goes on where it stopped"
-            raise InputError(f"no space is left on the disk of '{folder}': {remedy}") from None
-        raise
 
 
 def write_json(path: Path, values: dict) -> None:

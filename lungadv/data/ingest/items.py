@@ -4,6 +4,7 @@ A worker writes the record of what it found last. A record is there or it is not
 that have none.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lungadv.data import luna16, store
-from lungadv.data.ingest.files import file_uid, guard_disk
+from lungadv.data.ingest.files import file_uid
 from lungadv.data.ingest.scan_checks import check_hu, check_volumes, coverage_remarks, label_centres, volumes_of
 from lungadv.data.ingest.sources import SOURCES
 from lungadv.data.io.dicom import Series, find_series, read_slices
@@ -23,9 +24,9 @@ from lungadv.data.io.write import write_volume
 from lungadv.data.manifest import scan_files
 from lungadv.data.scan import Scan, ScanError
 from lungadv.data.tables import AnnotationError
-from lungadv.utils.files import atomic_write, sha256
+from lungadv.utils.files import atomic_write, guard_disk, sha256
 
-__all__ = ["VERSION", "Job", "is_taken", "read_item"]
+__all__ = ["VERSION", "Job", "is_taken", "read_item", "record_digest"]
 
 VERSION = 6  # of what is kept of a scan: a new one reads everything again
 
@@ -53,12 +54,17 @@ def read_item(job: Job) -> dict:
     """Read a scan file, or each series of a folder; returns its record, also written. InputError when the disk is full.
 
     A record holds key, path and series: each with its uid and either `refused`, the reason; `other`, what it is instead of CT; or all
-    that is kept of it.
+    that is kept of it. Written beside them is their digest.
     """
     record = {"key": job.key, "path": job.path, "series": _read_series(job)}
-    with guard_disk(job.out), atomic_write(job.record) as path:
-        path.write_text(json.dumps(record), encoding="utf-8")
+    with atomic_write(job.record) as path:
+        path.write_text(json.dumps(record | {"sha256": record_digest(record)}), encoding="utf-8")
     return record
+
+
+def record_digest(record: dict) -> str:
+    """The digest of all that a record holds: one that a bad disk or somebody changed is read anew, not believed."""
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def _read_series(job: Job) -> list[dict]:

@@ -8,8 +8,7 @@ import pandas as pd
 from lungadv.data.ingest.readings import COLUMNS
 from lungadv.data.ingest.split import DATASET_OF_FOLD, kept_split, patient_folds, patient_of
 from lungadv.data.manifest import GEOMETRY, TABLES, check_patients
-from lungadv.data.tables import LUNA16
-from lungadv.utils.files import atomic_write
+from lungadv.data.tables import LUNA16, write_table
 
 __all__ = ["MANIFEST", "manifest_rows", "write_tables"]
 
@@ -50,9 +49,7 @@ def write_tables(out: Path, manifest: pd.DataFrame, taken: dict[str, dict]) -> N
         if rows or key == "nodules":
             table = pd.DataFrame(rows, columns=columns)
             whole = {"readers": "Int64"} if "readers" in table else {}
-            with atomic_write(out.parent / name) as path:
-                table.astype(whole).to_csv(path, index=False)
+            write_table(table.astype(whole), out.parent / name)
         else:
             (out.parent / name).unlink(missing_ok=True)  # of an earlier call
-    with atomic_write(out) as path:
-        manifest.to_csv(path, index=False)
+    write_table(manifest, out)

@@ -1,21 +1,20 @@
 """The records of all scans: old ones where they still hold, new ones from worker processes.
 
 A record of an earlier call counts if its scan's files are as they were, and what it was made from (annotations, readings) is the same. What
-was refused is read again. A file that changed since is an error that names it: which version was meant, only its owner knows.
+was refused is read again, and so is what has a record that is not as it was written. A file that changed since is an error that names it:
+which version was meant, only its owner knows.
 """
 
-import json
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
 from lungadv.data.ingest.files import record_name
-from lungadv.data.ingest.items import Job, is_taken, read_item
+from lungadv.data.ingest.items import Job, is_taken, read_item, record_digest
 from lungadv.data.ingest.scan_checks import volumes_of
 from lungadv.utils.errors import InputError
-from lungadv.utils.files import sha256
+from lungadv.utils.files import read_json, sha256
 from lungadv.utils.processes import map_in_processes
 
 __all__ = ["forget_repeated", "read_all"]
@@ -49,25 +48,32 @@ def _check_gone(jobs: list[Job]):
 
 def _held(file: Path) -> tuple[str, set[str]]:
     """A record's path, and the digests of the voxels of its series that were read: none where there is no record."""
-    with suppress(OSError, ValueError):
-        record = json.loads(file.read_text(encoding="utf-8"))
-        return record["path"], {series.get("voxels", "") for series in record["series"] if is_taken(series)}
-    return "", set()
+    record = _load(file)
+    return (record["path"], {series.get("voxels", "") for series in record["series"] if is_taken(series)}) if record else ("", set())
+
+
+def _load(file: Path) -> dict | None:
+    """A record as it was written, or None."""
+    try:
+        record = read_json(file)
+    except InputError:
+        return None
+    return record if record.pop("sha256", "") == record_digest(record) else None
 
 
 def _read(jobs: list[Job], workers: int) -> list[dict]:
     """The records of jobs that have none."""
     doing = "reading scans"
     if workers < 2:
-        return [read_item(job) for job in tqdm(jobs, desc=doing, disable=not jobs)]
+        with tqdm(jobs, desc=doing, disable=not jobs) as bar:
+            return [read_item(job) for job in bar]
     return map_in_processes(read_item, jobs, workers, doing, KILLED)
 
 
 def _old_record(job: Job) -> dict | None:
     """The record of an earlier call, or None where none holds. InputError for a changed scan."""
-    try:
-        record = json.loads(job.record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    record = _load(job.record)
+    if record is None:
         return None
     taken = [series for series in record["series"] if is_taken(series)]
     for series in taken:

@@ -12,7 +12,6 @@ from lungadv.data.ingest.contents import Contents, find_contents
 from lungadv.data.ingest.files import (
     check_out,
     file_uid,
-    guard_disk,
     items_folder,
     lock_manifest,
     record_name,
@@ -31,9 +30,9 @@ from lungadv.data.ingest.sources import SOURCES, check_source
 from lungadv.data.ingest.split import name_patients, read_patients
 from lungadv.data.ingest.tables import Tables, read_tables, unknown_rows
 from lungadv.data.manifest import companion, read_manifest
-from lungadv.data.tables import AnnotationError
-from lungadv.utils.errors import InputError, plural, printable
-from lungadv.utils.files import atomic_write, sha256
+from lungadv.data.tables import FORMULA, AnnotationError, write_table
+from lungadv.utils.errors import InputError, has_control, plural, printable
+from lungadv.utils.files import guard_disk, sha256
 
 __all__ = ["ingest"]
 
@@ -107,20 +106,26 @@ def _why_none(lines: list[dict], root: Path) -> str:
 def _write_report(lines: list[dict], out: Path) -> None:
     """Write the report, one line a scan. Names of files that are not UTF-8 are shown by their bytes."""
     columns = ["seriesuid", "path", "status", "reason"]
-    shown = [[printable(line[name]) for name in columns] for line in lines]
-    with atomic_write(report_file(out)) as path:
-        pd.DataFrame(shown, columns=columns).to_csv(path, index=False)
+    write_table(pd.DataFrame([[printable(line[name]) for name in columns] for line in lines], columns=columns), report_file(out))
 
 
 def _misnamed(contents: Contents, kind: str) -> list[dict]:
-    """Lines of the report that refuse scans under names that a manifest cannot hold: it is a table of text."""
-    why = "a name in this path is not UTF-8 text: rename it"
+    """Lines of the report that refuse scans under names that a manifest cannot hold: it is a table of text, opened in spreadsheets."""
     lines = []
     for path in getattr(contents, SOURCES[kind].items):
-        if printable(path) != path:
-            uid = file_uid(path) if SOURCES[kind].items == "scans" else ""
-            lines.append({"seriesuid": uid, "path": path, "status": "refused", "reason": f"'{path}': {why}"})
+        uid = file_uid(path) if SOURCES[kind].items == "scans" else ""
+        if why := _name_problem(path, uid):
+            lines.append({"seriesuid": uid, "path": path, "status": "refused", "reason": f"'{path}': {why}: rename it"})
     return lines
+
+
+def _name_problem(path: str, uid: str) -> str:
+    """Why a manifest cannot hold a scan of this path, whose name makes it the id `uid` ("" for a folder of slices), or ""."""
+    if printable(path) != path:
+        return "a name in this path is not UTF-8 text"
+    if has_control(path):
+        return "a name in this path has a line break or another control character"
+    return f"its id '{uid}' would be a formula in a spreadsheet" if uid.startswith(FORMULA) else ""
 
 
 def _unread(contents: Contents, kind: str) -> list[dict]:
@@ -131,15 +136,15 @@ def _unread(contents: Contents, kind: str) -> list[dict]:
 
 
 def _jobs(root: Path, contents: Contents, kind: str, tables: Tables, xml: dict[str, str], out: Path) -> list[Job]:
-    """What is to be read, one by one: all but scans whose path is no text."""
+    """What is to be read, one by one: all but what `_misnamed` refuses."""
     digests = {uid: sha256(root / file) for uid, file in xml.items()}
     jobs = []
     for path in getattr(contents, SOURCES[kind].items):
-        if printable(path) != path:
+        uid = file_uid(path) if SOURCES[kind].items == "scans" else ""
+        if _name_problem(path, uid):
             continue
         rows, mine, slices = [], xml, []
-        if SOURCES[kind].items == "scans":
-            uid = file_uid(path)
+        if uid:
             mine = {uid: xml[uid]} if uid in xml else {}
             rows = tables.of("annotations", uid) if mine else []  # which a reading is joined to
         else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lungadv.data.io.names import sitk_name
-from lungadv.data.io.volume import CUT_SHORT, MOST_PACKED, rescale
+from lungadv.data.io.volume import CUT_SHORT, MOST_PACKED, rescale, silence_itk
 from lungadv.data.scan import AIR, ScanError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def read_slice_header(file: Path) -> "pydicom.FileDataset | None":
     if _is_deflated(file):
         raise ScanError(f"file '{file.name}' is deflated as a whole: convert it to Explicit VR Little Endian (dcmconv +te)")
     header = _read_dataset(file, stop_before_pixels=True, specific_tags=TAGS)
-    classes = text_of(header, "SOPClassUID"), header.file_meta.get("MediaStorageSOPClassUID")
+    classes = text_of(header, "SOPClassUID"), _guarded(file, header.file_meta.get, "MediaStorageSOPClassUID")
     uid, modality = text_of(header, "SeriesInstanceUID"), text_of(header, "Modality")
     if not header.preamble and not (modality or any(classes)):
         _refuse_slice_name(file)
@@ -219,7 +219,7 @@ def _check_bits(file, header):
 
 def _syntax_of(header):
     """The transfer syntax; None without a meta header, or where it names none."""
-    return header.file_meta.get("TransferSyntaxUID")
+    return _guarded(Path(header.filename), header.file_meta.get, "TransferSyntaxUID")
 
 
 def _is_compressed(header):
@@ -272,7 +272,7 @@ def _decode(file, shape):
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     try:
-        with sitk_name(file) as name:
+        with sitk_name(file) as name, silence_itk():
             reader.SetFileName(name)
             reader.ReadImageInformation()
             if reader.GetSize() != (*shape[::-1], 1) or reader.GetNumberOfComponents() != 1:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lungadv.data.io.names import sitk_name
 from lungadv.data.io.unpack import unpack_into
-from lungadv.data.io.volume import CUT_SHORT, MOST_BYTES, MOST_PACKED
+from lungadv.data.io.volume import CUT_SHORT, MOST_BYTES, MOST_PACKED, silence_itk
 from lungadv.data.scan import ScanError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def read_information(path: Path, image_io: str) -> "sitk.ImageFileReader":
     reader = sitk.ImageFileReader()
     reader.SetImageIO(image_io)
     try:
-        with sitk_name(path) as name:
+        with sitk_name(path) as name, silence_itk():
             reader.SetFileName(name)
             reader.ReadImageInformation()
     except RuntimeError as error:

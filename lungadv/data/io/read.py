@@ -11,7 +11,7 @@ from lungadv.data.io.nifti import read_nifti_header
 from lungadv.data.io.nrrd import read_nrrd_header
 from lungadv.data.io.volume import empty_scan, fill_scan, naming, rescale
 from lungadv.data.scan import Scan, ScanError
-from lungadv.utils.errors import printable
+from lungadv.utils.errors import has_control, printable
 
 __all__ = ["FILE_KINDS", "files_of", "read_header", "read_scan"]
 
@@ -69,6 +69,8 @@ def _kind_of(path: Path) -> tuple[str, Callable]:
     """A file's name without its suffix, and the function that reads its header."""
     if printable(path.name) != path.name:
         raise ScanError("has a name that is not UTF-8 text, and the name is the scan's id in tables: rename it")
+    if has_control(path.name):  # it becomes the scan's id, in tables of a line each
+        raise ScanError("has a name with a line break or another control character: rename it")
     for kind, read in HEADER_READERS.items():
         if path.name.lower().endswith(kind):
             return path.name[: -len(kind)], read

@@ -1,6 +1,7 @@
 """From stored values to a Scan, whatever file they come from: sizes are bounded, padding becomes air, values must be HU."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +11,7 @@ import numpy as np
 
 from lungadv.data.scan import AIR, LOWEST_HU, Scan, ScanError
 
-__all__ = ["CUT_SHORT", "MOST_BYTES", "MOST_PACKED", "empty_scan", "fill_scan", "naming", "rescale"]
+__all__ = ["CUT_SHORT", "MOST_BYTES", "MOST_PACKED", "empty_scan", "fill_scan", "naming", "rescale", "silence_itk"]
 
 MOST_BYTES = 2**32  # of voxels in one scan: 2048 slices of 1024 x 1024; what promises more is refused
 MOST_PACKED = 1032  # bytes that one byte of a packed file can stand for (deflate)
@@ -26,6 +27,24 @@ def naming(path: Path) -> Iterator[None]:
         raise ScanError(f"'{path}': {error}") from None
     except OSError as error:
         raise ScanError(f"'{path}' cannot be read ({error.strerror}): check the disk and the rights") from None
+
+
+@contextmanager
+def silence_itk() -> Iterator[None]:
+    """What ITK's readers print of a damaged file, past Python, goes nowhere: their errors are raised besides, and told in one line."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a program without a stderr
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def empty_scan(size: tuple, spacing: tuple, origin: tuple, direction: np.ndarray, uid: str) -> Scan:

@@ -1,13 +1,17 @@
 """Write scans: MetaImage pairs, and DICOM series of phantoms. One scan always gives the same bytes."""
 
+import errno
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from lungadv.data.io.names import check_writable
+from lungadv.data.io.volume import silence_itk
 from lungadv.data.scan import Scan, ScanError
+from lungadv.utils.files import guard_disk
 
 __all__ = ["write_scan", "write_series", "write_volume"]
 
@@ -20,7 +24,8 @@ def write_scan(scan: Scan, path: str | Path) -> None:
 def write_volume(values: np.ndarray, scan: Scan, path: str | Path, packed: bool = True) -> None:
     """Write an array (z, y, x) on the grid of `scan`, such as a mask, as `path` (.mhd) and .zraw or, not `packed`, .raw.
 
-    Both are written under temporary names and renamed, the header last. Raises ScanError for another suffix or shape.
+    Both are written under temporary names and renamed, the header last. Raises ScanError for another suffix or shape, and InputError when
+    the disk is full.
     """
     import SimpleITK as sitk
 
@@ -37,30 +42,46 @@ def write_volume(values: np.ndarray, scan: Scan, path: str | Path, packed: bool 
     header = path.with_name(f".{os.getpid()}.{path.name}")
     suffix = ".zraw" if packed else ".raw"
     data = header.with_suffix(suffix)
-    try:
-        sitk.WriteImage(image, str(header), useCompression=packed, compressionLevel=1)
-        header.write_text(header.read_text().replace(data.name, path.with_suffix(suffix).name))
-        os.replace(data, path.with_suffix(suffix))
-        os.replace(header, path)
-    finally:
-        data.unlink(missing_ok=True)
-        header.unlink(missing_ok=True)
+    with guard_disk(path.parent):
+        try:
+            with silence_itk():
+                sitk.WriteImage(image, str(header), useCompression=packed, compressionLevel=1)
+            header.write_text(header.read_text().replace(data.name, path.with_suffix(suffix).name))
+            os.replace(data, path.with_suffix(suffix))
+            os.replace(header, path)
+        finally:
+            data.unlink(missing_ok=True)
+            header.unlink(missing_ok=True)
 
 
 def write_series(scan: Scan, folder: str | Path) -> None:
     """Write a scan as the DICOM CT series of a phantom into a new folder: slice z as the file z + 1, the scan's uid as SeriesInstanceUID.
 
     A left-handed direction is read back with its slices in reverse order: DICOM stores no slice axis.
-    Raises ScanError for a uid that is none, or leaves no room for those of the slices.
+    The folder appears when it is whole: one that lacks slices at its end would be read as a shorter scan.
+    Raises ScanError for a uid that is none, or leaves no room for those of the slices. Raises InputError when the disk is full.
     Source: DICOM PS3.3, A.3 (CT Image IOD); empty are the attributes of type 2 that a phantom has no value for.
     """
-    import SimpleITK as sitk
-
     if not re.fullmatch(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*", scan.uid) or len(scan.uid) > 55:
         raise ScanError(f"scan '{scan.uid}': a DICOM series needs a uid like 1.2.40: at most 55 digits and dots, no leading zeros")
     folder = Path(folder)
     check_writable(folder)
-    folder.mkdir(parents=True)
+    if folder.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
+    temporary = folder.with_name(f".{os.getpid()}.{folder.name}")
+    temporary.mkdir(parents=True)
+    with guard_disk(folder.parent):
+        try:
+            _write_slices(scan, temporary)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_slices(scan, folder):
+    """Write the slices of a scan as DICOM files."""
+    import SimpleITK as sitk
+
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     series = _series_attributes(scan)
@@ -75,7 +96,8 @@ def write_series(scan: Scan, folder: str | Path) -> None:
         for tag, value in (series | slice_of).items():
             image.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{z + 1:04d}.dcm"))
-        writer.Execute(image)
+        with silence_itk():
+            writer.Execute(image)
 
 
 def _series_attributes(scan):

@@ -1,6 +1,5 @@
 """The stage `claims`: the ledger of a run."""
 
-import json
 import re
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from lungadv.evaluation.claims_toy import two_moons_samples
 from lungadv.evaluation.verdicts import NUMBER_COLUMNS, Numbers
 from lungadv.pipeline.artefacts import require, stage_output
 from lungadv.pipeline.runs import DEVELOPMENT_SEEDS, Run
+from lungadv.utils.files import read_json
 
 __all__ = ["build", "gather_numbers", "pooled_differences"]
 
@@ -50,5 +50,5 @@ def pooled_differences(run: Run) -> pd.DataFrame:
 
 def _terms(folder: Path):
     """The settings and data of a run's benchmarks."""
-    made = json.loads((folder / "benchmarks" / "provenance.json").read_text())
-    return made["settings"], made.get("data_sha256")
+    made = read_json(folder / "benchmarks" / "provenance.json")
+    return made.get("settings"), made.get("data_sha256")

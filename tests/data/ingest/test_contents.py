@@ -1,14 +1,16 @@
 """What lies in a folder, and which kind it is."""
 
+import csv
 import os
 import shutil
 
+import pandas as pd
 import pytest
 
 from lungadv.data.ingest import items
 from lungadv.data.manifest import read_manifest
 from lungadv.utils.errors import InputError
-from tests.data.ingest.folders import HEADER, dicom, luna16, reading, report_of, take
+from tests.data.ingest.folders import HEADER, dicom, luna16, reading, report_of, scan_of, take
 
 
 @pytest.mark.parametrize("named", ["1.3.12.2.1107.{}", "CT.1.2.840.{}", "{}.dicom", "{}"])
@@ -138,3 +140,29 @@ def test_data_set_and_manifest_have_names_of_text(tmp_path, out):
         take(src, "luna16", tmp_path / LATIN / "m.csv")
     with pytest.raises(InputError, match=r"data set '.*M\\xfcller': its name is not UTF-8 text: rename it"):
         take(src.rename(tmp_path / LATIN), "luna16", out)
+
+
+def test_names_that_are_formulas_or_break_lines_reach_no_table(tmp_path, out):
+    src = luna16(tmp_path / "luna", 3)
+    (src / "subset1").rename(src / "+contrast")
+    for old, new in (("subset0/1.2.0", "subset0/=1+1"), ("subset2/1.2.2", "subset2/a\nb")):
+        (src / f"{old}.mhd").rename(src / f"{new}.mhd")
+    (src / "annotations.csv").write_text(f'{HEADER}\n1.2.1,-9,-12,-280,8\n=1+1,1,2,3,4\n"a\nb",1,2,3,4\n')
+    assert take(src, "luna16", out)["taken"] == 1
+    lines = report_of(out)
+    refused = lines[lines["status"] == "refused"]["reason"].tolist()
+    assert "its id '=1+1' would be a formula in a spreadsheet: rename it" in refused[0]
+    assert "has a line break or another control character: rename it" in refused[1]
+    with open(out.with_suffix(".report.csv"), newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not any(cell.startswith(("=", "+", "-", "@")) or "\n" in cell for cell in cells)
+    manifest = pd.read_csv(out, dtype=str)
+    assert manifest["path"].tolist() == ["./+contrast/1.2.1.mhd"]
+    assert (read_manifest(out).scan("1.2.1").hu == scan_of("1.2.1", 1).hu).all()
+
+
+def test_a_patient_named_as_a_formula_is_written_as_a_text(tmp_path, out):
+    src = dicom(tmp_path / "tcia", [("=1+1", "1.2.1"), ("=1+1", "1.2.2")])
+    for _ in range(2):
+        assert take(src, "dicom", out)["taken"] == 2
+        assert pd.read_csv(out, dtype=str)["patient"].tolist() == ["'=1+1"] * 2

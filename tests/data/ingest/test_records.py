@@ -1,5 +1,6 @@
 """Called again: what is kept, what is read anew, what changed or is gone."""
 
+import json
 import os
 import shutil
 import signal
@@ -190,3 +191,17 @@ def test_a_killed_worker_is_one_line_and_the_next_call_goes_on(tmp_path, out, mo
             ingest(src, "luna16", out, workers=2)
     assert not out.exists()
     assert take(src, "luna16", out)["taken"] == 3
+
+
+@pytest.mark.parametrize("damage", ["cut", "value", "deep", "list"])
+def test_a_record_that_is_not_as_it_was_written_is_made_anew(tmp_path, out, damage):
+    src = luna16(tmp_path / "luna", 2)
+    take(src, "luna16", out)
+    before = out.read_bytes()
+    record = sorted(out.with_suffix(".items").glob("*.json"))[0]
+    text = record.read_text()
+    known = json.loads(text)
+    known["series"][0]["geometry"]["spacing"] = [3.0, 3.0, 3.0]
+    record.write_text({"cut": text[:-40], "value": json.dumps(known), "deep": '{"a":' * 5000, "list": "[]"}[damage])
+    assert take(src, "luna16", out)["taken"] == 2
+    assert out.read_bytes() == before and record.read_text() == text

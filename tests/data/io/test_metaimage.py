@@ -153,3 +153,14 @@ def test_colour_and_time_are_refused(tmp_path, shape, vector, reason):
 def test_another_file_is_no_metaimage(tmp_path, kind):
     (tmp_path / f"text.{kind}").write_text("hello\n")
     assert_refused(tmp_path / f"text.{kind}", "ElementDataFile")
+
+
+@pytest.mark.parametrize("size", [";", "-", "1e999"])
+def test_what_itk_prints_of_a_damaged_header_is_not_seen(tmp_path, capfd, size):
+    """ITK writes lines of its own on stderr, past Python: the one line is the error's."""
+    write_mhd(tmp_path / "a.mha", ElementDataFile="LOCAL", CompressedData="True", CompressedDataSize=size)
+    with open(tmp_path / "a.mha", "ab") as file:
+        file.write(zlib.compress(VOXELS.tobytes()))
+    with pytest.raises(ScanError, match="a.mha") as error:
+        read_scan(tmp_path / "a.mha")
+    assert "\n" not in str(error.value) and capfd.readouterr() == ("", "")

@@ -143,6 +143,18 @@ def test_a_file_whose_name_is_no_text_is_refused_and_one_below_such_a_folder_rea
     assert (read_scan(folder / LATIN).hu == read_scan(folder / f"{LATIN}.zip").hu).all()
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "\x1b[2Jb", "a\x85b"])
+def test_a_name_that_would_break_the_lines_of_a_table_is_refused(tmp_path, name):
+    sitk.WriteImage(to_sitk(noise_scan()), str(tmp_path / "a.mha"))
+    (tmp_path / "a.mha").rename(tmp_path / f"{name}.mha")
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
+        archive.write(tmp_path / f"{name}.mha", f"{name}.mha")
+    for path in (tmp_path / f"{name}.mha", tmp_path / "scan.zip"):
+        with pytest.raises(ScanError, match="has a name with a line break or another control character: rename it") as error:
+            read_scan(path)
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("kind", [".mhd", ".nhdr"])
 @pytest.mark.parametrize("said, there", [("utf-8", "utf-8"), ("latin-1", "latin-1"), ("latin-1", "utf-8")])
 def test_a_data_file_may_be_named_beyond_ascii(tmp_path, kind, said, there):

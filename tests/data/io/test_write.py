@@ -3,7 +3,9 @@
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -13,6 +15,7 @@ import SimpleITK as sitk
 from lungadv.data.io.read import read_scan
 from lungadv.data.io.write import write_scan, write_series, write_volume
 from lungadv.data.scan import Scan, ScanError
+from lungadv.utils.errors import InputError
 from tests.data.made_scans import DIRECTIONS, noise_scan, phantom_scan
 
 
@@ -110,3 +113,26 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError):
         write_scan(noise_scan(), tmp_path / "a.mhd")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path, monkeypatch, capfd):
+    """SimpleITK says so in words of its own: of DICOM, that it does not support the type."""
+    scan, (before, slices) = noise_scan(), (sitk.WriteImage, [])
+
+    def half(image, path, **terms):
+        before(image, path, **terms)
+        raise RuntimeError("File cannot be written")
+
+    def execute(self, image):
+        slices.append(image)
+        Path(self.GetFileName()).write_bytes(b"half")
+        if len(slices) == 3:
+            raise RuntimeError("DICOM does not support this component type")
+
+    monkeypatch.setattr(sitk, "WriteImage", half)
+    monkeypatch.setattr(sitk.ImageFileWriter, "Execute", execute)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    for write, path in ((write_scan, tmp_path / "a.mhd"), (write_series, tmp_path / "series")):
+        with pytest.raises(InputError, match=f"no space is left on the disk of '{tmp_path}': make room"):
+            write(replace(scan, uid="1.2.3"), path)
+    assert list(tmp_path.iterdir()) == [] and len(slices) == 3 and capfd.readouterr() == ("", "")
