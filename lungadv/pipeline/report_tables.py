@@ -25,7 +25,7 @@ def table2_parts(table: pd.DataFrame | None) -> list[dict]:
     if table is None:
         return []
     try:
-        numbers = table.drop(columns=["benchmark", "strategy"]).apply(pd.to_numeric)
+        numbers = table.drop(columns=["benchmark", "strategy", "converged"], errors="ignore").apply(pd.to_numeric)
     except ValueError as error:
         raise InputError(f"table2.csv is damaged ({error}): make the run again") from None
     shown = numbers[[name for name in ("cpm", "lower", "upper", "paper_cpm") if name in numbers]]
