@@ -69,14 +69,19 @@ def box(axis: Axes, x: float, y: float, text: str, width: float = 1.6, height: f
             (x - width / 2, y - height / 2), width, height, boxstyle="round,pad=0.02,rounding_size=0.08", fc=colour, ec="#333333", lw=0.8
         )
     )
-    axis.text(x, y, text, ha="center", va="center", fontsize=7.5)
+    axis.text(x, y, text, ha="center", va="center", fontsize=8.6)
 
 
-def arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], text: str | None = None) -> None:
-    """An arrow of a diagram from `start` to `end`, both (x, y)."""
-    axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=10, lw=0.9, color="#333333", shrinkA=1, shrinkB=1))
-    if text:
-        axis.text((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.08, text, ha="center", va="bottom", fontsize=7)
+def arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], dashed: bool = False) -> None:
+    """An arrow of a diagram from `start` to `end`, both (x, y); dashed for weights that a network starts from."""
+    line = {"arrowstyle": "-|>", "mutation_scale": 10, "lw": 0.9, "color": "#333333", "ls": "--" if dashed else "-"}
+    axis.add_patch(FancyArrowPatch(start, end, shrinkA=1, shrinkB=1, **line))
+
+
+def line_look(strategy: str) -> dict:
+    """How the line of a strategy is drawn: its colour, and a marker of its own, so that prints in grey can be read."""
+    marker = dict(zip(STRATEGIES, MARKERS, strict=True))[strategy]
+    return {"color": STRATEGIES[strategy].colour, "ls": ":" if STRATEGIES[strategy].control else "-", "lw": 1.2, "marker": marker, "ms": 4}
 
 
 def training_curves(strategy: str, training: pd.DataFrame, learning: pd.DataFrame, validation: pd.DataFrame) -> Figure:
