@@ -67,6 +67,6 @@ clean:
 	@touch $@
 
 .venv/.ready-docs: .venv/.ready
-	@echo "setting up the documentation's tools in .venv: downloads some 30 Python packages, about 0.1 GB, once"
+	@echo "setting up the documentation's tools in .venv: downloads about 0.1 GB, once"
 	@$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
 	@touch $@

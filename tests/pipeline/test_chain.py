@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.result_tables import VERDICTS
 from lungadv.pipeline.steps import STEPS
 from lungadv.settings import load_settings
 from lungadv.utils.files import repo_root
@@ -89,7 +90,7 @@ def test_the_end_says_how_long_how_much_and_where(chain):
     folder, printed = chain
     assert "minutes on 2 cores, at most" in printed and str(folder) in printed
     ledger = pd.read_csv(folder / "phantom-tiny-0" / "figures" / "claims.csv")
-    counts = [f"{(ledger.verdict == verdict).sum()} {verdict}" for verdict in ("reproduced", "consistent", "not reproduced", "not measured")]
+    counts = [f"{(ledger.verdict == verdict).sum()} {verdict}" for verdict in VERDICTS]
     assert f"claims of the paper: {', '.join(counts)}" in printed
     names = [step.name for step in STEPS]
     shown = printed.splitlines()
