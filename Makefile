@@ -61,10 +61,12 @@ clean:
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "lungadv needs Python 3.11 or later, this is %d.%d: name another one with make PYTHON=python3.11" % sys.version_info[:2])'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@echo "setting up .venv: downloads some 200 Python packages, about 0.6 GB (with the CUDA build of torch about 3 GB), once"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
 .venv/.ready-docs: .venv/.ready
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	@echo "setting up the documentation's tools in .venv: downloads about 0.1 GB, once"
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
 	@touch $@

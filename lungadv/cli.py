@@ -98,28 +98,16 @@ def reproduce(
     allow_unconverged: Annotated[bool, typer.Option(help="go on with networks that have not converged, and say so")] = False,
 ) -> None:
     """Make every figure and table of the paper; needs a clone of the repository."""
-    from lungadv.pipeline.accept import compare_expected
     from lungadv.pipeline.execute import reproduce as bring_up_to_date
     from lungadv.pipeline.report import write_report
     from lungadv.pipeline.runs import open_run
+    from lungadv.pipeline.summary import summary_lines
 
     run = open_run(profile, seed, data)
     made = bring_up_to_date(run, cores, allow_unconverged)
-    if made:
-        minutes, gib = made["wall_seconds"] / 60, made["peak_memory_mib"] / 1024
-        typer.echo(f"took {minutes:.1f} minutes on {cores} cores, at most {gib:.2f} GiB of memory")
-    else:
-        typer.echo("nothing to do: every figure and table is there and up to date")
-    typer.echo(f"figures and tables: {run.figures}")
-    typer.echo(f"report: {write_report(run.folder)}")
-    table = compare_expected(run)
-    outside = table[~table.inside.astype(bool)]
-    if table.empty:
-        typer.echo("not compared: of this profile no results are committed")
-        return
-    for row in outside.itertuples():
-        typer.echo(f"outside: {row.key} is {row.value:.4f}, expected {row.expected:.4f} +- {row.tolerance:.4f}")
-    typer.echo(f"{len(table) - len(outside)} of {len(table)} numbers are within the tolerance of the committed results")
+    write_report(run.folder)
+    for line in summary_lines(run, made):
+        typer.echo(line)
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """How the figures look, and how they are saved: one style, slices of patches, boxes and arrows of the diagrams, learning curves."""
 
+import warnings
+from itertools import cycle
 from pathlib import Path
 from typing import Protocol
 
@@ -9,10 +11,16 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.text import Text
 
 from lungadv.training.strategies import STRATEGIES
 from lungadv.utils.files import atomic_write
 from lungadv.utils.statistics import auc
+
+COLUMN, PAGE = 3.5, 7.2  # inches: the width of a printed figure in one column, and across the page
+SMALLEST = 6.0  # points: the least that print can be read at
+MARKERS = "os^vDPX*<>h"
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, for colour-blind readers
 
 
 def style() -> None:
@@ -21,8 +29,10 @@ def style() -> None:
         {
             "figure.dpi": 100,
             "savefig.dpi": 160,
+            "font.family": "DejaVu Sans",
             "font.size": 9,
             "axes.titlesize": 9,
+            "axes.prop_cycle": plt.cycler(color=COLOURS),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "legend.frameon": False,
@@ -39,15 +49,28 @@ class FigureFolder(Protocol):
 
 
 def save(run: FigureFolder, figure: Figure, name: str, numbers: pd.DataFrame | None = None) -> Figure:
-    """Write `figure` as <name>.png and .pdf into the run's figures, with the DataFrame of numbers behind it as CSV."""
+    """Write `figure` as <name>.png and .pdf into the run's figures, with the DataFrame of numbers behind it as CSV.
+
+    Warns of words that print would make too small to read.
+    """
     for kind in ("png", "pdf"):
         metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
         with atomic_write(run.figures / f"{name}.{kind}") as path:
             figure.savefig(path, format=kind, bbox_inches="tight", metadata=metadata)
+    if small := small_text(figure):
+        warnings.warn(f"{name}: in print under {SMALLEST:g} pt: {', '.join(small)}", stacklevel=2)
     if numbers is not None:
         with atomic_write(run.figures / f"{name}.csv") as path:
             numbers.to_csv(path, index=False, float_format="%.6g")
     return figure
+
+
+def small_text(figure: Figure) -> list[str]:
+    """The words of a drawn figure that are under 6 pt when it is printed: up to 5.25 inches wide in a column, else across the page."""
+    width = figure.get_tightbbox().width + 2 * plt.rcParams["savefig.pad_inches"]  # inches, as it is saved
+    scale = (COLUMN if width <= 1.5 * COLUMN else PAGE) / width
+    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    return sorted({text.get_text() for text in shown if text.get_fontsize() * scale < SMALLEST})
 
 
 def show_slice(axis: Axes, patch: torch.Tensor, title: str | None = None, window: tuple[float, float] = (0.0, 1.0)) -> None:
@@ -69,14 +92,19 @@ def box(axis: Axes, x: float, y: float, text: str, width: float = 1.6, height: f
             (x - width / 2, y - height / 2), width, height, boxstyle="round,pad=0.02,rounding_size=0.08", fc=colour, ec="#333333", lw=0.8
         )
     )
-    axis.text(x, y, text, ha="center", va="center", fontsize=7.5)
+    axis.text(x, y, text, ha="center", va="center", fontsize=8.6)
 
 
-def arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], text: str | None = None) -> None:
-    """An arrow of a diagram from `start` to `end`, both (x, y)."""
-    axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=10, lw=0.9, color="#333333", shrinkA=1, shrinkB=1))
-    if text:
-        axis.text((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.08, text, ha="center", va="bottom", fontsize=7)
+def arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], dashed: bool = False) -> None:
+    """An arrow of a diagram from `start` to `end`, both (x, y); dashed for weights that a network starts from."""
+    line = {"arrowstyle": "-|>", "mutation_scale": 10, "lw": 0.9, "color": "#333333", "ls": "--" if dashed else "-"}
+    axis.add_patch(FancyArrowPatch(start, end, shrinkA=1, shrinkB=1, **line))
+
+
+def line_look(strategy: str) -> dict:
+    """How the line of a strategy is drawn: its colour, and a marker of its own, so that prints in grey can be read."""
+    marker = dict(zip(STRATEGIES, cycle(MARKERS), strict=False))[strategy]
+    return {"color": STRATEGIES[strategy].colour, "ls": ":" if STRATEGIES[strategy].control else "-", "lw": 1.2, "marker": marker, "ms": 4}
 
 
 def training_curves(strategy: str, training: pd.DataFrame, learning: pd.DataFrame, validation: pd.DataFrame) -> Figure:

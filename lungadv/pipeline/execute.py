@@ -16,8 +16,8 @@ import psutil
 from lungadv.pipeline.artefacts import write_json
 from lungadv.pipeline.gates import ALLOW
 from lungadv.pipeline.graph import STAGES, stages_of
+from lungadv.pipeline.progress import log_path, show_progress
 from lungadv.pipeline.runs import Run
-from lungadv.pipeline.steps import outputs, steps_of
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import repo_root, sha256
 from lungadv.utils.locks import hold_alone
@@ -49,7 +49,8 @@ def reproduce(run: Run, cores: int, allow_unconverged: bool = False) -> dict | N
                 os.killpg(process.pid, signal.SIGKILL)  # its steps would go on, and meet those of the next call
             raise killed("Snakemake", "close other programs; the same command goes on after the last finished step")
         if process.returncode:
-            raise InputError(f"the pipeline stopped at the step named above; the notebooks it ran so far: {run.folder}/notebooks")
+            where = f"all that was said: {log_path(run)}; the notebooks it ran so far: {run.folder}/notebooks"
+            raise InputError(f"the pipeline stopped at the step named above; {where}")
         built = [stage for stage, made in _made(run).items() if before.get(stage) != made]
         if not built:
             return None
@@ -68,17 +69,19 @@ def _watched(command, run, lock, environment):
     """Run a command in a process group of its own to its end: (peak memory in bytes, the ended process).
 
     Ctrl-C, SIGTERM or SIGHUP end it and its descendants at once: stages are written aside and renamed, so nothing is lost, while processes
-    that are asked to stop answer with pages of tracebacks. Then raises InputError.
+    that are asked to stop answer with pages of tracebacks. So does a terminal that goes away. Then raises InputError.
     """
 
     def stop(number, frame) -> None:
         raise KeyboardInterrupt
 
-    process = subprocess.Popen(command, env=os.environ | environment, pass_fds=(lock.fileno(),), process_group=0)
+    with open(log_path(run), "wb") as log:
+        terms = {"env": os.environ | environment, "stdout": log, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, pass_fds=(lock.fileno(),), process_group=0, **terms)
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         return _watch(process, run), process
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OSError):  # the second: the terminal is gone, or whoever read the lines
         family = _family(process.pid)  # notebooks' kernels have groups of their own
         for member in family:
             with suppress(psutil.NoSuchProcess):
@@ -92,7 +95,7 @@ def _watched(command, run, lock, environment):
 
 def _snakemake(run, cores):
     terms = {"profile": run.profile, "seed": run.seed, "data": run.data}
-    options = ["--quiet", "host", "reason", "rules", "progress", "--rerun-incomplete", "--nolock", "--cores", str(cores)]
+    options = ["--quiet", "host", "reason", "rules", "--rerun-incomplete", "--nolock", "--cores", str(cores)]
     config = [f"{name}={json.dumps(value)}" for name, value in terms.items()]
     where = ["--snakefile", str(repo_root() / "Snakefile"), "--directory", str(run.folder)]
     return [sys.executable, "-m", "snakemake", *where, *options, "--config", *config]
@@ -122,22 +125,18 @@ def _timed(run):
 
 
 def _watch(process, run):
-    """Wait for Snakemake to end, saying how many steps are done; returns the most memory that its processes held at once, in bytes."""
-    started = time.perf_counter()
-    peak, done = 0, _done(run)
-    while process.poll() is None:
-        peak = max(peak, _memory(process.pid))
-        before, done = done, _done(run)
-        if done > before:
-            minutes = (time.perf_counter() - started) / 60
-            print(f"{done} of {len(steps_of(run))} steps done, {minutes:.1f} minutes", file=sys.stderr, flush=True)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=1)
+    """Wait for Snakemake to end, showing how far it is; returns the most memory that its processes held at once, in bytes."""
+    peak = 0
+    with open(log_path(run), "rb") as log, show_progress(run, log) as progress:
+        while process.poll() is None:
+            peak = max(peak, _memory(process.pid))
+            progress.update()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1)
+        progress.update()
+        if process.returncode:
+            progress.explain()
     return peak
-
-
-def _done(run):
-    return sum(all((run.folder / path).exists() for path in outputs(step)) for step in steps_of(run))
 
 
 def _memory(pid):

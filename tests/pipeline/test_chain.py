@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.result_tables import VERDICTS
+from lungadv.pipeline.steps import STEPS
 from lungadv.settings import load_settings
 from lungadv.utils.files import repo_root
 from tests.web_pages import assert_sound
@@ -87,8 +89,21 @@ def test_every_candidate_of_validation_and_benchmarks_is_classified(chain):
 def test_the_end_says_how_long_how_much_and_where(chain):
     folder, printed = chain
     assert "minutes on 2 cores, at most" in printed and str(folder) in printed
+    ledger = pd.read_csv(folder / "phantom-tiny-0" / "figures" / "claims.csv")
+    counts = [f"{(ledger.verdict == verdict).sum()} {verdict}" for verdict in VERDICTS]
+    assert f"claims of the paper: {', '.join(counts)}" in printed
+    names = [step.name for step in STEPS]
+    shown = printed.splitlines()
+    assert sorted(line.removesuffix(" starts") for line in shown if line.endswith(" starts")) == sorted(names)
+    assert sum(" done in " in line for line in shown) == len(names) and not [line for line in shown if line.startswith("Select jobs")]
     record = json.loads((folder / "phantom-tiny-0" / "run.json").read_text())
     assert record["wall_seconds"] > 0 and record["peak_memory_mib"] > 100
+
+
+def test_every_figure_can_be_read_in_print(chain):
+    log = (chain[0] / "phantom-tiny-0" / "reproduce.log").read_text(encoding="utf-8")
+    assert "12_stress_tests] starts" in log  # what the notebooks warn of is there
+    assert not [line for line in log.splitlines() if "in print under" in line]
 
 
 def test_a_second_run_does_nothing(chain, reproduce):

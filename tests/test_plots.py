@@ -1,0 +1,52 @@
+import warnings
+
+import matplotlib.pyplot as plt
+import pytest
+
+from lungadv import plots
+from lungadv.training.strategies import STRATEGIES
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder that stands for a run's figures."""
+
+    class Folder:
+        figures = tmp_path
+
+    plots.style()
+    yield Folder
+    plt.close("all")
+
+
+def drawn(width, points):
+    """A figure that fills `width` inches when saved, with one word of a size in its middle."""
+    figure = plt.figure(figsize=(width, 2))
+    inner = figure.add_axes((0, 0, 1, 1), xticks=[], yticks=[])
+    inner.spines[:].set_visible(True)
+    inner.text(0.5, 0.5, "word", fontsize=points)
+    inner.text(0.2, 0.2, " ", fontsize=1)  # nothing to read
+    inner.text(0.2, 0.2, "hidden", fontsize=1, visible=False)
+    return figure
+
+
+@pytest.mark.parametrize(
+    ("width", "points", "readable"),
+    [  # a page is 7.2 inches wide, a column 3.5; 0.2 of what is saved is the margin
+        (10, 6 * 10.2 / 7.2 + 0.05, True),
+        (10, 6 * 10.2 / 7.2 - 0.05, False),
+        (5, 6 * 5.2 / 3.5 + 0.05, True),
+        (5, 6 * 5.2 / 3.5 - 0.05, False),
+        (7, 6.1, True),
+    ],
+)
+def test_words_under_6_points_in_print_are_told(folder, width, points, readable):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        plots.save(folder, drawn(width, points), "fig")
+    assert [str(warning.message) for warning in told] == ([] if readable else ["fig: in print under 6 pt: word"])
+
+
+def test_lines_of_strategies_can_be_told_apart_without_colour():
+    looks = [plots.line_look(name) for name in STRATEGIES]
+    assert len({(look["marker"], look["ls"]) for look in looks}) == len(STRATEGIES)
