@@ -7,9 +7,8 @@ so that `lungadv --help` answers at once.
 import functools
 import json
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -163,47 +162,6 @@ def ingest(
         typer.echo(f"nothing changed: {plural(report['taken'] + report['refused'], 'scan')} compared with the manifest")
 
 
-def check_outputs(outputs: dict[str | tuple[str, ...], Path | None], inputs: Iterable[Path | None] = ()) -> None:
-    """Raise InputError when a file of {ending or endings: path or None} cannot be written, or what it would replace is no such output.
-
-    That is: an input, another output, a folder, or a file with another ending. A picture's name always needs the ending.
-    """
-    from lungadv.utils.errors import InputError
-
-    taken = dict.fromkeys([path.resolve() for path in inputs if path], "is an input")
-    for ending, path in outputs.items():
-        if path is None:
-            continue
-        if not path.absolute().parent.is_dir():
-            raise InputError(f"folder '{path.parent}' does not exist: make it first")
-        if path.resolve() in taken:
-            raise InputError(f"'{path}' {taken[path.resolve()]}: give each output a name of its own")
-        if path.is_dir():
-            raise InputError(f"'{path}' is a folder: name a file in it")
-        if path.exists() and not path.name.lower().endswith(ending):
-            raise InputError(f"'{path}' is there and is no {ending} file: give the output a name that ends in {ending}")
-        if ending == ".png" and path.suffix.lower() != ending:
-            raise InputError(f"'{path}' does not end in {ending}, but a PNG is what is drawn: name it so")
-        try:
-            tempfile.TemporaryFile(dir=path.absolute().parent).close()
-        except OSError as error:
-            raise InputError(f"'{path}' cannot be written ({error.strerror}): name a file in another folder") from None
-        taken[path.resolve()] = "is named twice"
-
-
-def check_folder(out: Path) -> None:
-    """Raise InputError when `out` is no folder and cannot become one, or nothing can be written there."""
-    from lungadv.utils.errors import InputError
-
-    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    if not there.is_dir():
-        raise InputError(f"'{there}' is a file: name a folder for the output")
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise InputError(f"nothing can be written into '{there}' ({error.strerror}): name another folder") from None
-
-
 @app.command()
 @one_line_errors
 def detect(
@@ -214,16 +172,19 @@ def detect(
     sheet: Annotated[Path | None, typer.Option(help="a contact sheet of the most probable findings, a PNG")] = None,
     markups: Annotated[Path | None, typer.Option(help="the findings as points for 3D Slicer, a .mrk.json")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="the findings and what they were made from")] = None,
+    sr: Annotated[Path | None, typer.Option(help="the findings as a DICOM SR, a .dcm; of a DICOM folder alone")] = None,
 ) -> None:
     """Find nodules in one scan. Not for clinical use."""
     from lungadv.data.io.read import read_scan
-    from lungadv.detection import report
+    from lungadv.detection import report, structured_report
     from lungadv.detection.detect import detect as find_nodules
     from lungadv.detection.detect import find_lungs
     from lungadv.detection.weights import default_weights, load_detector
+    from lungadv.utils.outputs import check_outputs
 
-    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file}, [scan])
+    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file, ".dcm": sr}, [scan])
     weights = weights or default_weights()
+    images = structured_report.read_images(scan, series) if sr else []
     volume = read_scan(scan, series)
     started = time.perf_counter()
     load_detector(weights)  # what is wrong with them is said before the long search
@@ -239,6 +200,8 @@ def detect(
         report.write_markups(findings, markups)
     if json_file:
         report.write_json(volume, findings, weights, notes, json_file)
+    if sr:
+        structured_report.write_sr(images, findings, weights, sr)
     likely = int((findings.probability > 0.5).sum())
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
 
@@ -258,6 +221,7 @@ def froc(
     from lungadv.data.tables import read_uids
     from lungadv.evaluation import froc as scoring
     from lungadv.evaluation import marks as tables
+    from lungadv.utils.outputs import check_outputs
 
     if figure:
         from lungadv.evaluation.froc_figure import check_figure_path, write_froc_figure
@@ -326,6 +290,7 @@ def stress(
     from lungadv.evaluation import audit
     from lungadv.evaluation.stress_io import load_patches, make_model, write_report
     from lungadv.utils.errors import InputError
+    from lungadv.utils.outputs import check_folder
 
     check_folder(out)
     positives, negatives = load_patches(patches)
