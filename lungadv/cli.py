@@ -1,4 +1,4 @@
-"""The command line: `lungadv reproduce`, `phantom`, `ingest`, `detect`, `froc`, `stress` and `claims`.
+"""The command line: `lungadv reproduce`, `phantom`, `ingest`, `detect`, `export`, `froc`, `stress` and `claims`.
 
 Exit codes: 0, 1 for bad input (one line on stderr), 2 for wrong usage. Heavy imports wait inside the commands,
 so that `lungadv --help` answers at once.
@@ -32,6 +32,14 @@ class FileFormat(StrEnum):
 
     mhd = "mhd"
     dicom = "dicom"
+
+
+class NetworkFormat(StrEnum):
+    """Formats that the detector is exported in."""
+
+    onnx = "onnx"
+    torchscript = "torchscript"
+    monai = "monai"
 
 
 class Output(StrEnum):
@@ -204,6 +212,28 @@ def detect(
         structured_report.write_sr(images, findings, weights, sr)
     likely = int((findings.probability > 0.5).sum())
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
+
+
+@app.command()
+@one_line_errors
+def export(
+    out: Annotated[Path, typer.Argument(help="a new folder")],
+    file_format: Annotated[NetworkFormat, typer.Option("--format", help="onnx, torchscript: the networks; monai: a whole bundle")],
+    weights: Annotated[Path | None, typer.Option(help="a folder of weights or of a run [default: shipped, else latest quick]")] = None,
+) -> None:
+    """Write the detector for other programs. Not for clinical use."""
+    from lungadv.detection.monai_bundle import write_bundle
+    from lungadv.detection.network_export import export_networks
+    from lungadv.detection.weights import default_weights
+    from lungadv.utils.outputs import check_folder
+
+    check_folder(out)
+    weights = weights or default_weights()
+    if file_format == NetworkFormat.monai:
+        write_bundle(weights, out)
+    else:
+        export_networks(weights, out, file_format.value)
+    typer.echo(f"the networks of {weights} are in {out}")
 
 
 @app.command()

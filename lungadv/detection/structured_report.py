@@ -90,11 +90,12 @@ def _measurement_group(images, row, algorithm):
     from pydicom.sr.codedict import codes
 
     centre = np.array([row.coordX, row.coordY, row.coordZ])
+    slices = _slices_through(images, centre, row.diameter_mm)
     surface = sr.VolumeSurface(
         graphic_type=sr.GraphicTypeValues3D.ELLIPSOID,
         graphic_data=centre + AXES * row.diameter_mm / 2,
         frame_of_reference_uid=images[0].FrameOfReferenceUID,
-        source_images=[sr.SourceImageForSegmentation.from_source_image(image) for image in _slices_through(images, centre, row.diameter_mm)],
+        source_images=[sr.SourceImageForSegmentation.from_source_image(image) for image in slices],
     )
     uncertainty = sr.CodedConcept("uncertainty", "99LUNGADV", "Uncertainty 2/S of the Beta distribution")
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
