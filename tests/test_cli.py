@@ -38,7 +38,7 @@ def tables(tmp_path):
 
 
 def test_every_command_explains_itself():
-    for command in ("reproduce", "phantom", "ingest", "detect", "froc", "stress", "claims"):
+    for command in ("reproduce", "phantom", "ingest", "detect", "export", "froc", "stress", "claims"):
         assert call(command, "--help").exit_code == 0
 
 
