@@ -20,13 +20,16 @@ __all__ = ["read_images", "write_sr"]
 DISCLAIMER = "Not for clinical use"
 MAKER, PROGRAM = "lungadv contributors", "lungadv detect"
 SERIES_NUMBER = 9000  # of the report among its study's series: beyond those that scanners give
+MAY_BE_EMPTY = (  # attributes of type 2, which every slice should have and highdicom asks for; files often lack some
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
+)  # fmt: skip
 AXES = np.array([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -1], [0, 0, 1]])  # ends of an ellipsoid's axes, as DICOM orders them
 
 
 def read_images(folder: Path, series: str | None) -> "list[pydicom.FileDataset]":
     """The headers of the CT slices that a report refers to: those that `read_scan` reads of the folder of a DICOM series.
 
-    Raises InputError when highdicom is not installed, for what is no folder, and for slices without a common frame of reference.
+    What a header lacks of patient and study is empty in them. Raises InputError when highdicom is not installed, for what is no folder, and for slices without a common frame of reference.
     """
     try:
         import highdicom  # noqa: F401
@@ -38,6 +41,10 @@ def read_images(folder: Path, series: str | None) -> "list[pydicom.FileDataset]"
     for name in ("FrameOfReferenceUID", "StudyInstanceUID"):
         if not all(image.get(name) for image in images):
             raise InputError(f"'{folder}' has slices without {name}, which a DICOM SR refers to: leave out --sr")
+    for image in images:
+        for name in MAY_BE_EMPTY:
+            if name not in image:
+                setattr(image, name, "")
     return images
 
 

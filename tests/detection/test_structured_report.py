@@ -111,6 +111,18 @@ def test_a_report_of_what_is_no_dicom_folder_is_refused_before_the_search(weight
 
 
 @needs_highdicom
+def test_what_slices_lack_of_patient_and_study_is_empty_in_the_report(series, tmp_path):
+    for file in series.iterdir():
+        dataset = pydicom.dcmread(file)
+        for name in ("PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
+            del dataset[name]
+        dataset.save_as(file)
+    write_sr(read_images(series, None), pd.DataFrame(ROWS, columns=COLUMNS), shipped_folder(), tmp_path / "findings.dcm")
+    report = pydicom.dcmread(tmp_path / "findings.dcm")
+    assert not report.PatientName and not report.StudyDate and report.PatientID == "1.2.40"
+
+
+@needs_highdicom
 def test_slices_without_a_frame_of_reference_are_refused(weights, series, tmp_path):
     for file in series.iterdir():
         dataset = pydicom.dcmread(file)
