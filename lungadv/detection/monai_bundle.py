@@ -15,7 +15,7 @@ __all__ = ["write_bundle"]
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 INFERENCE = {
-    "imports": ["$import lungadv.detection.report"],
+    "imports": ["$from lungadv.detection.report import write_findings"],
     "bundle_root": ".",
     "scan": "scan.mhd",
     "out": "findings.csv",
@@ -24,7 +24,7 @@ INFERENCE = {
     "network_def": "$@detector.fpr_network",
     "image": {"_target_": "lungadv.read_scan", "path": "@scan"},
     "findings": {"_target_": "lungadv.detect", "scan": "@image", "weights": "@models"},
-    "run": ["$lungadv.detection.report.write_findings(@findings, @out)"],
+    "run": ["$write_findings(@findings, @out)"],
 }
 README = """# The nodule detector of lungadv as a MONAI bundle
 

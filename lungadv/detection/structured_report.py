@@ -29,7 +29,8 @@ AXES = np.array([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -1], [0, 0
 def read_images(folder: Path, series: str | None) -> "list[pydicom.FileDataset]":
     """The headers of the CT slices that a report refers to: those that `read_scan` reads of the folder of a DICOM series.
 
-    What a header lacks of patient and study is empty in them. Raises InputError when highdicom is not installed, for what is no folder, and for slices without a common frame of reference.
+    What a header lacks of patient and study is empty in them.
+    Raises InputError when highdicom is not installed, for what is no folder, and for slices that name no study or frame of reference.
     """
     try:
         import highdicom  # noqa: F401

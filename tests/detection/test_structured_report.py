@@ -45,7 +45,7 @@ def test_the_report_gives_back_the_findings(report):
     groups = highdicom.sr.srread(report).content.get_volumetric_roi_measurement_groups()
     read = []
     for group in groups:
-        surface = group.roi.graphic_data[0]
+        surface = group.roi.graphic_data  # (6, 3): the ends of its axes
         certainty, uncertainty, diameter = (measured.value for measured in group.get_measurements())
         read.append([*surface.mean(axis=0), certainty / 100, uncertainty, diameter])
         assert np.linalg.norm(surface - surface.mean(axis=0), axis=1) == pytest.approx(np.full(6, diameter / 2), abs=1e-4)
@@ -97,7 +97,7 @@ def test_detect_writes_a_report_beside_the_table(weights, scan_of, tmp_path):
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "findings.csv")
     groups = highdicom.sr.srread(tmp_path / "findings.dcm").content.get_volumetric_roi_measurement_groups()
-    centres = [group.roi.graphic_data[0].mean(axis=0) for group in groups]
+    centres = [group.roi.graphic_data.mean(axis=0) for group in groups]
     assert np.array(centres) == pytest.approx(table[["coordX", "coordY", "coordZ"]].to_numpy(), abs=1e-3)
 
 
