@@ -1,4 +1,4 @@
-"""The command line: `lungadv reproduce`, `phantom`, `ingest`, `detect`, `froc`, `stress`, `claims` and `report`.
+"""The command line: `lungadv reproduce`, `phantom`, `ingest`, `detect`, `export`, `froc`, `stress`, `claims` and `report`.
 
 Exit codes: 0, 1 for bad input (one line on stderr), 2 for wrong usage. Heavy imports wait inside the commands,
 so that `lungadv --help` answers at once.
@@ -7,9 +7,8 @@ so that `lungadv --help` answers at once.
 import functools
 import json
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +32,14 @@ class FileFormat(StrEnum):
 
     mhd = "mhd"
     dicom = "dicom"
+
+
+class NetworkFormat(StrEnum):
+    """Formats that the detector is exported in."""
+
+    onnx = "onnx"
+    torchscript = "torchscript"
+    monai = "monai"
 
 
 class Output(StrEnum):
@@ -154,47 +161,6 @@ def ingest(
         typer.echo(f"nothing changed: {plural(report['taken'] + report['refused'], 'scan')} compared with the manifest")
 
 
-def check_outputs(outputs: dict[str | tuple[str, ...], Path | None], inputs: Iterable[Path | None] = ()) -> None:
-    """Raise InputError when a file of {ending or endings: path or None} cannot be written, or what it would replace is no such output.
-
-    That is: an input, another output, a folder, or a file with another ending. A picture's name always needs the ending.
-    """
-    from lungadv.utils.errors import InputError
-
-    taken = dict.fromkeys([path.resolve() for path in inputs if path], "is an input")
-    for ending, path in outputs.items():
-        if path is None:
-            continue
-        if not path.absolute().parent.is_dir():
-            raise InputError(f"folder '{path.parent}' does not exist: make it first")
-        if path.resolve() in taken:
-            raise InputError(f"'{path}' {taken[path.resolve()]}: give each output a name of its own")
-        if path.is_dir():
-            raise InputError(f"'{path}' is a folder: name a file in it")
-        if path.exists() and not path.name.lower().endswith(ending):
-            raise InputError(f"'{path}' is there and is no {ending} file: give the output a name that ends in {ending}")
-        if ending == ".png" and path.suffix.lower() != ending:
-            raise InputError(f"'{path}' does not end in {ending}, but a PNG is what is drawn: name it so")
-        try:
-            tempfile.TemporaryFile(dir=path.absolute().parent).close()
-        except OSError as error:
-            raise InputError(f"'{path}' cannot be written ({error.strerror}): name a file in another folder") from None
-        taken[path.resolve()] = "is named twice"
-
-
-def check_folder(out: Path) -> None:
-    """Raise InputError when `out` is no folder and cannot become one, or nothing can be written there."""
-    from lungadv.utils.errors import InputError
-
-    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    if not there.is_dir():
-        raise InputError(f"'{there}' is a file: name a folder for the output")
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise InputError(f"nothing can be written into '{there}' ({error.strerror}): name another folder") from None
-
-
 @app.command()
 @one_line_errors
 def detect(
@@ -206,17 +172,21 @@ def detect(
     markups: Annotated[Path | None, typer.Option(help="the findings as points for 3D Slicer, a .mrk.json")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="the findings and what they were made from")] = None,
     page: Annotated[Path | None, typer.Option("--report", help="a page to look through slices and findings in, an .html")] = None,
+    sr: Annotated[Path | None, typer.Option(help="the findings as a DICOM SR, a .dcm; of a DICOM folder alone")] = None,
 ) -> None:
     """Find nodules in one scan. Not for clinical use."""
     from lungadv.data.io.read import read_scan
-    from lungadv.detection import report
+    from lungadv.detection import report, structured_report
     from lungadv.detection.detect import detect as find_nodules
     from lungadv.detection.detect import find_lungs
     from lungadv.detection.scan_report import write_scan_report
     from lungadv.detection.weights import default_weights, load_detector
+    from lungadv.utils.outputs import check_outputs
 
-    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file, ".html": page}, [scan])
+    files = {".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file, ".html": page, ".dcm": sr}
+    check_outputs(files, [scan])
     weights = weights or default_weights()
+    images = structured_report.read_images(scan, series) if sr else []
     volume = read_scan(scan, series)
     started = time.perf_counter()
     load_detector(weights)  # what is wrong with them is said before the long search
@@ -234,8 +204,32 @@ def detect(
         report.write_json(volume, findings, weights, notes, json_file)
     if page:
         write_scan_report(volume, findings, weights, notes, page)
+    if sr:
+        structured_report.write_sr(images, findings, weights, sr)
     likely = int((findings.probability > 0.5).sum())
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
+
+
+@app.command()
+@one_line_errors
+def export(
+    out: Annotated[Path, typer.Argument(help="a new folder")],
+    file_format: Annotated[NetworkFormat, typer.Option("--format", help="onnx, torchscript: the networks; monai: a whole bundle")],
+    weights: Annotated[Path | None, typer.Option(help="a folder of weights or of a run [default: shipped, else latest quick]")] = None,
+) -> None:
+    """Write the detector for other programs. Not for clinical use."""
+    from lungadv.detection.monai_bundle import write_bundle
+    from lungadv.detection.network_export import export_networks
+    from lungadv.detection.weights import default_weights
+    from lungadv.utils.outputs import check_folder
+
+    check_folder(out)
+    weights = weights or default_weights()
+    if file_format == NetworkFormat.monai:
+        write_bundle(weights, out)
+    else:
+        export_networks(weights, out, file_format.value)
+    typer.echo(f"the networks of {weights} are in {out}")
 
 
 @app.command()
@@ -253,6 +247,7 @@ def froc(
     from lungadv.data.tables import read_uids
     from lungadv.evaluation import froc as scoring
     from lungadv.evaluation import marks as tables
+    from lungadv.utils.outputs import check_outputs
 
     if figure:
         from lungadv.evaluation.froc_figure import check_figure_path, write_froc_figure
@@ -321,6 +316,7 @@ def stress(
     from lungadv.evaluation import audit
     from lungadv.evaluation.stress_io import load_patches, make_model, write_report
     from lungadv.utils.errors import InputError
+    from lungadv.utils.outputs import check_folder
 
     check_folder(out)
     positives, negatives = load_patches(patches)

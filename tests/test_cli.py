@@ -39,7 +39,7 @@ def tables(tmp_path):
 
 
 def test_every_command_explains_itself():
-    for command in ("reproduce", "phantom", "ingest", "detect", "froc", "stress", "claims", "report"):
+    for command in ("reproduce", "phantom", "ingest", "detect", "export", "froc", "stress", "claims", "report"):
         assert call(command, "--help").exit_code == 0
 
 

@@ -20,6 +20,7 @@ def model_card(run: Run, folder: Path, provenance: dict, half: bool) -> str:
     card = PHANTOM_CARD if provenance["data"] == "phantom" else DATA_CARD
     return CARD.format(
         strategy=BASELINE,
+        results=_model_index_rows(run, card["kind"]),
         origin=card["origin"].format(**provenance),
         meaning=card["meaning"],
         benchmarks=card["benchmarks"],
@@ -37,9 +38,9 @@ def model_card(run: Run, folder: Path, provenance: dict, half: bool) -> str:
 
 def _measured_rows(run):
     """The rows of the model card's table, from the run's own."""
-    table, numbers = pd.read_csv(run.path("benchmarks", "table2.csv")), pd.read_csv(run.path("candidates", "numbers.csv"))
+    numbers = pd.read_csv(run.path("candidates", "numbers.csv"))
     rows = []
-    for row in table[table["strategy"] == STRATEGIES[BASELINE].label].itertuples():
+    for row in _benchmark_rows(run):
         mine = numbers[(numbers["claim"] == "M2") & (numbers["condition"] == row.benchmark)].groupby("measure")["value"]
         found, per_scan = mine.get_group("detected"), mine.get_group("candidates_per_scan").iloc[0]
         share = f"{found.mean():.3f} of {len(found)}, at {per_scan:.0f} candidates a scan"
@@ -47,7 +48,23 @@ def _measured_rows(run):
     return "\n".join(rows)
 
 
+def _benchmark_rows(run):
+    """The rows of the run's Table II that are of the shipped network: benchmark, cpm, lower, upper."""
+    table = pd.read_csv(run.path("benchmarks", "table2.csv"))
+    return table[table["strategy"] == STRATEGIES[BASELINE].label].itertuples()
+
+
+def _model_index_rows(run, kind):
+    """The results of the front matter's model-index: the CPM on each benchmark, a data set of that kind."""
+    return "\n".join(
+        f"  - task: {{type: object-detection}}\n    dataset: {{type: {kind}, name: {row.benchmark}}}\n"
+        f"    metrics:\n    - {{type: cpm, name: CPM, value: {row.cpm:.3f}}}"
+        for row in _benchmark_rows(run)
+    )
+
+
 PHANTOM_CARD = {
+    "kind": "simulated-ct",
     "origin": "simulated chests only (this project's phantom): no scan of a patient was used",
     "meaning": """What that means: the networks know the anatomy, the nodules and the noise that the simulator draws, and nothing else.
 In patients they miss nodules, and mark what is none (vessels, the hilum, the edges of vertebrae and ribs, scars), more often than the
@@ -55,11 +72,28 @@ numbers below say, which are of simulated chests as well.""",
     "benchmarks": "simulated chests, with the kernels and doses that a part of the training scans has",
 }
 DATA_CARD = {
+    "kind": "ct",
     "origin": "the data set {data}",
     "meaning": "What that means: on scans from other scanners, protocols or populations the numbers below need not hold.",
     "benchmarks": "the benchmark scans of the same data set",
 }
-CARD = """# Model card: the weights of `lungadv detect`
+# The front matter is that of model cards on Hugging Face.
+CARD = """---
+license: apache-2.0
+library_name: lungadv
+pipeline_tag: object-detection
+tags:
+- chest-ct
+- lung-nodule-detection
+- adversarial-robustness
+- not-for-clinical-use
+model-index:
+- name: {strategy}
+  results:
+{results}
+---
+
+# Model card: the weights of `lungadv detect`
 
 **Not for clinical use.** For research on detectors and attacks: no decision on a patient may rest on a finding, or on the absence of one.
 

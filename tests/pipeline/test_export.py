@@ -5,11 +5,12 @@ import json
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from lungadv.data.io.read import read_scan
 from lungadv.detection.detect import detect
 from lungadv.detection.networks import load_networks
-from lungadv.detection.weights import is_weights, load_detector, read_provenance
+from lungadv.detection.weights import is_weights, load_detector, read_provenance, shipped_folder
 from lungadv.pipeline.export import export_weights
 from lungadv.pipeline.model_card import model_card
 from lungadv.pipeline.runs import Run
@@ -48,6 +49,31 @@ def test_large_weights_are_shipped_in_bfloat16(chain, tmp_path, monkeypatch):
     assert next(detector.fpr_network.parameters()).dtype == torch.float32
     _, calibration = load_networks(run.path("candidates"))
     assert detector.calibration.scores["blob"].tolist() == calibration.scores["blob"].tolist()
+
+
+def front_matter(card):
+    """What a model card says between its lines of dashes."""
+    start, front, _ = card.split("---\n", 2)
+    assert start == ""
+    return yaml.safe_load(front)
+
+
+def test_the_card_begins_with_hugging_faces_front_matter(chain):
+    run = Run("tiny", 0, "phantom", load_settings("tiny"), chain[0] / "phantom-tiny-0")
+    front = front_matter(model_card(run, run.folder, read_provenance(run.folder)[1], False))
+    assert front["license"] == "apache-2.0" and front["library_name"] == "lungadv" and "not-for-clinical-use" in front["tags"]
+    table = pd.read_csv(run.path("benchmarks", "table2.csv"))
+    expected = table[table["strategy"] == STRATEGIES[BASELINE].label].set_index("benchmark")["cpm"]
+    (model,) = front["model-index"]
+    said = {result["dataset"]["name"]: result["metrics"][0]["value"] for result in model["results"]}
+    assert model["name"] == BASELINE and said == pytest.approx(expected.to_dict(), abs=5e-4) and len(said) == 2
+
+
+def test_the_shipped_card_says_the_same_cpm_in_front_matter_and_table():
+    card = (shipped_folder() / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for result in front_matter(card)["model-index"][0]["results"]:
+        (row,) = [line for line in card.splitlines() if line.startswith(f"| {result['dataset']['name']} |")]
+        assert f"| {result['metrics'][0]['value']:.3f} (" in row
 
 
 def test_the_card_says_how_to_make_the_weights_again(chain):

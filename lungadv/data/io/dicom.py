@@ -4,6 +4,7 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from lungadv.data.io.dicom_slice import (
     number_of,
     numbers_of,
     other_kind,
+    read_full_header,
     read_pixels,
     read_slice_header,
     shape_of,
@@ -23,7 +25,10 @@ from lungadv.data.io.slice_grid import check_duplicates, fit_grid
 from lungadv.data.io.volume import empty_scan, fill_scan, naming
 from lungadv.data.scan import Scan, ScanError
 
-__all__ = ["Series", "find_series", "read_series", "read_slices"]
+if TYPE_CHECKING:
+    import pydicom
+
+__all__ = ["Series", "find_series", "read_full_headers", "read_series", "read_slices"]
 
 SPACING_ALIKE = 1e-4  # of the spacing of pixels, which some files round: 0.05 mm across 512 pixels of 1 mm
 INTERCEPTS_APART = 500  # HU: between slices of one series
@@ -92,6 +97,12 @@ def read_series(folder: Path, series: str | None, voxels: bool) -> Scan:
     """
     with naming(folder):
         return _stack_scan(_choose_series(_headers_below(folder), series), voxels)
+
+
+def read_full_headers(folder: Path, series: str | None) -> "list[pydicom.FileDataset]":
+    """All attributes but the pixels of the slices that `read_series` reads, sorted by file name. Raises ScanError as it does."""
+    with naming(folder):
+        return [read_full_header(file) for file, _ in _choose_series(_headers_below(folder), series)]
 
 
 def _describe(uid, headers):

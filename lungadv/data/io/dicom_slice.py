@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import pydicom
 
 __all__ = [
-    "begins_as_dicom", "check_slice", "is_ct_slice", "is_image", "number_of", "numbers_of", "other_kind", "read_pixels",
-    "read_slice_header", "shape_of", "text_of",
+    "begins_as_dicom", "check_slice", "is_ct_slice", "is_image", "number_of", "numbers_of", "other_kind", "read_full_header",
+    "read_pixels", "read_slice_header", "shape_of", "text_of",
 ]  # fmt: skip
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # SOP class
@@ -62,6 +62,11 @@ def read_slice_header(file: Path) -> "pydicom.FileDataset | None":
     if not re.fullmatch(r"[0-9][0-9.]{0,63}", uid) and not other_kind(header):  # files are named after it
         raise ScanError(f"file '{file.name}' has the SeriesInstanceUID {uid[:70]!r}, which is not digits and dots: export the series again")
     return header
+
+
+def read_full_header(file: Path) -> "pydicom.FileDataset":
+    """All attributes of a DICOM file but its pixels. Raises ScanError for a damaged one."""
+    return _read_dataset(file, stop_before_pixels=True)
 
 
 def begins_as_dicom(start: bytes) -> bool:
