@@ -164,6 +164,14 @@ def test_the_cost_is_the_committed_runs_beside_its_budget(clone, finish):
     assert "| sum | 20.0 |" in cost_markdown(clone / "nowhere")
 
 
+def test_a_strategy_that_was_not_trained_yet_changes_no_committed_table(clone, finish):
+    folder = accept(finish(0, 0.7))
+    made = json.loads((folder / "provenance.json").read_text())
+    del made["stages"]["fpr/beta+syn"]
+    (folder / "provenance.json").write_text(json.dumps(made))
+    assert "fpr-beta+syn," not in cost_markdown(folder) and "fpr-beta+syn-random" in cost_markdown(folder)
+
+
 def test_only_a_run_made_at_once_has_a_time(clone, finish):
     run = finish(0, 0.7)
     record = {"wall_seconds": 60.0, "peak_memory_mib": 1024, "cores": 2, "stages_built": list(STAGES)}
