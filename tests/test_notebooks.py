@@ -4,7 +4,9 @@ import ast
 import json
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 
 import lungadv
@@ -14,6 +16,7 @@ from lungadv.pipeline.steps import STEPS
 
 PACKAGE = Path(lungadv.__file__).parent
 NOTEBOOKS = sorted((PACKAGE.parent / "nbs").glob("*.ipynb"))
+FIGURES = PACKAGE.parent / "figures" / "quick"
 EXPERIMENT, EXPORT = re.compile(r"#\|\s*experiment"), re.compile(r"#\|\s*export\b")
 LONGEST_CELL = 40  # lines of an exported cell
 
@@ -80,6 +83,31 @@ def test_nothing_refers_forward(path):
 def test_every_notebook_with_an_experiment_is_a_step_and_every_step_has_its_notebook():
     experiments = {path.stem for path in NOTEBOOKS if any(EXPERIMENT.match(code) for code in code_of(path))}
     assert experiments == {step.notebook for step in STEPS if step.notebook}
+
+
+def kept(stem, mark, kind):
+    """The kept output, a text of a kind, of the cell that contains `mark`; None where no outputs are kept."""
+    (cell,) = [cell for cell in read(PACKAGE.parent / "nbs" / f"{stem}.ipynb")["cells"] if mark in "".join(cell["source"])]
+    texts = ["".join(output["data"][kind]) for output in cell["outputs"] if kind in output.get("data", {})]
+    return texts[0] if texts else None
+
+
+def test_the_kept_table_of_notebook_11_is_the_committed_one():
+    html = kept("11_benchmarks", 'run.figures / "table2.csv"', "text/html")
+    if html is not None:
+        table = ElementTree.fromstring(html[html.index("<table") : html.index("</table>") + len("</table>")])
+        rows = [[cell.text for cell in row] for row in table.iter("tr")]
+        shown = pd.DataFrame(rows[1:], columns=rows[0])
+        committed = pd.read_csv(FIGURES / "table2.csv")
+        assert shown[["benchmark", "strategy"]].to_numpy().tolist() == committed[["benchmark", "strategy"]].to_numpy().tolist()
+        assert shown["cpm"].astype(float).tolist() == pytest.approx(committed["cpm"].tolist(), abs=1e-4)
+
+
+def test_the_kept_counts_of_notebook_13_are_those_of_the_committed_ledger():
+    text = kept("13_claims", 'build_stage(run, "claims")', "text/plain")
+    if text is not None:
+        shown = {verdict: int(count) for verdict, count in re.findall(r"^(\w[\w ]*?) {2,}(\d+)$", text, re.MULTILINE)}
+        assert shown == pd.read_csv(FIGURES / "claims.csv")["verdict"].value_counts().to_dict()
 
 
 def test_notebooks_are_numbered_without_gaps_or_letters():

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from skimage.metrics import structural_similarity
 from torch import nn
 
 from ..attacks.latent import search_latent
@@ -24,6 +23,7 @@ from ..data.scan import to_hu, to_unit
 from ..data.masks import diameter_mm
 from ..data.noise import noise_patches
 from ..data.positions import MARGIN
+from ..data.similarity import ssim
 from ..models.dense_unet import predict
 from ..training.losses import sample_losses
 from ..models.synthesizer import blend, decode, draw_latents
@@ -143,12 +143,10 @@ def search_synthetic(context: SearchContext, items: pd.DataFrame, generator: tor
 
 # %% ../../nbs/09_banks.ipynb #8c48aafa
 def image_change(before: torch.Tensor, after: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """HU (root mean square) and structural similarity, each (N,), of patches (N, 1, P, P, P) in [0, 1] where `inside`, bool, is true."""
+    """HU (root mean square) and `ssim`, each (N,), of patches (N, 1, P, P, P) in [0, 1] on the CPU where `inside`, bool, is true."""
     weight = inside.flatten(1) / inside.flatten(1).sum(1, keepdim=True)
     squares = (to_hu(after) - to_hu(before)).flatten(1) ** 2
-    pairs = zip(before[:, 0].numpy(), after[:, 0].numpy(), strict=True)
-    maps = np.stack([structural_similarity(a, b, data_range=1.0, full=True)[1] for a, b in pairs])
-    return (squares * weight).sum(1).sqrt(), (torch.from_numpy(maps).flatten(1) * weight).sum(1)
+    return (squares * weight).sum(1).sqrt(), ssim(before, after, inside)
 
 # %% ../../nbs/09_banks.ipynb #a1a77b20
 def latent_curve(context: SearchContext, radii: Sequence[float], count: int, generator: torch.Generator) -> pd.DataFrame:
@@ -169,12 +167,12 @@ def latent_curve(context: SearchContext, radii: Sequence[float], count: int, gen
         patches = blend(backgrounds, nodules, masks)
         drawn = patches.cpu(), (masks > 0.5).cpu()
         first = drawn if first is None else first
-        change, ssim = image_change(first[0], drawn[0], first[1] | drawn[1])
+        change, similarity = image_change(first[0], drawn[0], first[1] | drawn[1])
         columns = {
             "eps": eps,
             "confidence": confidences(context.network, patches),
             "change_hu": change,
-            "ssim": ssim,
+            "ssim": similarity,
             "length": (codes.norm(dim=1) / codes.shape[1] ** 0.5).cpu(),
             "diameter_mm": diameter_mm(masks, spacing).cpu(),
         }

@@ -13,7 +13,7 @@ from lungadv.attacks.pgd import frozen
 from lungadv.data.scan import HU_MAX, HU_MIN
 from lungadv.evaluation.audit_checks import ATTACK_NAMES, ENOUGH, check_curve, check_searches, check_stored
 from lungadv.evaluation.audit_searches import search, train_surrogate
-from lungadv.evaluation.detector import Detector, check_mode, has_gradient
+from lungadv.evaluation.detector import StressedModel, check_mode, has_gradient
 from lungadv.evaluation.stress import LABELS, StressTerms, check_pair, stress_answers, summarise
 
 __all__ = ["Report", "report"]
@@ -78,7 +78,7 @@ def report(
         raise ValueError("eps = 0: there is no attack to audit")
     check_mode(model, "model")
     check_mode(surrogate, "surrogate")
-    detector, terms = Detector(model, output), replace(terms, radii=tuple(sorted({*radii, eps, 1.0})))
+    detector, terms = StressedModel(model, output), replace(terms, radii=tuple(sorted({*radii, eps, 1.0})))
     clean = {kind: patches[:AUDITED] for kind, patches in check_pair(positives, negatives).items()}
     other = None if surrogate is None else _surrogate_detector(surrogate, output, clean["positives"][:1])
     answers = stress_answers(detector, positives, negatives, terms, progress)
@@ -87,7 +87,7 @@ def report(
 
 
 def _surrogate_detector(surrogate, output, patches):
-    detector = Detector(surrogate, output)
+    detector = StressedModel(surrogate, output)
     with frozen(surrogate):
         if not has_gradient(detector, patches):
             raise ValueError("the surrogate has no gradients to make attacks from: give a network, or none and one is trained")
@@ -131,7 +131,7 @@ def _search_and_store(detector, surrogate, clean, terms, progress):
     signs = torch.cat([torch.full((len(patches),), 1.0 - 2 * LABELS[kind]) for kind, patches in clean.items()])
     patches, threshold = torch.cat(list(clean.values())), terms.threshold
     with frozen(detector.model), frozen(surrogate and surrogate.model):
-        surrogate = surrogate or Detector(train_surrogate(detector, patches, terms.seed), "logit")
+        surrogate = surrogate or StressedModel(train_surrogate(detector, patches, terms.seed), "logit")
         effort = {"eps": terms.eps, "steps": terms.steps, "queries": terms.queries, "seed": terms.seed}
         found = search(detector, surrogate, patches, signs, threshold=threshold, progress=progress, **effort)
         examples = {"clean": patches, found.main: found.points[found.main].contiguous()}

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from lungadv.evaluation.audit_searches import Searches
-from lungadv.evaluation.detector import Detector
+from lungadv.evaluation.detector import StressedModel
 from lungadv.evaluation.stress import is_wrong, select
 
 __all__ = ["ATTACK_NAMES", "ENOUGH", "check_curve", "check_searches", "check_stored"]
@@ -26,7 +26,7 @@ def _check(check, value, reference, holds, meaning):
     return {"check": check, "value": float(value), "reference": float(reference), "verdict": verdict, "failure_means": meaning}
 
 
-def check_stored(detector: Detector, clean: torch.Tensor, stored: torch.Tensor, confidence: ArrayLike, *, eps: float) -> list[dict]:
+def check_stored(detector: StressedModel, clean: torch.Tensor, stored: torch.Tensor, confidence: ArrayLike, *, eps: float) -> list[dict]:
     """Rows on attacked patches as they were stored, (N, 1, D, H, W): their norm, their range, and what they are worth.
 
     They are held against the clean ones, and against the `confidence` (N,) that they had when they were found.

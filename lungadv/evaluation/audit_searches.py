@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lungadv.attacks.pgd import fgsm, pgd
 from lungadv.attacks.square import square
-from lungadv.evaluation.detector import Detector, FiniteGradient, has_gradient
+from lungadv.evaluation.detector import FiniteGradient, StressedModel, has_gradient
 from lungadv.evaluation.stress import random_signs, uniform_noise
 from lungadv.evidence import beta_loss
 from lungadv.training.loop import descend
@@ -19,7 +19,7 @@ from lungadv.training.loop import descend
 __all__ = ["MisleadingGradient", "Searches", "gradient_agreement", "search", "train_surrogate"]
 
 
-def train_surrogate(detector: Detector, patches: torch.Tensor, seed: int = 0, updates: int = 80) -> nn.Module:
+def train_surrogate(detector: StressedModel, patches: torch.Tensor, seed: int = 0, updates: int = 80) -> nn.Module:
     """A small network of output "logit" that has learned to answer `patches` (N, 1, D, H, W), clean and noisy, as `detector` does.
 
     It sees patches at 12 x 12 x 12 voxels and learns the log-odds scaled to unit spread. It lives on the detector's device.
@@ -107,8 +107,8 @@ class _RecordedLoss:
 class _Losses:
     """The functions (batch, sign) -> (N,) that the attacks of an audit climb, on the detector's device."""
 
-    detector: Detector
-    surrogate: Detector
+    detector: StressedModel
+    surrogate: StressedModel
     threshold: float
 
     def margin(self, batch, sign):
@@ -163,8 +163,8 @@ def _attacks(losses, recorded, clean, signs, white_box, *, eps, steps, queries, 
 
 
 def search(
-    detector: Detector,
-    surrogate: Detector,
+    detector: StressedModel,
+    surrogate: StressedModel,
     clean: torch.Tensor,
     signs: torch.Tensor,
     *,
@@ -178,7 +178,7 @@ def search(
     """Attack patches (N, 1, D, H, W) in [0, 1] in every way that the audit compares.
 
     `signs` (N,) are -1 for nodules, 1 for the others. PGD makes `steps` steps, Square `queries` looks at the model.
-    Attacks are also transferred from `surrogate`. Raises ValueError as `Detector.forward` and `has_gradient` do.
+    Attacks are also transferred from `surrogate`. Raises ValueError as `StressedModel.forward` and `has_gradient` do.
     """
     losses = _Losses(detector, surrogate, threshold)
     recorded, white_box = _RecordedLoss(losses.finite), has_gradient(detector, clean[:1])

@@ -1,4 +1,4 @@
-"""A model as a detector: the log-odds of a nodule from any head, answers batch by batch, and attacks on them."""
+"""A model to be stressed: the log-odds of a nodule from any head, answers batch by batch, and attacks on them."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +13,9 @@ from tqdm import tqdm
 from lungadv.attacks.pgd import pgd
 from lungadv.evidence import log_odds_margin, uncertainty
 
-__all__ = ["OUTPUTS", "Detector", "FiniteGradient", "check_mode", "check_no_probabilities", "has_gradient", "log_odds", "wrap_classifier"]
+__all__ = [
+    "OUTPUTS", "FiniteGradient", "StressedModel", "check_mode", "check_no_probabilities", "has_gradient", "log_odds", "wrap_classifier",
+]  # fmt: skip
 
 OUTPUTS = ("evidence", "logit", "logits")
 SEVERAL = 8  # patches of which a logit would hardly all be in [0, 1]
@@ -62,7 +64,7 @@ class FiniteGradient(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Detector:
+class StressedModel:
     """A model with the meaning of its output: it answers patches, and it can be attacked."""
 
     model: Callable[[torch.Tensor], torch.Tensor]  # patches (n, 1, D, H, W) -> its output
@@ -129,7 +131,7 @@ class Detector:
         return torch.cat([search(loss, batch.to(self.device), seeds=own, **terms).best.cpu() for batch, own in batches])
 
 
-def has_gradient(detector: Detector, patches: torch.Tensor) -> bool:
+def has_gradient(detector: StressedModel, patches: torch.Tensor) -> bool:
     """Whether the model's answer to patches (n, 1, D, H, W) can be differentiated by them.
 
     A plain function may have no gradient. Raises ValueError for a network without one, in which something is detached, and for a
@@ -159,7 +161,7 @@ def reason(error: Exception) -> str:
 
 
 @torch.no_grad()
-def check_no_probabilities(detector: Detector, patches: torch.Tensor) -> None:
+def check_no_probabilities(detector: StressedModel, patches: torch.Tensor) -> None:
     """Raises ValueError for a model whose answers to patches (n, 1, D, H, W) are probabilities, which no `output` of OUTPUTS means.
 
     Two values in [0, 1] that sum to 1 are the answer of a softmax; a single value in [0, 1] for every one of several patches is

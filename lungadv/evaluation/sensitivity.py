@@ -7,7 +7,8 @@ import pandas as pd
 
 from lungadv.data.dataset import Data
 from lungadv.data.hits import hits
-from lungadv.data.tables import XYZ
+from lungadv.data.tables import SMALLEST_MM, XYZ
+from lungadv.evaluation.marks import SIZE_GROUPS
 from lungadv.utils.statistics import resample_weights, wilson_interval
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 CANDIDATES_PER_SCAN = (1, 2, 4, 8, 16, 32, 64, 100)  # on average
-DIAMETER_GROUPS = {"6-8 mm": 6.0, "8-12 mm": 8.0, "12-20 mm": 12.0, "20+ mm": 20.0}  # the least of each group
+DIAMETER_GROUPS = {f"{name} mm": least for name, least in SIZE_GROUPS.items() if least >= SMALLEST_MM}  # the least of each group
 
 
 def hit_scores(nodules: pd.DataFrame, marks: pd.DataFrame) -> np.ndarray:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..attacks.pgd import frozen
 from ..attacks.square import square
-from .detector import OUTPUTS, Detector, check_mode, check_no_probabilities, has_gradient
+from .detector import OUTPUTS, StressedModel, check_mode, check_no_probabilities, has_gradient
 from ..utils.statistics import LEVEL_Z196, wilson_interval
 
 # %% ../../nbs/12_stress_tests.ipynb #d939a300
@@ -60,7 +60,7 @@ def noise_stimuli(
 
 # %% ../../nbs/12_stress_tests.ipynb #debf8373
 def pgd_stimuli(
-    detector: Detector, clean: Mapping[str, torch.Tensor], eps: float, steps: int, generator: torch.Generator
+    detector: StressedModel, clean: Mapping[str, torch.Tensor], eps: float, steps: int, generator: torch.Generator
 ) -> Iterator[Stimulus]:
     """Stimuli of the test "pgd": the clean patches of each kind attacked through `detector` within linf `eps`."""
     for kind, patches in clean.items():
@@ -68,14 +68,14 @@ def pgd_stimuli(
 
 # %% ../../nbs/12_stress_tests.ipynb #86106689
 def square_stimuli(
-    detector: Detector, clean: Mapping[str, torch.Tensor], eps: float, queries: int, generator: torch.Generator
+    detector: StressedModel, clean: Mapping[str, torch.Tensor], eps: float, queries: int, generator: torch.Generator
 ) -> Iterator[Stimulus]:
     """Stimuli of the test "square": the clean patches of each kind attacked by asking `detector` alone (Andriushchenko et al. 2020)."""
     for kind, patches in clean.items():
         yield "square", eps, kind, detector.attack(patches, LABELS[kind], search=square, eps=eps, queries=queries, generator=generator)
 
 # %% ../../nbs/12_stress_tests.ipynb #75965bb7
-def evaluate(detectors: Mapping[str, Detector], stimuli: Iterable[Stimulus]) -> pd.DataFrame:
+def evaluate(detectors: Mapping[str, StressedModel], stimuli: Iterable[Stimulus]) -> pd.DataFrame:
     """Every detector's answer to every patch: a table of test, level, kind, network, index, confidence, uncertainty.
 
     Raises ValueError for an answer to a clean patch of CT that is not finite.
@@ -180,7 +180,7 @@ class StressTerms:
 
 # %% ../../nbs/12_stress_tests.ipynb #f27b60f2
 def stress_answers(
-    detector: Detector,
+    detector: StressedModel,
     positives: torch.Tensor | np.ndarray,
     negatives: torch.Tensor | np.ndarray,
     terms: StressTerms,
@@ -238,11 +238,11 @@ def stress_test(
     """
     terms = StressTerms(output, eps, steps, queries, tuple(radii), tuple(magnitudes), tuple(scales), noise, threshold, seed)
     check_mode(model, "model")
-    return summarise(stress_answers(Detector(model, output), positives, negatives, terms, progress), threshold)
+    return summarise(stress_answers(StressedModel(model, output), positives, negatives, terms, progress), threshold)
 
 # %% ../../nbs/12_stress_tests.ipynb #83d174ab
 def minimal_radius(
-    detector: Detector, patches: torch.Tensor, label: int, grid: Sequence[float], *, steps: int, generator: torch.Generator
+    detector: StressedModel, patches: torch.Tensor, label: int, grid: Sequence[float], *, steps: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The smallest linf radius of `grid`, (N,), at which PGD flips each decision at 0.5, and the patches that it flipped.
 

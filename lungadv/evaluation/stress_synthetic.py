@@ -11,8 +11,8 @@ from torch import nn
 
 from lungadv.attacks.latent import search_latent
 from lungadv.banks.search import attack_loss
-from lungadv.evaluation.detector import Detector
-from lungadv.evaluation.similarity import ssim
+from lungadv.data.similarity import ssim
+from lungadv.evaluation.detector import StressedModel
 from lungadv.evaluation.synthesis import measure, solid_share
 from lungadv.models.synthesizer import blend, draw_latents
 from lungadv.settings import Settings
@@ -35,7 +35,7 @@ def density(solid_share: ArrayLike) -> np.ndarray:
 
 @torch.no_grad()
 def random_search(
-    detector: Detector,
+    detector: StressedModel,
     synthesizer: nn.Module,
     backgrounds: torch.Tensor,
     z: torch.Tensor,
@@ -55,7 +55,7 @@ def random_search(
 
 
 def synthetic_nodules(
-    detectors: Mapping[str, Detector],
+    detectors: Mapping[str, StressedModel],
     source: str,
     synthesizer: nn.Module,
     backgrounds: torch.Tensor,
@@ -65,10 +65,12 @@ def synthetic_nodules(
 ) -> pd.DataFrame:
     """Nodules on backgrounds (N, 1, P, P, P) in [0, 1]: a row a nodule, condition and network.
 
-    Conditions: "random", as drawn; "pgd", after latent PGD against the network `source`; "random-step", after a random step as long,
-    which `source` alone answers. Columns: condition, index, network, confidence, diameter_mm, mean_hu, solid_share;
-    ssim, inside the dilated nodule, to the one as drawn; random_search, for the first `searched` nodules: the lowest confidence of as
-    many random nodules as PGD has evaluations (steps + 2).
+    Conditions: "random", as drawn; "pgd", after latent PGD against the network `source`; "random-step", after a random step as long.
+    To the last `source` alone answers. Columns: condition, index, network, confidence, diameter_mm, mean_hu, solid_share, and
+
+    - ssim: to the nodule as drawn, inside the dilated nodule
+    - random_search: of the first `searched` nodules, the lowest confidence of as many random ones as PGD has evaluations (steps + 2)
+
     Backgrounds, synthesizer and generator live on the device of the source's model.
     """
     spacing, attacked = settings.patch.spacing, detectors[source]

@@ -24,6 +24,7 @@ class DenseBlock(nn.Module):
         self.channels = channels + layers * growth
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, channels, D, H, W) -> (N, channels + layers * growth, D, H, W): the maps given, then those of each layer."""
         for layer in self.layers:
             x = torch.cat([x, layer(x)], dim=1)
         return x
@@ -39,7 +40,8 @@ def _conv_block(inputs, outputs, size=3, stride=1):
 class DenseUNet(nn.Module):
     """A DenseUNet after a strided stem: (N, 1, P, P, P) in [0, 1], P a multiple of 8.
 
-    `forward` gives the maps of the coarsest level (P / 8) and of the decoder's first level (P / 4); `segment` goes up to P.
+    `forward` gives the coarsest maps, (N, 6 * width, P / 8, ...), and those of the decoder's first level, (N, 2 * width, P / 4, ...).
+    `segment` goes up to P.
     """
 
     def __init__(self, width: int = 16):
@@ -53,7 +55,7 @@ class DenseUNet(nn.Module):
         self.coarse = DenseBlock(3 * width, width, 3)
         self.up1 = _conv_block(self.coarse.channels + self.middle.channels, 2 * width, size=1)
         self.up2 = _conv_block(2 * width + self.fine.channels, width, size=1)
-        self.outline = nn.Conv3d(width, 1, 3, padding=1)  # the name that saved weights have for it
+        self.outline = nn.Conv3d(width, 1, 3, padding=1)  # of the mask, at P / 2
         self.features = self.coarse.channels + 2 * width
 
     def _levels(self, x):
@@ -68,6 +70,7 @@ class DenseUNet(nn.Module):
         return fine, coarse, up
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The coarsest maps and the decoder's first, float32 or bfloat16; `features` is the sum of their channels."""
         return self._levels(x)[1:]
 
     def segment(self, x: torch.Tensor) -> torch.Tensor:
@@ -93,6 +96,7 @@ class FPR(nn.Module):
         self.head = nn.Sequential(nn.Linear(self.unet.features + 2 * width, 4 * width), nn.ReLU(), nn.Linear(4 * width, 2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 1, P, P, P) in [0, 1] -> evidence or logits, float32 (N, 2)."""
         coarse, up = (maps.float() for maps in self.unet(x))
         out = self.head(torch.cat([_mean(coarse), _mean(up), _mean(_middle(up))], dim=1))
         return F.softplus(out.flip(1)) if self.output == "evidence" else out

@@ -34,7 +34,7 @@ def keep_outputs(run: Run) -> list[Path]:
     contents = {}
     for path in sorted((repo_root() / "nbs").glob("[0-9]*.ipynb")):
         executed = _executed(run, path)
-        content = with_outputs(_read(path), _read(executed), path.name)
+        content = say_terms(with_outputs(_read(path), _read(executed), path.name), _terms(run, path))
         for problem in output_problems(content):
             raise InputError(f"{path.name}: {problem}")
         contents[path] = content
@@ -52,6 +52,22 @@ def _executed(run, path):
     if not executed.exists():
         raise InputError(f"{executed} is missing: finish `make reproduce` with the same terms before `make accept`")
     return executed
+
+
+def _terms(run, path):
+    """What the outputs of a notebook are of: profile, seed, strategy where there is one, and commit."""
+    steps = [step for step in STEPS if step.notebook == path.stem]
+    stage = steps[0].stage if steps and steps[0].stage else "claims"  # the last stage tells of a notebook without one
+    commit = _read(run.path(stage, "provenance.json"))["commit"] or "unknown"
+    strategy = [f"strategy {value}" for step in steps for name, value in step.parameters.items() if name == "strategy"]
+    return ", ".join([f"profile {run.profile}", f"seed {run.seed}", *strategy, f"commit {commit[:7]}"])
+
+
+def say_terms(notebook: dict, terms: str) -> dict:
+    """The notebook, its parameters followed by what the kept outputs are of: the parameters themselves are those of tiny size."""
+    output = {"output_type": "stream", "name": "stdout", "text": [f"The outputs below are of: {terms}.\n"]}
+    tagged = [{**cell, "outputs": [output]} if "parameters" in cell["metadata"].get("tags", []) else cell for cell in notebook["cells"]]
+    return notebook | {"cells": tagged}
 
 
 def _read(path):

@@ -19,6 +19,7 @@ PARTS = {  # what stands after <!-- name -->
     "ledger": result_tables.ledger,
     "misses": result_tables.misses,
     "real": result_tables.real_scan,
+    "seed": result_tables.seed,
     "table1": result_tables.table1,
     "table2": result_tables.table2_of_the_paper,
     "table2_all": result_tables.table2,

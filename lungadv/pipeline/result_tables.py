@@ -1,5 +1,6 @@
 """The committed results as Markdown: the tables that README.md and the pages of docs/ show."""
 
+import json
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -13,7 +14,7 @@ from lungadv.utils.errors import plural
 
 __all__ = [
     "calibration", "gates", "headlines", "ledger", "ledger_counts", "misses", "missing_note", "real_scan", "table1", "table2",
-    "table2_of_the_paper", "table_markdown", "traps",
+    "seed", "table2_of_the_paper", "table_markdown", "traps",
 ]  # fmt: skip
 
 VERDICTS = ("reproduced", "consistent", "not reproduced", "not measured")
@@ -57,13 +58,33 @@ def ledger_counts(folder: Path) -> str:
     return f"Of {len(verdicts)} claims of the paper: {', '.join(counts)}."
 
 
+def seed(folder: Path) -> str:
+    """Which run the committed tables are of, and the command that makes it."""
+    path = folder / "provenance.json"
+    if not path.exists():
+        return missing_note(path)
+    made = json.loads(path.read_text(encoding="utf-8"))
+    commit = f"commit {made['commit'][:7]}" if made["commit"] else "no commit"
+    commit += " and changes on top" if made["dirty"] else ""
+    seed, pooled = made["seed"], ", ".join(map(str, made["seeds"]))
+    return f"Tables and figures are of **seed {seed}**, {commit}: `make reproduce SEED={seed}`. Claims B1 to B7 pool seeds {pooled}."
+
+
 def headlines(folder: Path) -> str:
-    """The verdicts of three claims that sum the paper up, a list item each."""
+    """The verdicts of three claims that sum the paper up, a list item each, and what white-box attacks do beside the rule."""
     path = folder / "claims.csv"
     if not path.exists():
         return missing_note(path)
     table = pd.read_csv(path).set_index("id").loc[HEADLINES]
-    return "\n".join(f"- **{row.verdict}** ({row.Index}): {row.claim}" for row in table.itertuples())
+    return "\n".join(f"- **{row.verdict}** ({row.Index}): {row.claim}{_white_box(row.measured)}" for row in table.itertuples())
+
+
+def _white_box(measured):
+    """What a claim's numbers say of attacks on each network itself, a sentence; empty where they say nothing."""
+    drops = re.findall(r"(\S+) white-box (-?\d+\.\d+)", str(measured))
+    if not drops:
+        return ""
+    return f" The rule is for a transferred attack. White-box, the share detected drops by: {', '.join(map(' '.join, drops))}."
 
 
 def calibration(folder: Path) -> str:

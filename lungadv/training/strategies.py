@@ -43,6 +43,11 @@ class Strategy:
         return () if self.online else (*self.positives, *self.negatives)
 
     @property
+    def group(self) -> str:
+        """Its kind of training: "controls", "augmented" or "baselines"."""
+        return "controls" if self.control else "augmented" if self.positives or self.negatives else "baselines"
+
+    @property
     def oracle(self) -> bool:
         """Whether it needs the phantom's own nodules, which other data do not have."""
         return bool(set(self.banks) & set(ORACLE))

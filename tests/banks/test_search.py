@@ -67,7 +67,7 @@ def test_the_curve_over_the_radius_begins_unchanged_and_falls(context):
 
 def test_image_change_is_measured_inside_alone():
     before, inside = torch.rand(2, 1, 10, 10, 10), torch.zeros(2, 1, 10, 10, 10, dtype=torch.bool)
-    inside[..., :3] = True
+    inside[..., 2:6] = True
     after = before + torch.where(inside, 0.05, 0.0)
     change, _ = image_change(before, after, inside)
     assert change.tolist() == pytest.approx([70, 70], rel=1e-4)

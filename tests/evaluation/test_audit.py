@@ -8,7 +8,7 @@ from torch import nn
 
 from lungadv.evaluation import audit, stress
 from lungadv.evaluation.audit_searches import MisleadingGradient, gradient_agreement
-from lungadv.evaluation.detector import OUTPUTS, Detector, wrap_classifier
+from lungadv.evaluation.detector import OUTPUTS, StressedModel, wrap_classifier
 from tests.evaluation.toy_models import (
     SIZE,
     TERMS,
@@ -89,7 +89,7 @@ def test_what_the_gradient_foresees_is_known_for_a_linear_and_for_a_partly_wrong
 def test_what_the_gradient_foresees_counts_voxels_on_a_bound_once():
     model = Template("logit")
     black = torch.zeros(4, 1, SIZE, SIZE, SIZE)
-    signs, detector = -torch.ones(4), Detector(model, "logit")
+    signs, detector = -torch.ones(4), StressedModel(model, "logit")
     dead, ratio = gradient_agreement(lambda batch, sign: sign * detector.log_odds(batch), black, signs, 0.001)
     assert dead == 0 and ratio == pytest.approx(1, abs=1e-3)
 

@@ -7,7 +7,7 @@ import torch
 
 import lungadv
 from lungadv.evaluation import audit, stress
-from lungadv.evaluation.detector import Detector
+from lungadv.evaluation.detector import StressedModel
 from tests.evaluation.toy_models import Detached, Fragile, Template
 
 
@@ -191,7 +191,7 @@ def test_the_public_front_gives_the_same_function():
 
 def test_the_smallest_radius_is_the_first_radius_that_suffices(patches):
     model = Template("logit", bias=2.0)
-    detector, odds = Detector(model, "logit"), model(patches).detach()
+    detector, odds = StressedModel(model, "logit"), model(patches).detach()
     grid = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
     reach = model.template.abs().sum().item()
     expected = [next((radius for radius in (0, *grid) if radius * reach >= margin), np.inf) for margin in odds.tolist()]
@@ -199,13 +199,13 @@ def test_the_smallest_radius_is_the_first_radius_that_suffices(patches):
     np.testing.assert_allclose(eps, expected, rtol=1e-6)
     assert (detector.predict(flipped)[0][eps.isfinite()] <= 0.5).all()
     never, untouched = stress.minimal_radius(
-        Detector(Template("logit", bias=100.0), "logit"), patches, 1, grid, steps=5, generator=torch.Generator().manual_seed(0)
+        StressedModel(Template("logit", bias=100.0), "logit"), patches, 1, grid, steps=5, generator=torch.Generator().manual_seed(0)
     )
     assert never.isinf().all() and torch.equal(untouched, patches)
 
 
 def test_stimuli_of_square_stay_in_the_ball_and_raise_the_loss(patches):
-    detector, generator = Detector(Template("logit"), "logit"), torch.Generator().manual_seed(0)
+    detector, generator = StressedModel(Template("logit"), "logit"), torch.Generator().manual_seed(0)
     ((test, level, kind, attacked),) = stress.square_stimuli(detector, {"positives": patches}, 0.02, 40, generator)
     assert (test, level, kind) == ("square", 0.02, "positives") and (attacked - patches).abs().max() <= 0.02 + 1e-6
     assert (detector.predict(attacked)[0] < detector.predict(patches)[0]).all()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lungadv.evaluation import stress_io
-from lungadv.evaluation.detector import Detector
+from lungadv.evaluation.detector import StressedModel
 from lungadv.evaluation.stress_io import load_patches, make_model, write_report
 from tests.evaluation.toy_models import Template
 
@@ -167,4 +167,4 @@ def test_what_is_written_can_be_read_and_scored_again(tmp_path, honest, nodules)
     examples = load_file(folder / "examples.safetensors")
     torch.testing.assert_close(examples["clean"], torch.cat(nodules))
     assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
-    assert (Detector(Template(gain=0.2), "evidence").predict(examples["pgd"])[0][:12] < 0.5).all()
+    assert (StressedModel(Template(gain=0.2), "evidence").predict(examples["pgd"])[0][:12] < 0.5).all()

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from lungadv.data.masks import diameter_mm
-from lungadv.evaluation.detector import Detector
+from lungadv.evaluation.detector import StressedModel
 from lungadv.evaluation.stress_synthetic import density, describe_nodules, random_search
 from lungadv.models.synthesizer import draw_latents
 from tests.evaluation.toy_models import Balls
@@ -17,7 +17,7 @@ def test_random_search_draws_no_nodule_that_is_too_small():
             return seen[-1]
 
     seen, judged = [], []
-    detector = Detector(lambda patches: judged.append(patches) or torch.zeros(len(patches)), "logit")
+    detector = StressedModel(lambda patches: judged.append(patches) or torch.zeros(len(patches)), "logit")
     generator = torch.Generator().manual_seed(0)
     z = draw_latents(Balls(), 30, 1.25, generator)
     random_search(detector, Small(), torch.zeros(30, 1, 16, 16, 16), z, 4, 1.25, generator)

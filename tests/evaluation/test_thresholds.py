@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from lungadv.evaluation.thresholds import rejection, threshold_at_fpr
+from lungadv.evaluation.thresholds import rejection, threshold_at_rate
 
 
 @pytest.mark.parametrize("count", [40, 1000, 1001])
 def test_the_threshold_lets_five_percent_of_negatives_through(count):
     confidence = np.random.default_rng(count).random(count)
-    threshold = threshold_at_fpr(confidence)
+    threshold = threshold_at_rate(confidence)
     assert (confidence > threshold).sum() == count // 20
-    assert (np.repeat([0.2, 0.9], [90, 10]) > threshold_at_fpr(np.repeat([0.2, 0.9], [90, 10]))).mean() == 0
+    assert (np.repeat([0.2, 0.9], [90, 10]) > threshold_at_rate(np.repeat([0.2, 0.9], [90, 10]))).mean() == 0
 
 
 def test_uncertainty_rejection_by_hand():

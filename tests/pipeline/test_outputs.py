@@ -1,12 +1,13 @@
 import base64
 import copy
 import io
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lungadv.pipeline.outputs import clean_outputs, output_problems, with_outputs, with_palette
+from lungadv.pipeline.outputs import clean_outputs, keep_outputs, output_problems, say_terms, with_outputs, with_palette
 from lungadv.utils.errors import InputError
 
 
@@ -30,7 +31,7 @@ VALUE = {"output_type": "execute_result", "data": {"text/plain": "0.25"}, "metad
 
 def notebook(*outputs, source="1 / 4"):
     cell = {"cell_type": "code", "id": "a", "source": [source], "metadata": {}, "outputs": list(outputs), "execution_count": None}
-    return {"cells": [{"cell_type": "markdown", "id": "m", "source": ["# Title"]}, cell], "nbformat": 4}
+    return {"cells": [{"cell_type": "markdown", "id": "m", "source": ["# Title"], "metadata": {}}, cell], "nbformat": 4}
 
 
 def test_outputs_are_kept_without_what_changes_from_run_to_run():
@@ -46,6 +47,32 @@ def test_the_same_run_twice_changes_nothing():
     again = copy.deepcopy([BAR, TEXT, PICTURE, VALUE | {"execution_count": 99}])
     again[0]["text"] = "100%|####| 3/3 [00:09<00:00, 0.3it/s]"
     assert clean_outputs(again) == first == clean_outputs(first)
+
+
+def test_the_parameters_are_followed_by_what_the_outputs_are_of():
+    shown = notebook(TEXT)
+    shown["cells"].insert(1, {"cell_type": "code", "id": "p", "source": ["seed = 0"], "metadata": {"tags": ["parameters"]}, "outputs": []})
+    terms = "profile quick, seed 1, strategy control, commit 61f7e02"
+    kept = say_terms(shown, terms)
+    assert kept["cells"][1]["outputs"][0]["text"] == [f"The outputs below are of: {terms}.\n"]
+    assert kept["cells"][2] == shown["cells"][2] and say_terms(kept, terms) == kept and not output_problems(kept)
+    assert say_terms(notebook(TEXT), terms) == notebook(TEXT)  # no parameters: it ran as it opens
+
+
+def test_kept_outputs_name_their_run(clone, finish):
+    run, name = finish(1, 0.7), "07_fpr-baseline-beta-finetune"
+    cells = [{**notebook()["cells"][1], "id": "p", "metadata": {"tags": ["parameters"]}}, notebook()["cells"][1]]
+    (clone / "nbs").mkdir()
+    run.path("notebooks").mkdir()
+    for path, outputs in ((clone / "nbs" / "07_fpr.ipynb", []), (run.path("notebooks", f"{name}.ipynb"), [TEXT])):
+        path.write_text(json.dumps({"cells": [cells[0], cells[1] | {"outputs": outputs}], "nbformat": 4}))
+    record = json.loads(run.path("fpr/baseline-beta-finetune", "provenance.json").read_text())
+    run.path("fpr/baseline-beta-finetune", "provenance.json").write_text(json.dumps(record | {"commit": "61f7e02fef31"}))
+    for _ in range(2):  # the same again
+        (path,) = keep_outputs(run)
+        (terms,), (text,) = (cell["outputs"] for cell in json.loads(path.read_text())["cells"])
+        assert terms["text"] == ["The outputs below are of: profile quick, seed 1, strategy baseline-beta-finetune, commit 61f7e02.\n"]
+        assert text == TEXT
 
 
 def test_a_palette_makes_a_picture_smaller_and_leaves_it_as_it_looks():

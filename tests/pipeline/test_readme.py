@@ -9,8 +9,9 @@ from lungadv.pipeline.accept import accept
 from lungadv.pipeline.cost import BUDGET, BUDGET_STARTING, cost_markdown
 from lungadv.pipeline.graph import STAGES
 from lungadv.pipeline.readme import PARTS, fill, render
-from lungadv.pipeline.result_tables import gates, misses, real_scan, table2, table2_of_the_paper, traps
+from lungadv.pipeline.result_tables import gates, headlines, misses, real_scan, seed, table2, table2_of_the_paper, traps
 from lungadv.pipeline.steps import STEPS
+from lungadv.training.strategies import STRATEGIES
 from lungadv.utils.files import repo_root
 
 ROOT = repo_root()
@@ -116,6 +117,23 @@ def test_the_sentence_on_the_real_scan_is_computed(tmp_path):
     assert real_scan(folder).startswith("None of its 1 findings is the 20 mm nodule")
 
 
+def test_the_seed_of_the_tables_is_that_of_their_provenance(tmp_path):
+    assert "not made yet" in seed(tmp_path)
+    made = {"seed": 3, "commit": "61f7e02fef314fb4", "dirty": False, "seeds": [0, 3]}
+    (tmp_path / "provenance.json").write_text(json.dumps(made))
+    assert "**seed 3**, commit 61f7e02: `make reproduce SEED=3`" in seed(tmp_path) and "pool seeds 0, 3." in seed(tmp_path)
+    (tmp_path / "provenance.json").write_text(json.dumps(made | {"commit": None, "dirty": None}))
+    assert ", no commit:" in seed(tmp_path)
+
+
+def test_a_headline_says_what_white_box_attacks_do(tmp_path):
+    measured = "drop: beta+perturb 0.04; beside the rule: control by transfer 0.54, beta+perturb white-box 0.31, beta+syn independent 0.49"
+    rows = [{"id": "M4"}, {"id": "S7", "measured": measured}, {"id": "B5", "measured": "-0.1"}]
+    pd.DataFrame([LEDGER | row for row in rows]).to_csv(tmp_path / "claims.csv", index=False)
+    attack, trained, best = headlines(tmp_path).splitlines()
+    assert trained.endswith("White-box, the share detected drops by: beta+perturb 0.31.") and "White-box" not in attack + best
+
+
 def test_the_short_table_has_the_rows_of_the_paper_and_its_controls():
     folder = ROOT / "figures" / "quick"
     assert "beyond the paper" in table2(folder) and "beyond the paper" not in table2_of_the_paper(folder)
@@ -128,9 +146,15 @@ def test_every_step_has_a_share_of_the_20_minutes():
 
 
 def test_the_committed_run_kept_its_time_and_memory():
-    made = json.loads((repo_root() / "figures" / "quick" / "provenance.json").read_text())["run"]
-    assert set(made["stages_built"]) == set(STAGES) and made["cores"] == 2
+    whole = json.loads((repo_root() / "figures" / "quick" / "provenance.json").read_text())
+    made = whole["run"]
+    assert set(made["stages_built"]) == set(whole["stages"]) and made["cores"] == 2
     assert made["wall_seconds"] < 20 * 60 and made["peak_memory_mib"] < 6 * 1024
+
+
+def test_the_budget_has_a_share_for_each_group_of_strategies():
+    shares = [{STRATEGIES[name].group for name in STRATEGIES for step in names if step.endswith(f"-{name}")} for names in BUDGET]
+    assert sorted(group for share in shares for group in share) == ["augmented", "baselines", "controls"]
 
 
 def test_the_cost_is_the_committed_runs_beside_its_budget(clone, finish):
@@ -138,6 +162,14 @@ def test_the_cost_is_the_committed_runs_beside_its_budget(clone, finish):
     (row,) = [line for line in cost_markdown(folder).splitlines() if line.startswith("| 05_datasets ")]
     assert [cell.strip() for cell in row.split("|")][2:4] == [f"{BUDGET['05_datasets',]:.1f}", "0.0"]
     assert "| sum | 20.0 |" in cost_markdown(clone / "nowhere")
+
+
+def test_a_strategy_that_was_not_trained_yet_changes_no_committed_table(clone, finish):
+    folder = accept(finish(0, 0.7))
+    made = json.loads((folder / "provenance.json").read_text())
+    del made["stages"]["fpr/beta+syn"]
+    (folder / "provenance.json").write_text(json.dumps(made))
+    assert "fpr-beta+syn," not in cost_markdown(folder) and "fpr-beta+syn-random" in cost_markdown(folder)
 
 
 def test_only_a_run_made_at_once_has_a_time(clone, finish):

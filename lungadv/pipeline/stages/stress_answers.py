@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lungadv.evaluation.detector import Detector
-from lungadv.evaluation.similarity import ssim
+from lungadv.data.similarity import ssim
+from lungadv.evaluation.detector import StressedModel
 from lungadv.evaluation.stress import Stimulus, evaluate, is_wrong, minimal_radius, noise_stimuli, pgd_stimuli
 from lungadv.evaluation.stress_synthetic import synthetic_nodules
 from lungadv.pipeline.runs import Run
@@ -26,7 +26,7 @@ def _generator(run, detector, *items):
     return run.generator("stress", *items, device=detector.device)
 
 
-def example_picks(detector: Detector, clean: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def example_picks(detector: StressedModel, clean: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Two indices of each kind to be shown: the first positives that `detector` finds, the first negatives and noise patches."""
     found = detector.predict(clean["positives"])[0] > 0.5
     first = torch.argsort(~found, stable=True)[:2]
@@ -43,7 +43,7 @@ def record_examples(
 
 
 def collect_answers(
-    run: Run, detectors: Mapping[str, Detector], clean: Mapping[str, torch.Tensor]
+    run: Run, detectors: Mapping[str, StressedModel], clean: Mapping[str, torch.Tensor]
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """Every network's answers to clean, noisy and attacked patches (`source`: the network attacked), and the example patches.
 
@@ -67,7 +67,7 @@ def collect_answers(
     return pd.concat(answers, ignore_index=True), examples
 
 
-def measure_eps(run: Run, detectors: Mapping[str, Detector], positives: torch.Tensor) -> tuple[pd.DataFrame, pd.DataFrame]:
+def measure_eps(run: Run, detectors: Mapping[str, StressedModel], positives: torch.Tensor) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Two tables over eps: the curves (attack, network, eps, n, share_wrong), and each network's smallest eps with the SSIM there.
 
     The second has network, index, eps and ssim: inf and NaN where no eps of the grid flips the decision.
@@ -94,7 +94,7 @@ def _curve(attack, network, eps, count, shares):
     return pd.DataFrame({"attack": attack, "network": network, "eps": eps, "n": count, "share_wrong": shares})
 
 
-def measure_steps(run: Run, detectors: Mapping[str, Detector], positives: torch.Tensor) -> pd.DataFrame:
+def measure_steps(run: Run, detectors: Mapping[str, StressedModel], positives: torch.Tensor) -> pd.DataFrame:
     """What more steps and restarts add: network, steps, restarts, share_wrong, margin (mean log-odds against the truth)."""
     attack, rows = run.settings.attack, []
     plans = sorted({(steps, 1) for steps in (1, 2, 5, attack.steps, 2 * attack.steps)}) + [(attack.steps, 2)]
@@ -108,7 +108,7 @@ def measure_steps(run: Run, detectors: Mapping[str, Detector], positives: torch.
     return pd.DataFrame(rows)
 
 
-def measure_synthetic(run: Run, detectors: Mapping[str, Detector]) -> pd.DataFrame:
+def measure_synthetic(run: Run, detectors: Mapping[str, StressedModel]) -> pd.DataFrame:
     """The table of `synthetic_nodules` on random lung positions of the benchmarks; some of the first are also searched at random.
 
     Items are `<seriesuid>:<k>`: the scan of the background and the number of the nodule.

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from lungadv.data.tables import UNSPECIFIED
 from lungadv.evaluation.audit_checks import check_searches, check_stored
 from lungadv.evaluation.audit_searches import search
-from lungadv.evaluation.detector import Detector
+from lungadv.evaluation.detector import StressedModel
 from lungadv.evaluation.stress import LABELS, is_wrong, select
 from lungadv.evaluation.stress_synthetic import density
 from lungadv.pipeline.runs import Run
@@ -30,7 +30,7 @@ def _check(check, network, value, reference, holds):
 
 def audit_attacks(
     settings: Settings,
-    detectors: Mapping[str, Detector],
+    detectors: Mapping[str, StressedModel],
     answers: pd.DataFrame,
     curve: pd.DataFrame,
     steps: pd.DataFrame,
@@ -96,7 +96,7 @@ def _stored_checks(attack, detector, answers, examples):
             yield _check(check, SOURCE, row["value"], row["reference"], row["verdict"] == "pass")
 
 
-def audit_networks(run: Run, detectors: Mapping[str, Detector], clean: Mapping[str, torch.Tensor]) -> pd.DataFrame:
+def audit_networks(run: Run, detectors: Mapping[str, StressedModel], clean: Mapping[str, torch.Tensor]) -> pd.DataFrame:
     """The rows of `check_searches` for each of the `detectors`, on the first positives and as many negatives of `clean`.
 
     Attacks are transferred from SOURCE, those on SOURCE from INDEPENDENT.

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lungadv.evaluation.detector import Detector
-from lungadv.evaluation.thresholds import threshold_at_fpr
+from lungadv.evaluation.detector import StressedModel
+from lungadv.evaluation.thresholds import threshold_at_rate
 from lungadv.pipeline.artefacts import require
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.fpr import load_strategy
 from lungadv.pipeline.stages.patches import load_patches
-from lungadv.training.strategies import BASELINE, BEYOND, SEGMENTATION, STRATEGIES
+from lungadv.training.strategies import BASELINE, BEYOND, STRATEGIES
 from lungadv.utils.device import get_device
 
 __all__ = [
@@ -28,8 +28,7 @@ __all__ = [
 ]
 
 SOURCE = BASELINE  # the paper's threat model: inputs are made against this network
-# Trained from scratch, so an attack made against it shares no weights with the others
-(INDEPENDENT,) = (name for name, each in STRATEGIES.items() if each.start == SEGMENTATION and each.output == "evidence")
+INDEPENDENT = "baseline-beta"  # fine-tuned from no other row: an attack made against it shares no trained head with them
 TABLE2_NETWORKS = tuple(name for name, strategy in STRATEGIES.items() if strategy.in_paper)
 AUGMENTED = tuple(name for name in TABLE2_NETWORKS if STRATEGIES[name].start == BASELINE)
 FIGURE_NETWORKS = (SOURCE, *(name for name in AUGMENTED if "synthetic-random" not in STRATEGIES[name].banks))  # of Figures 9 to 14
@@ -37,10 +36,10 @@ CONTROLS = tuple(name for name, strategy in STRATEGIES.items() if strategy.contr
 ALL_NETWORKS = (*FIGURE_NETWORKS, *CONTROLS, *BEYOND)  # those that every stimulus is shown to
 
 
-def load_detectors(run: Run) -> dict[str, Detector]:
+def load_detectors(run: Run) -> dict[str, StressedModel]:
     """Every network that is stressed or audited, by strategy, on the device of the run."""
     networks = {name: load_strategy(run, name).to(get_device()) for name in dict.fromkeys((*ALL_NETWORKS, *TABLE2_NETWORKS))}
-    return {name: Detector(network, network.output) for name, network in networks.items()}
+    return {name: StressedModel(network, network.output) for name, network in networks.items()}
 
 
 def benchmark_patches(run: Run, kinds: Collection[str]) -> tuple[pd.DataFrame, torch.Tensor]:
@@ -70,7 +69,7 @@ def _clean_negatives(run):
     return patches[torch.from_numpy(rows)]
 
 
-def validation_thresholds(run: Run, detectors: Mapping[str, Detector]) -> pd.DataFrame:
+def validation_thresholds(run: Run, detectors: Mapping[str, StressedModel]) -> pd.DataFrame:
     """A row a network: its threshold at 5 % of all clean validation negatives, and benchmark_rate.
 
     The rate is that of false positives at the threshold on clean negatives of the benchmarks. The answers on validation are those that
@@ -79,7 +78,7 @@ def validation_thresholds(run: Run, detectors: Mapping[str, Detector]) -> pd.Dat
     benchmarks, rows = _clean_negatives(run), []
     for name, detector in detectors.items():
         validation = pd.read_csv(require(run, f"fpr/{name}") / "validation.csv")
-        threshold = threshold_at_fpr(validation.loc[validation["label"] == 0, "confidence"])
+        threshold = threshold_at_rate(validation.loc[validation["label"] == 0, "confidence"])
         rate = (detector.predict(benchmarks)[0].numpy() > threshold).mean()
         rows.append({"network": name, "threshold": threshold, "benchmark_rate": rate})
     return pd.DataFrame(rows)

@@ -1,5 +1,7 @@
 """The whole stage of stress tests, with small fakes for the stages before it."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +13,9 @@ from torch import nn
 from lungadv.evaluation.audit_checks import check_searches
 from lungadv.evaluation.audit_searches import search
 from lungadv.evaluation.claims_stress import judge_rejection
-from lungadv.evaluation.detector import Detector
+from lungadv.evaluation.detector import StressedModel
 from lungadv.evaluation.stress import select
-from lungadv.evaluation.thresholds import threshold_at_fpr
+from lungadv.evaluation.thresholds import threshold_at_rate
 from lungadv.evaluation.verdicts import Numbers
 from lungadv.pipeline.graph import STAGES
 from lungadv.pipeline.runs import open_run
@@ -29,14 +31,26 @@ from lungadv.pipeline.stages.stress_samples import (
     benchmark_samples,
     validation_thresholds,
 )
+from lungadv.training.strategies import BEYOND, SEGMENTATION, STRATEGIES
 from tests.evaluation.toy_models import Balls, random
 
 
 def test_the_networks_follow_from_the_registry():
     assert (SOURCE, INDEPENDENT) == ("baseline-beta-finetune", "baseline-beta")
-    assert ALL_NETWORKS == (SOURCE, "beta+syn", "beta+perturb", "beta+perturb+syn", "control", "beta+online")
+    assert ALL_NETWORKS == (SOURCE, "beta+syn", "beta+perturb", "beta+perturb+syn", "control", *BEYOND) and "beta+online" in BEYOND
     augmented = ("beta+syn-random", "beta+syn", "beta+perturb", "beta+perturb+syn")
     assert TABLE2_NETWORKS == ("baseline-ce", "baseline-beta", SOURCE, *augmented)
+
+
+def test_another_evidence_network_from_scratch_leaves_the_independent_one():
+    row = STRATEGIES[INDEPENDENT]
+    assert row.in_paper and row.start == SEGMENTATION and row.output == "evidence"
+    code = (
+        "from dataclasses import replace; from lungadv.training.strategies import STRATEGIES; "
+        "STRATEGIES['from-scratch'] = replace(STRATEGIES['baseline-beta'], in_paper=False); "
+        "from lungadv.pipeline.stages.stress_samples import INDEPENDENT; assert INDEPENDENT == 'baseline-beta'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class Bright(nn.Module):
@@ -54,7 +68,7 @@ class Bright(nn.Module):
 
 
 def detector(gain):
-    return Detector(Bright(gain).eval(), "evidence")
+    return StressedModel(Bright(gain).eval(), "evidence")
 
 
 SCANS = {"in-house": "1.2", "nlst": "1.3", "validation": "1.4"}
@@ -168,7 +182,7 @@ def test_thresholds_come_from_clean_validation_negatives(results):
     table, patches = load_patches(None, "validation", ("nodule", "candidate", "background"))
     confidence = detector(11.0).predict(patches)[0][table["kind"] != "nodule"]
     limits = results.thresholds.set_index("network")["threshold"]
-    assert limits[SOURCE] == pytest.approx(threshold_at_fpr(confidence), abs=1e-6)
+    assert limits[SOURCE] == pytest.approx(threshold_at_rate(confidence), abs=1e-6)
 
 
 def test_the_false_positive_rate_is_measured_on_the_benchmarks_at_the_validation_threshold(run, monkeypatch):
@@ -256,7 +270,7 @@ def test_the_audit_catches_a_network_whose_gradient_is_hidden(run, results):
             return super().forward(x.detach() + 0 * x)
 
     networks = {name: Bright(11.0) for name in (*ALL_NETWORKS, INDEPENDENT)} | {"beta+perturb": Masked(11.0)}
-    detectors = {name: Detector(network, "evidence") for name, network in networks.items()}
+    detectors = {name: StressedModel(network, "evidence") for name, network in networks.items()}
     clean, _ = benchmark_samples(run)
     few = clean["positives"][:6]
     answers, _ = collect_answers(run, detectors, clean)

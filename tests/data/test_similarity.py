@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from lungadv.evaluation.similarity import ssim
+from lungadv.data.similarity import ssim
 from tests.evaluation.toy_models import random
 
 
