@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -176,15 +177,13 @@ def detect(
 ) -> None:
     """Find nodules in one scan. Not for clinical use."""
     from lungadv.data.io.read import read_scan
-    from lungadv.detection import report, structured_report
+    from lungadv.detection import report, scan_report, structured_report
     from lungadv.detection.detect import detect as find_nodules
     from lungadv.detection.detect import find_lungs
-    from lungadv.detection.scan_report import write_scan_report
     from lungadv.detection.weights import default_weights, load_detector
     from lungadv.utils.outputs import check_outputs
 
-    files = {".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file, ".html": page, ".dcm": sr}
-    check_outputs(files, [scan])
+    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file, ".html": page, ".dcm": sr}, [scan])
     weights = weights or default_weights()
     images = structured_report.read_images(scan, series) if sr else []
     volume = read_scan(scan, series)
@@ -195,19 +194,23 @@ def detect(
     notes = report.scan_warnings(volume, weights, mask)
     for note in notes:
         typer.echo(f"note: {note}", err=True)
-    report.write_findings(findings, out)
-    if sheet:
-        report.contact_sheet(volume, findings, sheet)
-    if markups:
-        report.write_markups(findings, markups)
-    if json_file:
-        report.write_json(volume, findings, weights, notes, json_file)
-    if page:
-        write_scan_report(volume, findings, weights, notes, page)
-    if sr:
-        structured_report.write_sr(images, findings, weights, sr)
-    likely = int((findings.probability > 0.5).sum())
-    typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {time.perf_counter() - started:.0f} s: {out}")
+    _write_each({
+        out: partial(report.write_findings, findings),
+        sheet: partial(report.contact_sheet, volume, findings),
+        markups: partial(report.write_markups, findings),
+        json_file: partial(report.write_json, volume, findings, weights, notes),
+        page: partial(scan_report.write_scan_report, volume, findings, weights, notes),
+        sr: partial(structured_report.write_sr, images, findings, weights),
+    })  # fmt: skip
+    likely, seconds = int((findings.probability > 0.5).sum()), time.perf_counter() - started
+    typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {seconds:.0f} s: {out}")
+
+
+def _write_each(writers: dict[Path | None, Callable[[Path], None]]) -> None:
+    """Write every file that was asked for; those that were not stand under None."""
+    for path, write in writers.items():
+        if path:
+            write(path)
 
 
 @app.command()

@@ -40,8 +40,7 @@ def _conv_block(inputs, outputs, size=3, stride=1):
 class DenseUNet(nn.Module):
     """A DenseUNet after a strided stem: (N, 1, P, P, P) in [0, 1], P a multiple of 8.
 
-    `forward` gives the coarsest maps, (N, 6 * width, P / 8, ...), and those of the decoder's first level, (N, 2 * width, P / 4, ...).
-    `segment` goes up to P.
+    `forward` gives the coarsest maps, (N, 6 * width, P / 8, ...), and the decoder's first, (N, 2 * width, P / 4, ...). `segment`: to P.
     """
 
     def __init__(self, width: int = 16):
@@ -70,7 +69,6 @@ class DenseUNet(nn.Module):
         return fine, coarse, up
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The coarsest maps and the decoder's first, float32 or bfloat16; `features` is the sum of their channels."""
         return self._levels(x)[1:]
 
     def segment(self, x: torch.Tensor) -> torch.Tensor:
