@@ -17,6 +17,7 @@ from lungadv.data.scan import HU_MAX, HU_MIN
 from lungadv.detection.weights import Detector, load_detector, read_provenance
 from lungadv.utils.device import full_precision
 from lungadv.utils.errors import InputError
+from lungadv.utils.files import guard_disk
 
 __all__ = ["export_networks", "new_folder"]
 
@@ -80,8 +81,9 @@ def new_folder(out: str | Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
-        temporary.rename(out)
+        with guard_disk(temporary):
+            yield temporary
+            temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
