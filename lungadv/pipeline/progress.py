@@ -70,8 +70,8 @@ class RunState:
     def take(self, line: str, now: float) -> str | None:
         """Learn from a line of the log; returns the line for a reader, None when it tells of nothing that begins or ends."""
         found = STEP_LINE.fullmatch(line)
-        if found and found[1] in THREADS:
-            return self._step(found[1], found[2], now)
+        if found and (name := found[1].replace("/", "-")) in THREADS:  # a stage fpr/<row> is the step fpr-<row>
+            return self._step(name, found[2], now)
         if line.startswith("error: "):
             return line
         if FAULT.match(line):

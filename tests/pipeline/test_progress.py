@@ -39,6 +39,11 @@ def test_steps_and_their_words_are_read_from_the_log():
     assert told[1] == "05_datasets done in 30 s: 1 of 4 steps, 30 s, about 2 min left"
 
 
+def test_a_row_that_its_stage_alone_trains_is_told_of_too():
+    state, told = after([(0, "[fpr/baseline-ce] starts"), (9, "[fpr/baseline-ce] done in 9 s")])
+    assert state.done == ["fpr-baseline-ce"] and told[0] == "fpr-baseline-ce starts" and told[1].startswith("fpr-baseline-ce done in 9 s")
+
+
 def test_without_a_committed_run_the_time_left_follows_the_count_of_steps():
     state, _ = after([*((0, line) for line in PLAN), (0, "[patches] starts")])
     assert state.left(50) is None
