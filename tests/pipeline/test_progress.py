@@ -100,7 +100,7 @@ def command(end, code):
 def watched(run, end, code=0):
     run.folder.mkdir(parents=True)
     with open(run.folder / ".lock", "w") as lock:
-        return _watched(command(end, code), run, lock)
+        return _watched(command(end, code), run, lock, {})
 
 
 def test_without_a_terminal_a_line_a_step_is_shown_and_the_log_keeps_all(run, capfd):
