@@ -104,11 +104,11 @@ def table2(folder: Path, omit: Collection[str] = ()) -> str:
     table = pd.read_csv(path)
     rows = {}
     for row in table[~table["strategy"].isin(omit)].itertuples():
-        name = row.strategy if getattr(row, "converged", True) else f"{row.strategy} (not converged)"
-        cells = rows.setdefault(row.strategy, {"strategy": name})
+        cells = rows.setdefault(row.strategy, {"strategy": row.strategy if row.converged else f"{row.strategy} \\*"})
         cells[f"CPM, {row.benchmark}-like"] = f"{row.cpm:.3f} ({row.lower:.3f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{row.upper:.3f})"
         cells[f"paper, {row.benchmark}"] = "" if pd.isna(row.paper_cpm) else f"{row.paper_cpm:.3f}"
-    return table_markdown(pd.DataFrame(rows.values()))
+    starred = "" if table["converged"].all() else "\n\n\\* not converged: the validation loss still fell when training ended."
+    return table_markdown(pd.DataFrame(rows.values())) + starred
 
 
 def table2_of_the_paper(folder: Path) -> str:
