@@ -66,8 +66,9 @@ def seed(folder: Path) -> str:
     made = json.loads(path.read_text(encoding="utf-8"))
     commit = f"commit {made['commit'][:7]}" if made["commit"] else "no commit"
     commit += " and changes on top" if made["dirty"] else ""
-    seed, pooled = made["seed"], ", ".join(map(str, made["seeds"]))
-    return f"Tables and figures are of **seed {seed}**, {commit}: `make reproduce SEED={seed}`. Claims B1 to B7 pool seeds {pooled}."
+    seed, seeds = made["seed"], made["seeds"]
+    pooled = f"pool seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "rest on this one seed"
+    return f"Tables and figures are of **seed {seed}**, {commit}: `make reproduce SEED={seed}`. Claims B1 to B7 {pooled}."
 
 
 def headlines(folder: Path) -> str:
@@ -104,7 +105,7 @@ def table2(folder: Path, omit: Collection[str] = ()) -> str:
     table = pd.read_csv(path)
     rows = {}
     for row in table[~table["strategy"].isin(omit)].itertuples():
-        cells = rows.setdefault(row.strategy, {"strategy": row.strategy if row.converged else f"{row.strategy} \\*"})
+        cells = rows.setdefault(row.strategy, {"strategy": row.strategy if row.converged else f"{row.strategy}\\*"})
         cells[f"CPM, {row.benchmark}-like"] = f"{row.cpm:.3f} ({row.lower:.3f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{row.upper:.3f})"
         cells[f"paper, {row.benchmark}"] = "" if pd.isna(row.paper_cpm) else f"{row.paper_cpm:.3f}"
     starred = "" if table["converged"].all() else "\n\n\\* not converged: the validation loss still fell when training ended."
