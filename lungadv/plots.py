@@ -19,7 +19,7 @@ from lungadv.utils.statistics import auc
 
 COLUMN, PAGE = 3.5, 7.2  # inches: the width of a printed figure in one column, and across the page
 SMALLEST = 6.0  # points: the least that print can be read at
-MARKERS = "os^vDPX*<>h"
+MARKERS = "os^vDPX*<>hpd8H"
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, for colour-blind readers
 
 

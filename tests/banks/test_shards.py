@@ -78,7 +78,7 @@ def test_what_a_file_holds_rebuilds_the_patches_that_the_network_was_shown(conte
         some = torch.tensor([7, 2])
         assert torch.allclose(center_crop(bank[some], SIZE), patches[some], atol=1e-6)
         if kind != "synthetic":
-            assert (patches - bank.start(torch.arange(12))).abs().max() <= context.settings.attack.eps + 1e-6
+            assert (patches - bank.start(torch.arange(12))).abs().max() <= context.settings.attack.radius(kind) + 1e-6
             assert ((confidence < shown["confidence_before"]) == (kind == "perturbed")).all()
 
 

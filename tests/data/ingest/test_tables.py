@@ -41,5 +41,5 @@ def test_a_nodule_outside_refuses_its_scan_and_unknown_scans_are_listed(tmp_path
 
 def test_the_row_that_the_guide_adds_has_the_phantoms_columns():
     text = (repo_root() / "docs" / "how-to" / "luna16.md").read_text(encoding="utf-8")
-    added = re.search(r"luna16_tables/annotations.csv \| sed 's/\$/(.*?)/'", text)[1]
+    added = re.search(r"annotations.csv \| sed 's/\$/(.*?)/'", text)[1]
     assert HEADER.count(",") + added.count(",") + 1 == len([*LUNA16, "type", "attachment"])
