@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -19,10 +20,9 @@ def test_the_example_attacks_its_model_offline(tmp_path):
     subprocess.run([*command, str(ROOT / "examples" / "attack_your_model.ipynb")], env=environment, check=True, capture_output=True)
     notebook = nbformat.read(tmp_path / "attack_your_model.ipynb", 4)
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
-    words = printed.split()
-    assert float(words[words.index("found:") + 1].strip(",")) > 0.9 and float(words[words.index("refused:") + 1].strip(",")) > 0.9
-    before, after = (float(words[words.index(word) - 1].strip(",")) for word in ("before,", "after"))
-    assert float(words[words.index("missed:") + 1].strip(",")) < 0.1 and after > 0.5 > before
+    found, refused = map(float, re.search(r"found: (\S+), others refused: (\S+)", printed).groups())
+    before, after = map(float, re.search(r"missed: (\S+) before, (\S+) after", printed).groups())
+    assert min(found, refused) > 0.9 and after > 0.5 > before
 
 
 def test_the_container_is_built_from_files_that_are_there():
