@@ -30,7 +30,8 @@ def test_damaged_files_are_taken_or_refused_in_one_line():
     assert set(rows) == set(fuzz_states.FORMATS) and f"{INPUTS} inputs, 0 went wrong" in said
     assert sum(int(number) for row in rows.values() for number in row) == INPUTS
     assert all(sum(map(int, row)) >= INPUTS // len(rows) for row in rows.values())
-    assert sum(int(row[1]) for row in rows.values()) > INPUTS / 3  # damage is noticed
+    # damage is noticed in each; a damaged record is not refused but read anew
+    assert all(int(row[1]) > 0 for name, row in rows.items() if name != "records")
 
 
 def test_killed_commands_leave_whole_files_and_the_next_call_gives_the_same():

@@ -139,7 +139,7 @@ def test_many_processes_read_at_once(stored, start, workers):
 
 def test_a_pickled_scan_is_small_and_keeps_no_file_open(stored):
     opened = store.open_scan(stored[1])
-    text = pickle.dumps(opened)
+    text = pickle.dumps(opened)  # as a pool of processes does; nothing that comes from elsewhere is ever unpickled
     assert len(text) < 2000 and (pickle.loads(text).hu[4] == stored[0].hu[4]).all()
     assert not any(os.path.realpath(f"/proc/self/fd/{fd}") == str(stored[1]) for fd in os.listdir("/proc/self/fd"))
 

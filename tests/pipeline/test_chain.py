@@ -43,7 +43,9 @@ def test_every_figure_and_table_appears_and_is_not_blank(chain):
         levels = (pixels * 255).round().astype(int).reshape(-1, 3)
         assert pixels.std() > 0.02 and len(np.unique(levels, axis=0)) > 30, f"{name} is blank"
         drawn, coloured = (levels < 250).any(1), np.ptp(levels, axis=1) > 40  # frames and text are thin and grey
-        assert drawn.mean() > 0.2 or coloured.mean() > 0.0004, f"{name} has axes and no data"
+        # tiny networks call no noise and no lung a nodule, before and after: bars of no height beside thin violins
+        least = 0.0004 if name in ("fig13.png", "fig14.png") else 0.002
+        assert drawn.mean() > 0.2 or coloured.mean() > least, f"{name} has axes and no data"
     for name in TABLES:
         assert len(pd.read_csv(figures / name)) > 0, f"{name} has no row"
 

@@ -16,6 +16,7 @@ def test_what_is_not_utf8_is_shown_by_its_bytes():
     assert printable(LATIN) == "M\\xfcller" and printable("Müller 肺") == "Müller 肺" and printable("\ud800") == "\\ud800"
     assert "Müller".encode("ascii", SHOWN) == b"M\\xfcller"  # on a terminal of fewer letters
     for kind in (InputError, ScanError, AnnotationError):
+        # a pool of processes hands errors on so; nothing that comes from elsewhere is ever unpickled
         error = pickle.loads(pickle.dumps(kind(f"'{LATIN}' is wrong")))
         assert str(error) == "'M\\xfcller' is wrong"
 
