@@ -2,7 +2,8 @@
 
 A bootstrap over scans compares two weight files: trained again with another seed, the order may turn. So these claims are judged on
 differences between runs of at least ENOUGH_SEEDS seeds, with Student's interval. With fewer, the interval over the scans of this run
-is shown, and the best verdict is "consistent". CPM is the mean of both benchmarks' CPM.
+is shown, and the best verdict is "consistent". CPM is the mean of both benchmarks' CPM. Each row says what its seeds could have found:
+the smallest true difference with power 0.8.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lungadv.evaluation.stats import t_interval
+from lungadv.evaluation.stats import detectable_difference, t_interval
 from lungadv.evaluation.verdicts import (
     CONTROL,
     CONTROLS,
@@ -49,11 +50,15 @@ class Difference:
     mean: float
     interval: Interval
     seeds: int
+    level: float = 0.95
+
+    @property
+    def detectable(self) -> float:
+        """The smallest true difference found with power 0.8."""
+        return detectable_difference((self.interval[1] - self.interval[0]) / 2, self.seeds, self.level)
 
 
-def strategy_difference(
-    numbers: Numbers, a: str, b: str, measure: str = "cpm", subset: str = "all", level: float = 0.95
-) -> Difference:
+def strategy_difference(numbers: Numbers, a: str, b: str, measure: str = "cpm", subset: str = "all", level: float = 0.95) -> Difference:
     """The Difference a - b in a measure of `benchmarks/differences.csv`, both benchmarks together; level 0.95 or 0.9.
 
     Raises MissingNumbers where this run has none.
@@ -64,19 +69,20 @@ def strategy_difference(
     keys = {"a": a, "b": b, "measure": measure, "subset": subset, "benchmark": "both"}
     rows = t[np.logical_and.reduce([t[key] == value for key, value in keys.items()])]
     if len(rows) >= ENOUGH_SEEDS:
-        return Difference(rows["difference"].mean(), t_interval(rows["difference"], level), len(rows))
+        return Difference(rows["difference"].mean(), t_interval(rows["difference"], level), len(rows), level)
     own = rows[rows["seed"] == numbers.seed]
     if own.empty:
         raise MissingNumbers(f"no difference of {a} and {b} in {measure} of {subset}")
     tail = "90" if level == 0.9 else ""
-    return Difference(own["difference"].iloc[0], (own[f"lower{tail}"].iloc[0], own[f"upper{tail}"].iloc[0]), 1)
+    return Difference(own["difference"].iloc[0], (own[f"lower{tail}"].iloc[0], own[f"upper{tail}"].iloc[0]), 1, level)
 
 
 def judge_differences(texts: Sequence[str], differences: Sequence[Difference], met: bool, direction: bool) -> Measured:
-    """A row of the ledger on differences; with too few seeds at best "consistent"."""
+    """A row of the ledger on differences, with the largest of what each could have found; with too few seeds at best "consistent"."""
     seeds = min(difference.seeds for difference in differences)
     judged = verdict(met and seeds >= ENOUGH_SEEDS, met or direction)
     text = "; ".join(f"{difference.mean:+.3f} {name}" for name, difference in zip(texts, differences, strict=True))
+    text += f"; power 0.8 from {max(difference.detectable for difference in differences):.3f}"
     return Measured(text, format_intervals(*(difference.interval for difference in differences)), judged, seeds)
 
 

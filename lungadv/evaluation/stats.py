@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
+from scipy.optimize import brentq
 
 from lungadv.utils.statistics import LEVEL_Z196, auc, percentile_interval, resample_weights, wilson_interval
 
 __all__ = [
     "auc_interval",
     "bootstrap_interval",
+    "detectable_difference",
     "mean_interval",
     "median_difference_interval",
     "scan_clusters",
@@ -30,6 +32,18 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
         return -np.inf, np.inf
     mean, half = np.mean(values), stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
     return float(mean - half), float(mean + half)
+
+
+def detectable_difference(half_width: float, seeds: int, level: float = 0.95, power: float = 0.8) -> float:
+    """The smallest true difference that a test finds with a given power, when its interval reaches `half_width` to both sides.
+
+    The power of Student's test over seeds, by the noncentral t distribution (Cohen 1988). For one seed the interval is taken as
+    normal, as that of a bootstrap over many scans.
+    """
+    freedom = seeds - 1 if seeds > 1 else 10**6
+    critical = stats.t.ppf((1 + level) / 2, freedom)
+    errors = brentq(lambda shift: stats.nct.sf(critical, freedom, shift) - power, 0, 100)  # how many standard errors it must be
+    return float(errors * half_width / critical)
 
 
 def scan_clusters(items: pd.Index) -> tuple[np.ndarray, int]:

@@ -34,7 +34,7 @@ STAGES = {  # each needs only stages above it
     "synthesizer": Stage("lungadv.pipeline.stages.synthesizer", 1, ("datasets",), ("patch", "synthesizer")),
     "candidates": Stage(
         "lungadv.pipeline.stages.candidates",
-        2,
+        1,
         ("datasets",),
         ("candidates", "attack", "patch", "fpr"),  # the last two: Fig. 3
     ),

@@ -105,3 +105,10 @@ def test_seed_intervals_are_students():
     table = difference_rows({(SYN, CONTROL, "cpm", "all"): 0.01}, 0.01, range(3))  # 0, 0.01, 0.02
     found = strategy_difference(Numbers(NOTHING, table), SYN, CONTROL)
     assert found.interval == pytest.approx((0.01 - 4.3027 * 0.01 / 3**0.5, 0.01 + 4.3027 * 0.01 / 3**0.5), rel=1e-4)
+
+
+@pytest.mark.parametrize("claim", CASES)
+def test_each_row_says_what_its_seeds_could_have_found(claim):
+    values, spread = CASES[claim][0][0]
+    text = CLAIMS[claim].judge(Numbers(NOTHING, difference_rows(values, spread))).text
+    assert "power 0.8 from 0." in text

@@ -8,6 +8,7 @@ from scipy import stats
 from lungadv.evaluation.stats import (
     auc_interval,
     bootstrap_interval,
+    detectable_difference,
     mean_interval,
     median_difference_interval,
     scan_clusters,
@@ -84,3 +85,16 @@ def test_the_auc_interval_is_delongs():
     assert 0.9 < covered < 0.99
     assert np.mean([value for value, _ in trials]) == pytest.approx(0.7602, abs=0.01)
     assert auc_interval([1.0, 2], [2.0, 1])[0] == 0.5 and auc_interval([1.0, 2, 3], [4.0])[1] == (0, 1)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_a_detectable_difference_is_found_in_four_of_five_experiments(seeds):
+    samples = np.random.default_rng(seeds).normal(0, 0.02, (20_000, seeds))
+    half = stats.t.ppf(0.975, seeds - 1) * 0.02 / seeds**0.5
+    true = detectable_difference(half, seeds)
+    found = stats.ttest_1samp(samples + true, 0, axis=1)
+    assert np.mean((found.pvalue < 0.05) & (found.statistic > 0)) == pytest.approx(0.8, abs=0.01)
+
+
+def test_detectable_difference_of_a_bootstrap_is_the_normal_one():
+    assert detectable_difference(1.96 * 0.01, seeds=1) == pytest.approx((1.96 + 0.8416) * 0.01, rel=1e-3)
