@@ -4,6 +4,7 @@ A folder of weights holds `candidates/` and `fpr/<strategy>/` as a finished run 
 """
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from lungadv.settings import PARTS, CandidateSettings, PatchSettings, settings_f
 from lungadv.training.checkpoint import load_network
 from lungadv.training.strategies import BASELINE
 from lungadv.utils.errors import InputError
-from lungadv.utils.files import read_json, runs_folder
+from lungadv.utils.files import read_json, runs_folder, sha256
 
-__all__ = ["Detector", "default_weights", "is_weights", "load_detector", "read_provenance", "shipped_folder"]
+__all__ = ["Detector", "default_weights", "is_weights", "load_detector", "read_provenance", "shipped_folder", "weights_digest"]
 
 NEEDED_SETTINGS = ("patch", "candidates")  # parts that `detect` reads
 
@@ -53,6 +54,15 @@ def default_weights() -> Path:
     if not found:
         raise InputError("no trained weights here: run `make reproduce` in a clone first, or give a folder of weights with --weights")
     return max(found, key=lambda folder: _fpr_weights(folder).stat().st_mtime)
+
+
+def weights_digest(folder: str | Path) -> str:
+    """The SHA-256 of all files that `load_detector` reads in a folder of weights."""
+    folder, digest = Path(folder), hashlib.sha256()
+    for part in (folder / "candidates", _fpr_weights(folder).parent):
+        for file in sorted([*part.glob("*.safetensors"), *part.glob("*.json")]):
+            digest.update(f"{file.relative_to(folder)} {sha256(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def _fpr_weights(folder):
