@@ -95,15 +95,22 @@ def _read_stage_provenance(file):
     """What a provenance.json says. Raises InputError when it is none, or of a version with other settings."""
     try:
         made = read_json(file)
+        _in_mm(made.get("settings", {}).get("candidates", {}))
         missing = [key for key in ("profile", "seed", "settings") if key not in made]
         if not missing:
             needed = {part: [field.name for field in dataclasses.fields(PARTS[part])] for part in NEEDED_SETTINGS}
             missing = [f"{part}.{name}" for part, names in needed.items() for name in names if name not in made["settings"].get(part, {})]
-    except (InputError, TypeError, AttributeError):
+    except (InputError, TypeError, AttributeError, KeyError):
         raise InputError(f"'{file}' is no provenance: give the weights of a finished run") from None
     if missing:
         raise InputError(f"'{file}' lacks {missing[0]}, as of another version: give the weights of a finished run of this version")
     return made
+
+
+def _in_mm(candidates):
+    """Change settings of candidates, as earlier versions kept them, to those of this one: the crop was in voxels."""
+    if "crop_size" in candidates:
+        candidates["crop"] = candidates.pop("crop_size") * candidates["spacing"]
 
 
 def load_detector(folder: str | Path) -> Detector:

@@ -29,7 +29,9 @@ def write_page(path: str | Path, template: str, script: str | None = None, **val
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     page = _environment().get_template(template)
     with atomic_write(path) as temporary:
-        temporary.write_text(page.render(style=_text("style.css"), script=code, script_hash=f"sha256-{digest}", **values), encoding="utf-8")
+        temporary.write_text(
+            page.render(style=_text("style.css"), script=code, script_hash=f"sha256-{digest}", **values), encoding="utf-8"
+        )
 
 
 @cache

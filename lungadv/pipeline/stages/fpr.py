@@ -87,7 +87,7 @@ def _summary(strategy, losses, stopping, settings):
 
 def _start_network(run: Run, strategy: Strategy) -> FPR:
     """The network that training starts from: all weights of another strategy, or those of the segmentation's DenseUNet."""
-    network = new_network(strategy.output, run.settings.fpr.width)
+    network = new_network(strategy.output, run.settings.fpr.width, run.settings.patch.spacing)
     if strategy.start == SEGMENTATION:
         network.unet.load_state_dict(load_network(require(run, SEGMENTATION)).unet.state_dict())
     else:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lungadv.data.dataset import Data
 from lungadv.data.patches import extract_patches
-from lungadv.data.positions import MARGIN, patch_positions, world_positions
+from lungadv.data.positions import patch_positions, shift_margin, world_positions
 from lungadv.data.scan import Scan, to_unit
 from lungadv.pipeline.artefacts import require, stage_output
 from lungadv.pipeline.runs import Run
@@ -25,7 +25,7 @@ __all__ = ["build", "load_patches", "read_patches", "real_patches"]
 def build(run: Run) -> Path:
     """Cut the patches of every data set: patches/<dataset>.csv and .safetensors (`hu`, int16 HU).
 
-    The training patches are larger by MARGIN. Their file also holds the masks of the nodules (`outline`, uint8).
+    The training patches are larger by `shift_margin`. Their file also holds the masks of the nodules (`outline`, uint8).
     """
     with stage_output(run, "patches") as folder:
         data = load(run)
@@ -43,8 +43,9 @@ def build(run: Run) -> Path:
 def _cut_patches(run: Run, data: Data, candidates: pd.DataFrame, dataset: str) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """The patch table of a data set and its tensors."""
     settings, train = run.settings, dataset == "train"
-    size, spacing = settings.patch.size + 2 * MARGIN * train, settings.patch.spacing
-    width = (settings.patch.size + 2 * MARGIN) * spacing  # free of nodules however the patch is shifted
+    spacing = settings.patch.spacing
+    whole = settings.patch.size + 2 * shift_margin(spacing)
+    size, width = whole if train else settings.patch.size, whole * spacing  # the width is free of nodules however the patch is shifted
     tables, patches, masks = [], [], []
     for uid in tqdm(data.uids, desc=f"patches of {dataset}"):
         scan, rng = data.open_scan(uid), run.rng("patches", uid)

@@ -27,7 +27,7 @@ def build(run: Run) -> Path:
     settings = run.settings
     with stage_output(run, "segmentation") as folder:
         torch.manual_seed(run.generator("outline", "weights").initial_seed())  # the stage's former name keeps its streams
-        network, size = new_network("logits", settings.fpr.width), settings.patch.size
+        network, size = new_network("logits", settings.fpr.width, settings.patch.spacing), settings.patch.size
         nodules, masks, held_out = _nodule_masks(run)
         batches = segmentation_batches(nodules[~held_out], masks[~held_out], size, settings.fpr.batch_size, run.generator("outline"))
         losses = fit(

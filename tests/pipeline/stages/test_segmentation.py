@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lungadv.data.positions import MARGIN
+from lungadv.data.positions import shift_margin
 from lungadv.pipeline.stages import segmentation as stages_segmentation
 
 
@@ -13,7 +13,7 @@ from lungadv.pipeline.stages import segmentation as stages_segmentation
 def test_the_dice_is_of_whole_scans_that_the_network_has_not_seen(scans, run, monkeypatch):
     kinds = ["nodule", "candidate", "nodule", "nodule"] * scans
     table = pd.DataFrame({"seriesuid": np.repeat([f"1.{k}" for k in range(scans)], 4), "kind": kinds})
-    side, scan, trained = run.settings.patch.size + 2 * MARGIN, torch.arange(4 * scans) // 4, []
+    side, scan, trained = run.settings.patch.size + 2 * shift_margin(run.settings.patch.spacing), torch.arange(4 * scans) // 4, []
     hu = scan.reshape(-1, 1, 1, 1, 1).expand(-1, 1, side, side, side)
     content = {"hu": hu, "outline": torch.ones(3 * scans, 1, side, side, side)}
     for stage in ("datasets", "candidates", "patches"):
