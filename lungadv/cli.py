@@ -8,9 +8,9 @@ import functools
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -171,25 +171,31 @@ def ingest(
 @app.command()
 @one_line_errors
 def detect(
-    scan: Annotated[Path, typer.Argument(help="a scan file (.mhd, .nii.gz, ...), the folder of a DICOM series, or a .zip of one of these")],
-    out: Annotated[Path, typer.Option(help="the findings, a CSV")],
-    series: Annotated[str | None, typer.Option(help="the SeriesInstanceUID, where a folder holds several")] = None,
+    scan: Annotated[Path, typer.Argument(help="a scan file (.mhd, .nii.gz, ...), a .zip of one, a DICOM folder, a folder of scans")],
+    out: Annotated[Path, typer.Option(help="the findings, a .csv; or a folder, and every scan in the folder SCAN is searched")],
+    series: Annotated[str | None, typer.Option(help="the SeriesInstanceUID, where a folder holds several and one is meant")] = None,
     weights: Annotated[Path | None, typer.Option(help="a folder of weights or of a run [default: shipped, else latest quick]")] = None,
     sheet: Annotated[Path | None, typer.Option(help="a contact sheet of the most probable findings, a PNG")] = None,
     markups: Annotated[Path | None, typer.Option(help="the findings as points for 3D Slicer, a .mrk.json")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="the findings and what they were made from")] = None,
     page: Annotated[Path | None, typer.Option("--report", help="a page to look through slices and findings in, an .html")] = None,
     sr: Annotated[Path | None, typer.Option(help="the findings as a DICOM SR, a .dcm; of a DICOM folder alone")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="of a folder of scans: processes, each of about 3 GiB")] = 2,
 ) -> None:
-    """Find nodules in one scan. Not for clinical use."""
+    """Find nodules in one scan, or in every scan of a folder; called again, it goes on. Not for clinical use."""
     from lungadv.data.io.read import read_scan
-    from lungadv.detection import report, scan_report, structured_report
+    from lungadv.detection import report, structured_report
     from lungadv.detection.detect import detect as find_nodules
     from lungadv.detection.detect import find_lungs
+    from lungadv.detection.outputs import ENDINGS, Findings, write_outputs
     from lungadv.detection.weights import default_weights, load_detector
     from lungadv.utils.outputs import check_outputs
 
-    check_outputs({".csv": out, ".png": sheet, ".mrk.json": markups, ".json": json_file, ".html": page, ".dcm": sr}, [scan])
+    paths = {"sheet": sheet, "markups": markups, "json": json_file, "page": page, "sr": sr}
+    if scan.is_dir() and series is None and not out.name.lower().endswith(ENDINGS["out"]):
+        return _detect_in_folder(scan, out, paths, weights or default_weights(), workers)
+    paths = {"out": out} | paths
+    check_outputs({ENDINGS[name]: path for name, path in paths.items()}, [scan])
     weights = weights or default_weights()
     images = structured_report.read_images(scan, series) if sr else []
     volume = read_scan(scan, series)
@@ -200,23 +206,22 @@ def detect(
     notes = report.scan_warnings(volume, weights, mask)
     for note in notes:
         typer.echo(f"note: {note}", err=True)
-    _write_each({
-        out: partial(report.write_findings, findings),
-        sheet: partial(report.contact_sheet, volume, findings),
-        markups: partial(report.write_markups, findings),
-        json_file: partial(report.write_json, volume, findings, weights, notes),
-        page: partial(scan_report.write_scan_report, volume, findings, weights, notes),
-        sr: partial(structured_report.write_sr, images, findings, weights),
-    })  # fmt: skip
+    write_outputs(Findings(volume, findings, weights, notes, images), paths)
     likely, seconds = int((findings.probability > 0.5).sum()), time.perf_counter() - started
     typer.echo(f"{len(findings)} findings, {likely} of them with probability over 0.5, in {seconds:.0f} s: {out}")
 
 
-def _write_each(writers: dict[Path | None, Callable[[Path], None]]) -> None:
-    """Write every file that was asked for; those that were not stand under None."""
-    for path, write in writers.items():
-        if path:
-            write(path)
+def _detect_in_folder(scans, out, options, weights, workers):
+    """`lungadv detect` of a folder of scans: a line a scan, and what became of all; exit code 1 when one could not be searched."""
+    from lungadv.detection.batch import check_names, search_folder
+
+    answers, others = search_folder(scans, out, check_names(out, options), weights, workers, typer.echo)
+    counts = Counter(answer.status for answer in answers)
+    left = f"; {others} series that are no CT left out" if others else ""
+    typer.echo(f"{counts['searched']} searched, {counts['unchanged']} unchanged, {counts['failed']} failed{left}: {out}")
+    if counts["failed"]:
+        typer.echo(f"error: {counts['failed']} of {len(answers)} scans could not be searched; reasons: {out / 'scans.csv'}", err=True)
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import repo_root
+from lungadv.utils.lengths import whole_voxels
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class CandidateSettings:
 
     spacing: float  # mm, of the grid that the networks see
     width: int  # channels of the finest level
-    crop_size: int  # voxels along an edge of a training crop
+    crop: float  # mm along an edge of a training crop, to the nearest multiple of 4 voxels
     max_scale: float  # a training crop is made larger or smaller by this factor at most; above 1 it is turned as well
     batch_size: int  # crops of an update
     learning_rate: float  # halved to fine-tune
@@ -60,6 +61,11 @@ class CandidateSettings:
     attack_scans: int  # benchmark scans whose nodules test an attack on candidate generation
     adversarial_updates: int  # of each heatmap network, on crops under attack
     adversarial_steps: int  # gradient steps of that attack
+
+    @property
+    def crop_size(self) -> int:
+        """Voxels along an edge of a training crop: a multiple of 4, since the networks halve it twice."""
+        return whole_voxels(self.crop, self.spacing, least=4, step=4)
 
 
 @dataclass(frozen=True)

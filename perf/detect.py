@@ -26,6 +26,7 @@ from lungadv.phantom.realism import REAL
 from lungadv.settings import load_settings
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import real_folder
+from lungadv.utils.lengths import whole_voxels
 
 LIMITS = {"seconds": 60.0, "GiB": 4.0}
 LARGE = (700, 512, 512)  # voxels of 1 x 0.7 x 0.7 mm
@@ -91,7 +92,7 @@ def large():
     volume = unit_volume(grid)
     peak[f"  after the grid, {' x '.join(map(str, volume.shape))} at {settings.spacing} mm"] = peak_gib()
     heat = torch.rand(volume.shape)
-    find_peaks(heat.numpy(), inside, settings.per_source, radius=2)
+    find_peaks(heat.numpy(), inside, settings.per_source, radius=whole_voxels(5.0, settings.spacing))
     peak["  after the peaks of a heatmap"] = peak_gib()
     width, anchors = settings.width, len(settings.anchors)
     for name, network in (("a ResUNet", ResUNet(width)), ("the RPN", RPN(width, anchors))):

@@ -24,6 +24,11 @@ def other_file(tmp_path, monkeypatch):
     return write
 
 
+def test_a_patch_is_40_mm_wide_in_every_profile():
+    patches = [load_settings(profile).patch for profile in ("tiny", "quick", "standard", "full")]
+    assert [patch.size * patch.spacing for patch in patches] == [40.0] * 4
+
+
 def test_profiles_share_the_defaults_and_override_them():
     tiny, _, full = (load_settings(profile) for profile in PROFILES)
     assert tiny.attack.eps == full.attack.eps == 0.02

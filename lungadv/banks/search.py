@@ -22,7 +22,7 @@ from .sites import deal_sites
 from ..data.scan import to_hu, to_unit
 from ..data.masks import diameter_mm
 from ..data.noise import noise_patches
-from ..data.positions import MARGIN
+from ..data.positions import shift_margin
 from ..data.similarity import ssim
 from ..models.dense_unet import predict
 from ..training.losses import sample_losses
@@ -188,7 +188,7 @@ def search_image(context: SearchContext, kind: str, items: pd.DataFrame, generat
     settings, size, rows, label = context.settings.attack, context.settings.patch.size, torch.arange(len(items)), int(kind == "perturbed")
     eps = settings.radius(kind)
     if kind == "perturbed":
-        views = draw_views(len(items), MARGIN, generator)
+        views = draw_views(len(items), shift_margin(context.settings.patch.spacing), generator)
         recipe = {"place": torch.tensor(items["place"].to_numpy()), "view": views}
         start = training_patches(context.hu, recipe["place"], views, size, context.device)(rows)
         items = items.assign(view=list(views.numpy()))

@@ -11,6 +11,7 @@ from scipy import ndimage
 from lungadv.data.patches import resample
 from lungadv.data.scan import AIR, Scan, to_unit
 from lungadv.utils.errors import InputError
+from lungadv.utils.lengths import whole_voxels
 
 __all__ = ["MARGIN_MM", "crop_to_lungs", "locate_nodules", "lung_grid", "share_on_grid", "unit_volume"]
 
@@ -42,7 +43,7 @@ def lung_grid(scan: Scan, lungs: np.ndarray, spacing: float) -> tuple[Scan, np.n
         raise InputError(f"scan '{scan.uid}': no lungs were found in it; is it a chest CT in HU?")
     grid = resample(crop_to_lungs(scan, lungs), spacing)
     mask = resample(crop_to_lungs(replace(scan, hu=1000 * lungs.astype(np.int16)), lungs), spacing).hu > 300
-    mask = ndimage.binary_dilation(mask, iterations=max(1, round(LUNG_GROWTH_MM / spacing)))
+    mask = ndimage.binary_dilation(mask, iterations=whole_voxels(LUNG_GROWTH_MM, spacing))
     inside = np.argwhere(mask)
     pad = round(MARGIN_MM / spacing)
     low = np.maximum(inside.min(0) - pad, 0)

@@ -9,10 +9,16 @@ from lungadv.data.hits import hits, radius_mm
 from lungadv.data.scan import Scan
 from lungadv.data.tables import XYZ
 from lungadv.data.walls import WALL, wall_context
+from lungadv.utils.lengths import whole_voxels
 
-__all__ = ["MARGIN", "background_positions", "label_candidates", "patch_positions", "world_positions"]
+__all__ = ["background_positions", "label_candidates", "patch_positions", "shift_margin", "world_positions"]
 
-MARGIN = 2  # voxels by which a stored training patch is larger on every side, for random shifts
+SHIFT_MM = 2.5  # by which a training patch is shifted at random along each axis, at most
+
+
+def shift_margin(spacing: float) -> int:
+    """Voxels of `spacing` mm by which a stored training patch is larger on every side: SHIFT_MM, and two at least."""
+    return whole_voxels(SHIFT_MM, spacing, least=2)
 
 
 def world_positions(table: pd.DataFrame) -> np.ndarray:

@@ -25,6 +25,7 @@ from .tiling import TILE_VOXELS, sliding_window
 from ..models.rpn import anchor_boxes, anchor_sides, box_coder
 from ..settings import CandidateSettings
 from ..utils.errors import InputError
+from ..utils.lengths import whole_voxels
 
 SOURCES = ("blob", "rpn")  # of the union: the fused heatmap of both blob networks, and the boxes
 
@@ -91,22 +92,27 @@ def best_boxes(
 
 # %% ../../nbs/06_candidates.ipynb #3631143f
 _MAX_IOU = 0.1  # of two proposals
+_SMALLEST_MM = 1.25  # side of a proposal
 
 
 def propose_boxes(
-    network: nn.Module, volume: torch.Tensor, sides: Sequence[int], count: int
+    network: nn.Module, volume: torch.Tensor, sides: Sequence[int], count: int, smallest: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The `count` best boxes of the RPN on a volume (D, H, W) in [0, 1] after NMS at an overlap of 0.1; sides: of the anchors in voxels.
+    """The `count` best boxes of the RPN on a volume (D, H, W) in [0, 1] after NMS at an overlap of 0.1.
 
+    sides: of the anchors, and smallest: the least side of a box, in voxels.
     Returns centres (N, 3) and diameters (N,) in voxels, scores (N,) in [0, 1].
     """
     boxes, scores = best_boxes(network, volume, sides, 4 * count)
-    boxes = torch.cat([boxes[:, :3], torch.maximum(boxes[:, 3:], boxes[:, :3] + 0.5)], dim=1)
+    boxes = torch.cat([boxes[:, :3], torch.maximum(boxes[:, 3:], boxes[:, :3] + smallest)], dim=1)
     keep = nms(boxes.numpy(), scores.numpy(), _MAX_IOU)[:count]
     boxes, scores = boxes[keep], scores[keep]
     return ((boxes[:, :3] + boxes[:, 3:]) / 2).numpy(), (boxes[:, 3:] - boxes[:, :3]).mean(1).numpy(), scores.numpy()
 
 # %% ../../nbs/06_candidates.ipynb #e2fb58f4
+_PEAK_MM = 5.0  # a peak of a heatmap is the highest within a cube of twice this width
+
+
 def heatmap_candidates(networks: Mapping[str, nn.Module], grid: Scan, inside: np.ndarray, settings: CandidateSettings) -> pd.DataFrame:
     """Candidates of the networks "blob" and "blob-ggo" on a lung grid, within `inside`, bool (D, H, W).
 
@@ -116,7 +122,7 @@ def heatmap_candidates(networks: Mapping[str, nn.Module], grid: Scan, inside: np
     heats["blob-ggo"] = predict_heatmap(networks["blob-ggo"], unit_volume(grid))
     tables = []
     for source, heat in ({"blob": torch.maximum(*heats.values())} | heats).items():
-        voxels, scores = find_peaks(heat.numpy(), inside, settings.per_source, radius=2)
+        voxels, scores = find_peaks(heat.numpy(), inside, settings.per_source, whole_voxels(_PEAK_MM, settings.spacing))
         tables.append(_candidate_table(grid, refine_peaks(heat.numpy(), voxels), scores, source, np.full(len(voxels), np.nan)))
     return pd.concat(tables, ignore_index=True)
 
@@ -136,7 +142,8 @@ def raw_candidates(networks: Mapping[str, nn.Module], scan: Scan, lungs: np.ndar
     """
     grid, inside = lung_grid(scan, lungs, settings.spacing)
     sides = anchor_sides(settings.anchors, settings.spacing)
-    centres, diameters, scores = propose_boxes(networks["rpn"], unit_volume(grid), sides, settings.per_source)
+    terms = sides, settings.per_source, _SMALLEST_MM / settings.spacing
+    centres, diameters, scores = propose_boxes(networks["rpn"], unit_volume(grid), *terms)
     nearest = np.clip(np.round(centres).astype(int), 0, np.array(inside.shape) - 1)
     within = inside[tuple(nearest.T)]
     rpn = _candidate_table(grid, centres[within], scores[within], "rpn", diameters[within] * settings.spacing)

@@ -1,6 +1,7 @@
 """From one scan to its findings: candidate generation, then false-positive reduction, with trained weights."""
 
 import itertools
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan, to_unit
 from lungadv.detection.candidates import find_candidates
 from lungadv.detection.measure import measure_diameters
-from lungadv.detection.weights import default_weights, load_detector
+from lungadv.detection.weights import Detector, default_weights, load_detector
 from lungadv.models.dense_unet import predict
 from lungadv.utils.errors import InputError
 
@@ -38,17 +39,20 @@ def find_lungs(scan: Scan) -> np.ndarray:
     return mask
 
 
-def detect(scan: Scan, weights: str | Path | None = None, mask: np.ndarray | None = None) -> pd.DataFrame:
+def detect(scan: Scan, weights: str | Path | Detector | None = None, mask: np.ndarray | None = None) -> pd.DataFrame:
     """The findings in a scan, most probable first: a DataFrame of COLUMNS, coordinates in LPS mm, probability and uncertainty in [0, 1].
 
-    weights: a folder of weights or of a finished run; without it the shipped ones, else those of the latest quick run.
+    weights: a folder of weights or of a finished run, or what `load_detector` made of one; without it the shipped ones, else those of the
+    latest quick run.
     mask: the lungs, bool (z, y, x), where they are known; see `find_lungs`. The diameter is measured in the scan.
-    A finding inside the sphere of a more probable one is the same and left out. Shows its progress on stderr.
+    A finding inside the sphere of a more probable one is the same and left out.
+    Shows its progress on stderr, unless it is one process of many.
     Raises InputError for a folder without weights, or with broken ones, and for a scan that is empty or shows no lungs.
     """
-    detector = load_detector(default_weights() if weights is None else weights)
+    detector = weights if isinstance(weights, Detector) else load_detector(default_weights() if weights is None else weights)
     mask = find_lungs(scan) if mask is None else mask
-    with tqdm(total=len(STEPS), leave=False, bar_format="{desc:<22}{bar:20}{n}/{total} {elapsed}") as bar:
+    terms = {"bar_format": "{desc:<22}{bar:20}{n}/{total} {elapsed}", "disable": multiprocessing.parent_process() is not None}
+    with tqdm(total=len(STEPS), leave=False, **terms) as bar:
 
         def step(function, *arguments):
             bar.set_description_str(STEPS[bar.n])

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 import lungadv
-from lungadv.data.io.dicom import read_full_headers
+from lungadv.data.io.dicom import Series, read_full_headers
 from lungadv.detection.weights import read_provenance
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import atomic_write
@@ -26,8 +26,8 @@ MAY_BE_EMPTY = (  # attributes of type 2, which every slice should have and high
 AXES = np.array([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -1], [0, 0, 1]])  # ends of an ellipsoid's axes, as DICOM orders them
 
 
-def read_images(folder: Path, series: str | None) -> "list[pydicom.FileDataset]":
-    """The headers of the CT slices that a report refers to: those that `read_scan` reads of the folder of a DICOM series.
+def read_images(folder: Path, series: str | Series | None) -> "list[pydicom.FileDataset]":
+    """The headers of the CT slices that a report refers to: those that `read_scan` reads of a DICOM folder, or those of a `Series`.
 
     What a header lacks of patient and study is empty in them.
     Raises InputError when highdicom is not installed, for what is no folder, and for slices that name no study or frame of reference.

@@ -4,6 +4,7 @@ A folder of weights holds `candidates/` and `fpr/<strategy>/` as a finished run 
 """
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from lungadv.settings import PARTS, CandidateSettings, PatchSettings, settings_f
 from lungadv.training.checkpoint import load_network
 from lungadv.training.strategies import BASELINE
 from lungadv.utils.errors import InputError
-from lungadv.utils.files import read_json, runs_folder
+from lungadv.utils.files import read_json, runs_folder, sha256
 
-__all__ = ["Detector", "default_weights", "is_weights", "load_detector", "read_provenance", "shipped_folder"]
+__all__ = ["Detector", "default_weights", "is_weights", "load_detector", "read_provenance", "shipped_folder", "weights_digest"]
 
 NEEDED_SETTINGS = ("patch", "candidates")  # parts that `detect` reads
 
@@ -55,6 +56,15 @@ def default_weights() -> Path:
     return max(found, key=lambda folder: _fpr_weights(folder).stat().st_mtime)
 
 
+def weights_digest(folder: str | Path) -> str:
+    """The SHA-256 of all files that `load_detector` reads in a folder of weights."""
+    folder, digest = Path(folder), hashlib.sha256()
+    for part in (folder / "candidates", _fpr_weights(folder).parent):
+        for file in sorted([*part.glob("*.safetensors"), *part.glob("*.json")]):
+            digest.update(f"{file.relative_to(folder)} {sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def _fpr_weights(folder):
     return Path(folder) / "fpr" / BASELINE / "weights.safetensors"
 
@@ -85,15 +95,22 @@ def _read_stage_provenance(file):
     """What a provenance.json says. Raises InputError when it is none, or of a version with other settings."""
     try:
         made = read_json(file)
+        _in_mm(made.get("settings", {}).get("candidates", {}))
         missing = [key for key in ("profile", "seed", "settings") if key not in made]
         if not missing:
             needed = {part: [field.name for field in dataclasses.fields(PARTS[part])] for part in NEEDED_SETTINGS}
             missing = [f"{part}.{name}" for part, names in needed.items() for name in names if name not in made["settings"].get(part, {})]
-    except (InputError, TypeError, AttributeError):
+    except (InputError, TypeError, AttributeError, KeyError):
         raise InputError(f"'{file}' is no provenance: give the weights of a finished run") from None
     if missing:
         raise InputError(f"'{file}' lacks {missing[0]}, as of another version: give the weights of a finished run of this version")
     return made
+
+
+def _in_mm(candidates):
+    """Change settings of candidates, as earlier versions kept them, to those of this one: the crop was in voxels."""
+    if "crop_size" in candidates:
+        candidates["crop"] = candidates.pop("crop_size") * candidates["spacing"]
 
 
 def load_detector(folder: str | Path) -> Detector:

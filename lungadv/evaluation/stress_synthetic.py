@@ -16,8 +16,11 @@ from lungadv.evaluation.detector import StressedModel
 from lungadv.evaluation.synthesis import measure, solid_share
 from lungadv.models.synthesizer import blend, draw_latents
 from lungadv.settings import Settings
+from lungadv.utils.lengths import whole_voxels
 
 __all__ = ["density", "describe_nodules", "random_search", "synthetic_nodules"]
+
+AROUND_MM = 2.5  # around a nodule, where its change is looked at, too
 
 
 def describe_nodules(nodules: torch.Tensor, masks: torch.Tensor, spacing: float) -> pd.DataFrame:
@@ -94,12 +97,13 @@ def _answers(detectors, source, synthesizer, backgrounds, conditions, spacing):
         patches = blend(backgrounds, nodules, masks)
         before = (patches, masks) if before is None else before
         table = describe_nodules(nodules, masks, spacing).assign(condition=condition, index=range(len(codes)))
-        table["ssim"] = ssim(before[0], patches, _dilate(torch.maximum(before[1], masks))).numpy()
+        table["ssim"] = ssim(before[0], patches, _dilate(torch.maximum(before[1], masks), spacing)).numpy()
         for network in detectors if condition != "random-step" else (source,):
             tables.append(table.assign(network=network, confidence=detectors[network].predict(patches)[0].numpy()))
     return pd.concat(tables, ignore_index=True)
 
 
-def _dilate(masks, voxels=2):
-    """The masks' inside (> 0.5) grown by some voxels, bool."""
+def _dilate(masks, spacing):
+    """The masks' inside (> 0.5) grown by AROUND_MM, and two voxels of `spacing` mm at least, bool."""
+    voxels = whole_voxels(AROUND_MM, spacing, least=2)
     return F.max_pool3d((masks > 0.5).float(), 2 * voxels + 1, stride=1, padding=voxels) > 0

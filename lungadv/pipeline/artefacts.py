@@ -17,7 +17,7 @@ from lungadv.pipeline.graph import STAGES, stages_of
 from lungadv.pipeline.runs import Run, data_sha256
 from lungadv.settings import as_dict
 from lungadv.utils.errors import InputError
-from lungadv.utils.files import atomic_write, guard_disk, repo_root, sha256
+from lungadv.utils.files import atomic_write, guard_disk, replace_folder, repo_root, sha256
 
 SMALL_FILE = 2**20  # bytes; larger outputs are voxels that follow from the seed, and are not hashed
 
@@ -77,15 +77,6 @@ def stage_output(run: Run, stage: str) -> Iterator[Path]:
 
 def _small_files(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size < SMALL_FILE)
-
-
-def replace_folder(new: Path, old: Path) -> None:
-    """Put a whole folder in place of another one: no moment shows half of either."""
-    stale = old.with_name(f".{old.name}.stale.{os.getpid()}")
-    if old.exists():
-        os.replace(old, stale)
-    os.replace(new, old)
-    shutil.rmtree(stale, ignore_errors=True)
 
 
 def describe(run: Run, stage: str, inputs: dict[str, Path]) -> dict:

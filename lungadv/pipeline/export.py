@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lungadv.detection.weights import load_detector, read_provenance
-from lungadv.pipeline.artefacts import replace_folder
 from lungadv.pipeline.model_card import model_card
 from lungadv.pipeline.runs import Run
 from lungadv.training.strategies import BASELINE
 from lungadv.utils.errors import InputError
+from lungadv.utils.files import replace_folder
 
 __all__ = ["export_weights"]
 

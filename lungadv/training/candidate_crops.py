@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from lungadv.data.dataset import Data
+from lungadv.data.disk_array import DiskArray, write_array
 from lungadv.data.lung_grid import crop_to_lungs, locate_nodules, lung_grid, share_on_grid, unit_volume
 from lungadv.training.augment import cube_symmetry
 
@@ -35,13 +37,14 @@ MAX_NOISE = 0.02  # of a crop, standard deviation in [0, 1]: training scans have
 class TrainingGrid:
     """A training scan on its lung grid."""
 
-    volumes: torch.Tensor  # (2, D, H, W) float16: the scan in [0, 1], and what nodules of other types than RARE_TYPES add to the lung
-    lungs: np.ndarray  # (n, 3) voxels of the lungs, z, y, x
+    # (2, D, H, W) float16: the scan in [0, 1], and what nodules of other types than RARE_TYPES add to the lung
+    volumes: torch.Tensor | DiskArray
+    lungs: np.ndarray | DiskArray  # (n, 3) voxels of the lungs, z, y, x
     nodules: pd.DataFrame  # type, and z, y, x, radius in voxels
 
 
-def training_grids(data: Data, spacing: float) -> list[TrainingGrid]:
-    """Every scan of `data` on its lung grid of `spacing` mm."""
+def training_grids(data: Data, spacing: float, folder: Path) -> list[TrainingGrid]:
+    """Every scan of `data` on its lung grid of `spacing` mm; volumes and lungs are files in `folder`, of which crops are read."""
     grids = []
     for uid in tqdm(data.uids, desc="scans to the coarse grid"):
         scan, labels, lungs = data.scan(uid), data.labels(uid), data.lungs(uid)
@@ -51,7 +54,8 @@ def training_grids(data: Data, spacing: float) -> list[TrainingGrid]:
         outlines = crop_to_lungs(replace(scan, hu=1000 * np.isin(labels, 1 + np.flatnonzero(common)).astype(np.int16)), lungs)
         centres = nodule_spheres(nodules[~nodules["type"].isin(RARE_TYPES)])[:, :3]
         added = nodule_contrast(volume.numpy(), share_on_grid(outlines, grid), centres)
-        grids.append(TrainingGrid(torch.stack([volume, torch.from_numpy(added)]).half(), np.argwhere(mask), nodules))
+        volumes = write_array(np.stack([volume.numpy(), added]).astype(np.float16), folder / f"{len(grids)}.volumes")
+        grids.append(TrainingGrid(volumes, write_array(np.argwhere(mask).astype(np.int16), folder / f"{len(grids)}.lungs"), nodules))
     return grids
 
 
@@ -111,14 +115,16 @@ def candidate_crops(
         yield torch.stack(volumes)[:, None].to(memory_format=torch.channels_last_3d), contents
 
 
-def crop_with_nodules(volume: torch.Tensor, nodules: np.ndarray, start: np.ndarray, size: int) -> tuple[torch.Tensor, np.ndarray]:
+def crop_with_nodules(
+    volume: torch.Tensor | DiskArray, nodules: np.ndarray, start: np.ndarray, size: int
+) -> tuple[torch.Tensor, np.ndarray]:
     """The cube (..., size, size, size) of a volume (..., D, H, W) from voxel `start` (z, y, x), zero (air) beyond the volume.
 
     The nodules (n, 4), z, y, x, radius, whose centre lies in it come with it, in its coordinates.
     """
     low = np.clip(start, 0, volume.shape[-3:])
     high = np.clip(start + size, 0, volume.shape[-3:])
-    inner = volume[(..., *(slice(a, b) for a, b in zip(low, high, strict=True)))]
+    inner = torch.as_tensor(volume[(..., *(slice(a, b) for a, b in zip(low, high, strict=True)))])
     pads = [p for a, b, s in zip(low[::-1], high[::-1], start[::-1], strict=True) for p in (a - s, s + size - b)]
     moved = nodules - [*start, 0]
     return F.pad(inner, [int(p) for p in pads]), moved[_inside(moved, size)]

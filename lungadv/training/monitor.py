@@ -7,6 +7,7 @@ import torch
 
 from lungadv.models.dense_unet import FPR, predict
 from lungadv.training.early_stopping import EarlyStopping
+from lungadv.training.stored_patches import StoredPatches
 from lungadv.utils.statistics import auc
 
 __all__ = ["ValidationMonitor", "balanced_nll"]
@@ -28,7 +29,7 @@ class ValidationMonitor:
     The Brier score mean((p - y)^2) compares networks whose losses do not.
     """
 
-    patches: torch.Tensor
+    patches: torch.Tensor | StoredPatches
     labels: np.ndarray  # 1 is a nodule, else 0
     every: int  # updates between two checks
     stopping: EarlyStopping

@@ -72,16 +72,30 @@ def classification_batches(
 
 
 def segmentation_batches(
-    patches: torch.Tensor, masks: torch.Tensor, size: int, batch_size: int, generator: torch.Generator
+    patches: Pool, masks: Pool, size: int, batch_size: int, generator: torch.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches: patches and nodule masks, each (batch_size, 1, size, size, size) in [0, 1], under the same shift and symmetry.
 
     patches: int16 HU (N, 1, Q, Q, Q); masks: uint8 of 0 and 1, of the same shape; generator: on the CPU.
     """
-    pool = torch.cat([to_unit(patches.float()), masks.float()], dim=1)
+    pool = _WithMasks(patches, masks)
     while True:
         both = sample_batch(pool, batch_size, size, generator)
         yield both[:, :1].contiguous(memory_format=torch.channels_last_3d), both[:, 1:]
+
+
+@dataclass(frozen=True, eq=False)
+class _WithMasks:
+    """A pool of patches, int16 HU, and their masks: `pool[rows]` is (n, 2, Q, Q, Q) in [0, 1]."""
+
+    patches: Pool
+    masks: Pool
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.cat([to_unit(self.patches[rows].float()), self.masks[rows].float()], dim=1)
 
 
 @dataclass(frozen=True)

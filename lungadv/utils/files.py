@@ -45,6 +45,26 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def fingerprint(file: str | Path, root: Path) -> dict:
+    """Size, time and digest of a file: path (from `root`), bytes, mtime_ns and sha256; see `is_unchanged`."""
+    state = os.stat(file)
+    digest = sha256(file)
+    name = os.path.relpath(file, root)  # a link's data may lie outside
+    return {"path": Path(name).as_posix(), "bytes": state.st_size, "mtime_ns": state.st_mtime_ns, "sha256": digest}
+
+
+def is_unchanged(known: dict, root: Path) -> bool:
+    """Whether a file still has the size and time, or else the size and digest, of its `fingerprint`."""
+    path = root / known["path"]
+    try:
+        state = path.stat()
+    except OSError:
+        return False
+    if state.st_size != known["bytes"]:
+        return False
+    return state.st_mtime_ns == known["mtime_ns"] or sha256(path) == known["sha256"]
+
+
 def read_json(path: str | Path) -> dict:
     """What a JSON file says, as names and values. Raises InputError that names the file for anything else."""
     try:
@@ -67,6 +87,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put a whole folder in place of another one: no moment shows half of either."""
+    stale = old.with_name(f".{old.name}.stale.{os.getpid()}")
+    if old.exists():
+        os.replace(old, stale)
+    os.replace(new, old)
+    shutil.rmtree(stale, ignore_errors=True)
 
 
 @contextmanager

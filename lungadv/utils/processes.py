@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from lungadv.utils.errors import InputError
 
-__all__ = ["killed", "map_in_processes"]
+__all__ = ["each_in_processes", "killed", "map_in_processes"]
 
 Job, Made = TypeVar("Job"), TypeVar("Made")
 SPAWNING = threading.Lock()
@@ -39,6 +39,36 @@ def map_in_processes(function: Callable[[Job], Made], jobs: Sequence[Job], worke
             raise killed(f"a process ({doing})", remedy) from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def each_in_processes(function: Callable[[Job], Made], jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Made | None]]:
+    """The number of each job and what a function of the package makes of it, as they are done, by processes of one thread each.
+
+    None for a job whose process was killed. Jobs that may have been at work when one died are done again, each alone: so it costs itself
+    only. What `function` raises is raised at once. One worker, or a process that may start no others, works in this process.
+    """
+    if workers < 2 or multiprocessing.current_process().daemon:
+        yield from ((number, function(job)) for number, job in enumerate(jobs))
+        return
+    left, suspects = dict(enumerate(jobs)), []
+    while left:
+        numbers = suspects[:1] or list(left)
+        with ProcessPoolExecutor(min(workers, len(numbers)), _Context(), _use_one_thread) as pool:
+            try:
+                futures = {pool.submit(function, left[number]): number for number in numbers}
+                for future in as_completed(futures):
+                    made = future.result()
+                    del left[futures[future]]
+                    yield futures[future], made
+            except BrokenProcessPool:
+                if suspects:
+                    del left[suspects[0]]
+                    yield suspects[0], None
+                else:  # the pool hands out one job more than it has processes
+                    suspects = [None, *list(left)[: workers + 1]]
+            finally:
+                pool.shutdown(cancel_futures=True)
+        suspects = suspects[1:]
 
 
 def killed(what: str, remedy: str) -> InputError:

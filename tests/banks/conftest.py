@@ -8,7 +8,7 @@ from torch import nn
 
 from lungadv.banks import search, shards
 from lungadv.banks.search import SearchContext
-from lungadv.data.positions import MARGIN
+from lungadv.data.positions import shift_margin
 from lungadv.data.scan import to_hu
 from lungadv.settings import load_settings
 
@@ -53,7 +53,7 @@ def new_generator(kind, number):
 
 def new_context(network=None, synthesizer=None, settings=SETTINGS, items=12):
     """What banks are made from, with patches of dark noise with a margin."""
-    side = SIZE + 2 * MARGIN
+    side = SIZE + 2 * shift_margin(settings.patch.spacing)
     hu = to_hu(0.2 * torch.rand(5, 1, side, side, side, generator=torch.Generator().manual_seed(0))).round().to(torch.int16)
     rows = pd.DataFrame(
         {"item": range(items), "place": np.arange(items) % 5, "seriesuid": "1.2", "coordX": 0.0, "coordY": 0.0, "coordZ": 0.0}

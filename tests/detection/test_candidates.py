@@ -137,7 +137,7 @@ def test_proposals_decode_known_codes_and_drop_overlaps():
         near = (centres - (box[:3] + box[3:]) / 2).norm(dim=1).topk(2, largest=False).indices
         objectness[0, near] = torch.tensor([score, score - 0.1])  # twice the same box
         codes[0, near] = box_coder().encode_single(box.expand(2, -1), anchors[near])
-    places, diameters, scores = propose_boxes(Fixed(objectness, codes), volume, sizes, 3)
+    places, diameters, scores = propose_boxes(Fixed(objectness, codes), volume, sizes, 3, smallest=0.5)
     np.testing.assert_allclose(places, (truth[:, :3] + truth[:, 3:]) / 2, atol=1e-4)
     np.testing.assert_allclose(diameters, [5, 7, 3], atol=1e-4)
     np.testing.assert_allclose(scores, torch.tensor([3.0, 2.0, 1.0]).sigmoid(), atol=1e-6)
@@ -146,7 +146,7 @@ def test_proposals_decode_known_codes_and_drop_overlaps():
 def test_of_two_boxes_that_share_a_third_the_better_is_proposed(monkeypatch):
     boxes = torch.tensor([[0.0, 0, 0, 8, 8, 8], [0, 0, 4, 8, 8, 12], [20, 20, 20, 28, 28, 28]])  # 4 / 12 of the first two is shared
     monkeypatch.setattr("lungadv.detection.candidates.best_boxes", lambda *_: (boxes, torch.tensor([0.9, 0.8, 0.7])))
-    centres, diameters, scores = propose_boxes(None, None, (4,), 9)
+    centres, diameters, scores = propose_boxes(None, None, (4,), 9, smallest=0.5)
     assert scores.tolist() == pytest.approx([0.9, 0.7]) and diameters.tolist() == [8, 8] and centres[0].tolist() == [4, 4, 4]
 
 

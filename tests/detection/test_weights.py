@@ -71,6 +71,13 @@ def test_weights_that_are_no_numbers_are_named(tmp_path, value):
         load_network(tmp_path)
 
 
+def test_weights_that_keep_the_crop_in_voxels_are_read(weights, remake):
+    settings = as_dict(load_settings("tiny"))
+    assert settings["candidates"].pop("crop") == 40.0
+    remake(settings=settings | {"candidates": settings["candidates"] | {"crop_size": 16}})
+    assert load_detector(weights).candidates == load_settings("tiny").candidates
+
+
 @pytest.mark.parametrize("length", [2**31, 2**63, 2**64 - 1])
 def test_a_header_of_gigabytes_is_refused_before_memory_is_taken(tmp_path, length):
     save_network(FPR("evidence", 4), tmp_path)

@@ -94,7 +94,7 @@ def test_scans_without_nodules_do_not_use_up_those_that_are_attacked(monkeypatch
     monkeypatch.setattr("lungadv.evaluation.candidate_attacks.lung_grid", lambda scan, lungs, spacing: (replace(grid, uid=scan), None))
     table = nodules(*[(uid, 20.0, 8.0) for uid in ("b", "d", "d", "e")]).assign(coordY=20.0, coordZ=20.0)
     data = SimpleNamespace(uids=list("abcde"), annotations=table, scan=lambda uid: uid, lungs=lambda uid: None)
-    found = list(nodule_crops(data, replace(TINY.candidates, attack_scans=2, spacing=2.5, crop_size=8)))
+    found = list(nodule_crops(data, replace(TINY.candidates, attack_scans=2, spacing=2.5, crop=20.0)))
     assert [(uid, len(crops)) for uid, crops, _ in found] == [("b", 1), ("d", 2)]
 
 

@@ -23,7 +23,7 @@ CANDIDATES = replace(
     TINY.candidates,
     spacing=2.5,
     sigma=3.0,
-    crop_size=16,
+    crop=40.0,
     max_scale=1.0,
     batch_size=4,
     learning_rate=0.02,

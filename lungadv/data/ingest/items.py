@@ -6,7 +6,6 @@ that have none.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from lungadv.data.io.write import write_volume
 from lungadv.data.manifest import scan_files
 from lungadv.data.scan import Scan, ScanError
 from lungadv.data.tables import AnnotationError
-from lungadv.utils.files import atomic_write, guard_disk, sha256
+from lungadv.utils.files import atomic_write, fingerprint, guard_disk
 
 __all__ = ["VERSION", "Job", "is_taken", "read_item", "record_digest"]
 
@@ -89,7 +88,7 @@ def _take_series(job: Job, series: Series) -> dict:
 def _leave_out(job: Job, series: Series) -> dict:
     """The record of a DICOM series that is no CT: what it is, and its files."""
     uid = series.uid if re.fullmatch(r"[0-9.]{1,64}", series.uid) else ""
-    return {"uid": uid, "other": series.other, "files": [_fingerprint(file, job.root) for file in series.files]}
+    return {"uid": uid, "other": series.other, "files": [fingerprint(file, job.root) for file in series.files]}
 
 
 def _header(series: Series) -> dict:
@@ -114,7 +113,7 @@ def _take(job: Job, read: Callable[[], Scan], uid: str, files: list[Path], heade
     geometry = {"shape": scan.hu.shape, "spacing": scan.spacing, "origin": scan.origin, "direction": scan.direction.ravel().tolist()}
     return {
         "uid": uid,
-        "files": [_fingerprint(file, job.root) for file in files],
+        "files": [fingerprint(file, job.root) for file in files],
         "volumes": volumes,
         "labels": labels,
         "header": header,
@@ -148,11 +147,3 @@ def _write_files(out: Path, uid: str, scan: Scan, masks: np.ndarray | None) -> t
 def _refuse(job: Job, uid: str, error: Exception | str) -> dict:
     """The record of a refusal."""
     return {"uid": uid, "refused": " ".join(str(error).split()).replace(f"{job.root}/", "")}
-
-
-def _fingerprint(file: Path, root: Path) -> dict:
-    """Size, time and digest of a file."""
-    file, state = Path(file), os.stat(file)
-    digest = sha256(file)
-    name = os.path.relpath(file, root)  # a link's data may lie outside
-    return {"path": Path(name).as_posix(), "bytes": state.st_size, "mtime_ns": state.st_mtime_ns, "sha256": digest}

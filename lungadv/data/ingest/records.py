@@ -14,7 +14,7 @@ from lungadv.data.ingest.files import record_name
 from lungadv.data.ingest.items import Job, is_taken, read_item, record_digest
 from lungadv.data.ingest.scan_checks import volumes_of
 from lungadv.utils.errors import InputError
-from lungadv.utils.files import read_json, sha256
+from lungadv.utils.files import is_unchanged, read_json
 from lungadv.utils.processes import map_in_processes
 
 __all__ = ["forget_repeated", "read_all"]
@@ -77,29 +77,17 @@ def _old_record(job: Job) -> dict | None:
         return None
     taken = [series for series in record["series"] if is_taken(series)]
     for series in taken:
-        changed = next((file["path"] for file in series["files"] if not _is_unchanged(file, job.root)), None)
+        changed = next((file["path"] for file in series["files"] if not is_unchanged(file, job.root)), None)
         if changed:
             what = "has changed" if (job.root / changed).exists() else "is gone"
             remedy = f"bring it back, or delete '{job.record}' to read it anew"
             raise InputError(f"'{job.root / changed}' {what} since it was read: {remedy}")
     others = [file for series in record["series"] if "other" in series for file in series["files"]]
     refused = any("refused" in series for series in record["series"])
-    if refused or record["key"] != job.key or not all(_is_unchanged(file, job.root) for file in others):
+    if refused or record["key"] != job.key or not all(is_unchanged(file, job.root) for file in others):
         return None
     whole = all((job.out / name).exists() for series in taken for name in series["made"])
     return record if whole and all(series["volumes"] == volumes_of(job.root, series["uid"]) for series in taken) else None
-
-
-def _is_unchanged(file: dict, root: Path) -> bool:
-    """Whether a file still has the size and time, or else the size and digest, of a record."""
-    path = root / file["path"]
-    try:
-        state = path.stat()
-    except OSError:
-        return False
-    if state.st_size != file["bytes"]:
-        return False
-    return state.st_mtime_ns == file["mtime_ns"] or sha256(path) == file["sha256"]
 
 
 def forget_repeated(records: list[dict], items: Path) -> None:

@@ -99,10 +99,15 @@ def read_series(folder: Path, series: str | None, voxels: bool) -> Scan:
         return _stack_scan(_choose_series(_headers_below(folder), series), voxels)
 
 
-def read_full_headers(folder: Path, series: str | None) -> "list[pydicom.FileDataset]":
-    """All attributes but the pixels of the slices that `read_series` reads, sorted by file name. Raises ScanError as it does."""
+def read_full_headers(folder: Path, series: str | Series | None) -> "list[pydicom.FileDataset]":
+    """All attributes but the pixels of the slices that `read_series` reads, or of a `Series`, sorted by file name.
+
+    Raises ScanError as `read_series` does.
+    """
     with naming(folder):
-        return [read_full_header(file) for file, _ in _choose_series(_headers_below(folder), series)]
+        known = isinstance(series, Series)
+        files = series.files if known else [file for file, _ in _choose_series(_headers_below(folder), series)]
+        return [read_full_header(file) for file in files]
 
 
 def _describe(uid, headers):

@@ -50,6 +50,7 @@ CODE = (  # and the code, in the package's folder
     "pipeline/stages/banks.py",
     "pipeline/stages/patches.py",
     "utils/device.py",
+    "utils/lengths.py",
 )
 
 

@@ -1,5 +1,6 @@
 """The stage `candidates`: three networks trained, calibrated on validation and run over every scan."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,8 @@ from lungadv.training.candidate_crops import training_grids
 from lungadv.training.candidates import adversarial_finetune, train_networks
 from lungadv.utils.errors import InputError
 
+GRIDS = "grids"  # a folder for the time of training
+
 
 def build(run: Run) -> Path:
     """Train the three networks, calibrate them on validation, and run them over every scan.
@@ -29,13 +32,15 @@ def build(run: Run) -> Path:
     """
     with stage_output(run, "candidates") as folder:
         data, settings = load(run), run.settings.candidates
-        grids = training_grids(data.of("train"), settings.spacing)
+        (folder / GRIDS).mkdir()
+        grids = training_grids(data.of("train"), settings.spacing, folder / GRIDS)
         networks, losses = train_networks(grids, settings, run)
         raw = {name: _search(networks, data.of(name), settings, name) for name in data.datasets}
         calibration = calibrate(raw["validation"], len(data.of("validation").uids))
         save_networks(networks, calibration, folder)
         finetuned, more = adversarial_finetune(networks, grids, run.settings, run)
         attacks, numbers = compare_finetuned(networks, finetuned, data, raw["validation"], run.settings, run)
+        shutil.rmtree(folder / GRIDS)
         (folder / "hardened").mkdir()
         for name, network in finetuned.items():
             save_weights(network, folder / "hardened" / f"{name}.safetensors")

@@ -60,7 +60,7 @@ def _validation_monitor(run, strategy, labels, patches):
     """The monitor of a strategy on all validation patches with a label of 0 or 1; it stops training by the one rule for all."""
     known, settings = labels >= 0, run.settings.fpr
     stopping = EarlyStopping(updates_of(strategy, settings), settings.patience)
-    return ValidationMonitor(patches[torch.from_numpy(known)], labels[known], settings.check_every, stopping)
+    return ValidationMonitor(patches.subset(known), labels[known], settings.check_every, stopping)
 
 
 def _fit(run, strategy, network, batches, shares, monitor):
@@ -87,7 +87,7 @@ def _summary(strategy, losses, stopping, settings):
 
 def _start_network(run: Run, strategy: Strategy) -> FPR:
     """The network that training starts from: all weights of another strategy, or those of the segmentation's DenseUNet."""
-    network = new_network(strategy.output, run.settings.fpr.width)
+    network = new_network(strategy.output, run.settings.fpr.width, run.settings.patch.spacing)
     if strategy.start == SEGMENTATION:
         network.unet.load_state_dict(load_network(require(run, SEGMENTATION)).unet.state_dict())
     else:

@@ -54,6 +54,7 @@ def validation_fusion(run: Run) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, t
     nodules, masks, annotations = cut_out_dataset(load(run), "validation", patch.size, patch.spacing, synthesizer.edge)
     placed, in_place = load_patches(run, "validation", ("nodule",))
     sites, backgrounds = load_patches(run, "validation", ("background",))
+    in_place, backgrounds = in_place[:], backgrounds[:]
     table = annotations.join(placed[WALL])  # both go through the scans in order
     noise = [noise_level(patches) for patches in (in_place, backgrounds)]
     pairs = choose_sites(table.assign(noise=noise[0]), sites.assign(noise=noise[1]), COPIES, run.rng("banks", "fusion"))

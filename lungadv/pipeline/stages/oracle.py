@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from lungadv.data.patches import extract_patches
-from lungadv.data.positions import MARGIN, world_positions
+from lungadv.data.positions import shift_margin, world_positions
 from lungadv.data.scan import to_unit
 from lungadv.models.dense_unet import predict
 from lungadv.phantom.dataset import WORKERS, split_excluded
@@ -60,7 +60,8 @@ def _draw_nodules(run: Run) -> tuple[pd.DataFrame, torch.Tensor]:
     """The nodules of all draws, and their patches with margin, int16 HU (N, 1, Q, Q, Q)."""
     train = [(index, recipe) for dataset, index, recipe in recipes(run) if dataset == "train"]
     jobs = [(index, recipe, draw) for draw in range(1, run.settings.banks.oracle_draws + 1) for index, recipe in train]
-    cut = partial(_cut_nodules, seed=run.seed, size=run.settings.patch.size + 2 * MARGIN, spacing=run.settings.patch.spacing)
+    size, spacing = run.settings.patch.size, run.settings.patch.spacing
+    cut = partial(_cut_nodules, seed=run.seed, size=size + 2 * shift_margin(spacing), spacing=spacing)
     made = map_in_processes(cut, jobs, WORKERS, "drawing further nodules", "close other programs and call again")
     tables, patches = zip(*made, strict=True)
     return pd.concat(tables, ignore_index=True), torch.cat(patches)

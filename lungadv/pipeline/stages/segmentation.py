@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -15,8 +16,11 @@ from lungadv.training.checkpoint import save_network
 from lungadv.training.loop import EMA_DECAY, fit
 from lungadv.training.losses import segmentation_loss, soft_dice
 from lungadv.training.sampling import segmentation_batches
+from lungadv.training.stored_patches import StoredPatches
 
 __all__ = ["build"]
+
+BATCH = 64  # nodules that are outlined at once
 
 
 def build(run: Run) -> Path:
@@ -27,16 +31,15 @@ def build(run: Run) -> Path:
     settings = run.settings
     with stage_output(run, "segmentation") as folder:
         torch.manual_seed(run.generator("outline", "weights").initial_seed())  # the stage's former name keeps its streams
-        network, size = new_network("logits", settings.fpr.width), settings.patch.size
+        network, size = new_network("logits", settings.fpr.width, settings.patch.spacing), settings.patch.size
         nodules, masks, held_out = _nodule_masks(run)
-        batches = segmentation_batches(nodules[~held_out], masks[~held_out], size, settings.fpr.batch_size, run.generator("outline"))
+        pools = nodules.subset(~held_out), masks.subset(~held_out)
+        batches = segmentation_batches(*pools, size, settings.fpr.batch_size, run.generator("outline"))
         losses = fit(
             network, segmentation_loss, batches, settings.fpr.segmentation_updates,
             learning_rate=settings.fpr.learning_rate, ema_decay=EMA_DECAY, desc="nodule segmentation",
         )  # fmt: skip
-        with torch.no_grad():
-            logits = network.unet.segment(to_unit(center_crop(nodules[held_out], size).float()))
-            dice = soft_dice((logits > 0).float(), center_crop(masks[held_out], size).float())
+        dice = _dice(network, nodules.subset(held_out), masks.subset(held_out), size)
         save_network(network, folder)
         losses.to_csv(folder / "training.csv", index=False)
         numbers = pd.DataFrame({"measure": ["dice"], "value": [dice.mean().item()], "nodules": [len(dice)]})
@@ -44,10 +47,20 @@ def build(run: Run) -> Path:
     return run.path("segmentation")
 
 
-def _nodule_masks(run: Run) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+@torch.no_grad()
+def _dice(network, nodules, masks, size):
+    """The Dice overlap (N,) of what the network outlines in the middle of each patch with its mask."""
+    found = [torch.empty(0)]
+    for patches, truth in zip(nodules.split(BATCH), masks.split(BATCH), strict=True):
+        logits = network.unet.segment(to_unit(center_crop(patches, size).float()))
+        found.append(soft_dice((logits > 0).float(), center_crop(truth, size).float()))
+    return torch.cat(found)
+
+
+def _nodule_masks(run: Run) -> tuple[StoredPatches, StoredPatches, np.ndarray]:
     """The training nodules' patches and masks, and which are held out: whole scans, as neighbours lie in each other's patches."""
     (table, hu), (_, masks) = read_patches(run, "train"), read_patches(run, "train", "outline")
     rows = (table["kind"] == "nodule").to_numpy()
     scan, uids = pd.factorize(table.loc[rows, "seriesuid"])
     held_out = (scan % 10 == 0) & (len(uids) > 1)
-    return hu[torch.tensor(rows)], masks, torch.from_numpy(held_out)
+    return hu.subset(rows), masks, held_out

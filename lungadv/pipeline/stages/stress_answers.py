@@ -115,13 +115,13 @@ def measure_synthetic(run: Run, detectors: Mapping[str, StressedModel]) -> pd.Da
     """
     settings, device = run.settings, detectors[SOURCE].device
     synthesizer, generator = load_generator(run).to(device), run.generator("stress", "synthetic", device=device)
-    sites, backgrounds = benchmark_patches(run, ("background",))
+    sites, read = benchmark_patches(run, ("background",))
     shown, tables = {name: detectors[name] for name in ALL_NETWORKS}, []
-    order = run.rng("stress", "backgrounds").permutation(len(backgrounds))
+    order = run.rng("stress", "backgrounds").permutation(len(sites))
     order = torch.from_numpy(np.resize(order, settings.stress.synthetic_nodules))
     for number, rows in enumerate(tqdm(order.split(CHUNK), desc="synthetic nodules")):
         searched = max(0, min(len(rows), settings.stress.random_search_nodules - number * CHUNK))
-        table = synthetic_nodules(shown, SOURCE, synthesizer, backgrounds[rows].to(device), settings, generator, searched)
+        table = synthetic_nodules(shown, SOURCE, synthesizer, read(rows).to(device), settings, generator, searched)
         items = [f"{sites['seriesuid'][row]}:{number * CHUNK + k}" for k, row in enumerate(rows.tolist())]
         tables.append(table.assign(item=[items[k] for k in table["index"]]).drop(columns="index"))
     return pd.concat(tables, ignore_index=True)

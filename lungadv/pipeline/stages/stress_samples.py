@@ -1,6 +1,6 @@
 """What the stress tests compare: the networks, the benchmark patches that they are shown, and their thresholds."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -42,10 +42,19 @@ def load_detectors(run: Run) -> dict[str, StressedModel]:
     return {name: StressedModel(network, network.output) for name, network in networks.items()}
 
 
-def benchmark_patches(run: Run, kinds: Collection[str]) -> tuple[pd.DataFrame, torch.Tensor]:
-    """The table and the patches (N, 1, P, P, P) in [0, 1] of these kinds ("nodule", "candidate", "background") of both benchmarks."""
+def benchmark_patches(run: Run, kinds: Collection[str]) -> tuple[pd.DataFrame, Callable[[np.ndarray], torch.Tensor]]:
+    """The table of the patches of these kinds ("nodule", "candidate", "background") of both benchmarks, and what reads rows of it.
+
+    It gives (n, 1, P, P, P) in [0, 1] of rows (n,).
+    """
     tables, patches = zip(*(load_patches(run, dataset, kinds) for dataset in ("in-house", "nlst")), strict=True)
-    return pd.concat(tables, ignore_index=True), torch.cat(patches)
+    first = len(tables[0])
+
+    def read(rows):
+        found = [patches[0][[row]] if row < first else patches[1][[row - first]] for row in rows.tolist()]
+        return torch.cat(found) if found else patches[0][:0]
+
+    return pd.concat(tables, ignore_index=True), read
 
 
 def benchmark_samples(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, list[str]]]:
@@ -53,9 +62,9 @@ def benchmark_samples(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, list
     settings, size = run.settings.stress, run.settings.patch.size
     clean, items = {}, {}
     for kind, patch_kind, count in (("positives", "nodule", settings.positives), ("negatives", "background", settings.negatives)):
-        table, patches = benchmark_patches(run, (patch_kind,))
+        table, read = benchmark_patches(run, (patch_kind,))
         rows = run.rng("stress", kind).permutation(len(table))[:count]
-        clean[kind], items[kind] = patches[torch.from_numpy(rows)], [f"{table['seriesuid'][row]}:{row}" for row in rows]
+        clean[kind], items[kind] = read(rows), [f"{table['seriesuid'][row]}:{row}" for row in rows]
     clean["noise"] = torch.rand(settings.noise_patches, 1, size, size, size, generator=run.generator("stress", "noise patches"))
     items["noise"] = [f"noise:{k}" for k in range(settings.noise_patches)]
     return clean, items
@@ -63,10 +72,10 @@ def benchmark_samples(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, list
 
 def _clean_negatives(run):
     """Patches of candidates labelled 0 and random lung positions of the benchmarks, as many as the settings say."""
-    table, patches = benchmark_patches(run, ("candidate", "background"))
+    table, read = benchmark_patches(run, ("candidate", "background"))
     negatives = np.flatnonzero(table["label"] == 0)
     rows = run.rng("stress", "clean negatives").permutation(negatives)[: run.settings.stress.calibration_patches]
-    return patches[torch.from_numpy(rows)]
+    return read(rows)
 
 
 def validation_thresholds(run: Run, detectors: Mapping[str, StressedModel]) -> pd.DataFrame:

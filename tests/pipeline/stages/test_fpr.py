@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lungadv.data.positions import MARGIN
+from lungadv.data.positions import shift_margin
 from lungadv.data.scan import to_hu
 from lungadv.models.dense_unet import new_network, predict
 from lungadv.pipeline.stages import fpr as stages_fpr
@@ -51,18 +51,18 @@ def workshop(run, monkeypatch):
         hu = to_hu(torch.tensor([GREYS[name] for name in names])).round().to(torch.int16)
         return hu.reshape(-1, 1, 1, 1, 1).repeat(1, 1, *(size,) * 3)
 
-    folder, size = stage("patches"), run.settings.patch.size
+    folder, size, margin = stage("patches"), run.settings.patch.size, shift_margin(run.settings.patch.spacing)
     rows = {"nodule": 1, "rest": 0, "ignored": -1}
     names = ["nodule", "rest", "rest", "ignored", "nodule"]
     table = pd.DataFrame({"seriesuid": "1", "kind": "candidate", "type": "solid", "label": [rows[name] for name in names]})
-    for dataset, side in (("train", size + 2 * MARGIN), ("validation", size)):
+    for dataset, side in (("train", size + 2 * margin), ("validation", size)):
         table.to_csv(folder / f"{dataset}.csv", index=False)
         save_file({"hu": constant(names, side)}, folder / f"{dataset}.safetensors")
     stage("banks")
     folder = stage("oracle")
     for name in ORACLE:
         pd.DataFrame({"seriesuid": ["1", "2"], "type": "solid"}).to_csv(folder / f"{name}.csv", index=False)
-        save_file({"hu": constant([name] * 2, size + 2 * MARGIN)}, folder / f"{name}.safetensors")
+        save_file({"hu": constant([name] * 2, size + 2 * margin)}, folder / f"{name}.safetensors")
     pools = {name: torch.full((2, 1, *(size,) * 3), GREYS[name]) for name in BANKS}
     monkeypatch.setattr(stages_fpr, "read_bank", lambda run, name: (None, pools[name]))
     starts = {SEGMENTATION: "logits", "baseline-ce": "logits", "baseline-beta": "evidence", "baseline-beta-finetune": "evidence"}
