@@ -16,6 +16,7 @@ import psutil
 from lungadv.pipeline.artefacts import write_json
 from lungadv.pipeline.gates import ALLOW
 from lungadv.pipeline.graph import STAGES, stages_of
+from lungadv.pipeline.guard import guarded
 from lungadv.pipeline.progress import log_path, show_progress
 from lungadv.pipeline.runs import Run
 from lungadv.utils.errors import InputError
@@ -25,6 +26,7 @@ from lungadv.utils.processes import killed
 
 # Threads that wait give the processor away: beside one other busy process, spinning ones make training several times slower.
 ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+GRACE = 10.0  # seconds in which the processes of a killed run may end
 
 
 def reproduce(run: Run, cores: int, allow_unconverged: bool = False) -> dict | None:
@@ -46,7 +48,7 @@ def reproduce(run: Run, cores: int, allow_unconverged: bool = False) -> dict | N
         peak, process = _watched(_snakemake(run, cores), run, lock, ENVIRONMENT | ({ALLOW: "1"} if allow_unconverged else {}))
         if process.returncode < 0:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # its steps would go on, and meet those of the next call
+                os.killpg(process.pid, signal.SIGKILL)  # were its guard killed, its steps would go on, and meet those of the next call
             raise killed("Snakemake", "close other programs; the same command goes on after the last finished step")
         if process.returncode:
             where = f"all that was said: {log_path(run)}; the notebooks it ran so far: {run.folder}/notebooks"
@@ -69,7 +71,8 @@ def _watched(command, run, lock, environment):
     """Run a command in a process group of its own to its end: (peak memory in bytes, the ended process).
 
     Ctrl-C, SIGTERM or SIGHUP end it and its descendants at once: stages are written aside and renamed, so nothing is lost, while processes
-    that are asked to stop answer with pages of tracebacks. So does a terminal that goes away. Then raises InputError.
+    that are asked to stop answer with pages of tracebacks. So does a terminal that goes away. Then raises InputError. When this process
+    itself is killed they end as well.
     """
 
     def stop(number, frame) -> None:
@@ -77,18 +80,17 @@ def _watched(command, run, lock, environment):
 
     with open(log_path(run), "wb") as log:
         terms = {"env": os.environ | environment, "stdout": log, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen(command, pass_fds=(lock.fileno(),), process_group=0, **terms)
+        process = subprocess.Popen(guarded(command), stdin=subprocess.PIPE, pass_fds=(lock.fileno(),), process_group=0, **terms)
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         return _watch(process, run), process
     except (KeyboardInterrupt, OSError):  # the second: the terminal is gone, or whoever read the lines
-        family = _family(process.pid)  # notebooks' kernels have groups of their own
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-        psutil.wait_procs(family, timeout=10)
+        process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
         raise InputError("stopped; the same command goes on after the last finished step") from None
     finally:
+        process.stdin.close()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -103,7 +105,7 @@ def _snakemake(run, cores):
 
 def _locked(run) -> AbstractContextManager[IO]:
     """Hold the run's lock; unlike Snakemake's own it goes with the processes that hold it, so a killed run needs no unlocking."""
-    return hold_alone(run.folder / ".lock", str(run.folder))
+    return hold_alone(run.folder / ".lock", str(run.folder), GRACE)
 
 
 def _sweep(run):

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,12 +49,17 @@ def hold(path: Path, shared: bool = False, wait: bool = False) -> Iterator[Lock]
 
 
 @contextmanager
-def hold_alone(path: Path, what: str) -> Iterator[IO]:
+def hold_alone(path: Path, what: str, grace: float = 0) -> Iterator[IO]:
     """Hold the lock file `path` alone, as `hold`; yields its file. `what` is made meanwhile.
 
-    Raises InputError when another process holds it.
+    grace: seconds in which another process, as one that was just killed, may let go of it. Raises InputError when it does not.
     """
-    with hold(path) as lock:
-        if not lock.free:
+    until = time.monotonic() + grace
+    while True:
+        with hold(path) as lock:
+            if lock.free:
+                yield lock.file
+                return
+        if time.monotonic() > until:
             raise InputError(f"{what} is being made by another process: wait for its end, or stop it")
-        yield lock.file
+        time.sleep(0.1)

@@ -3,9 +3,11 @@ import fcntl
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -32,7 +34,8 @@ def test_a_stopped_run_ends_what_it_started_and_says_that_it_goes_on(clone, numb
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_run_is_made_by_one_process_at_a_time(run):
+def test_a_run_is_made_by_one_process_at_a_time(run, monkeypatch):
+    monkeypatch.setattr(execute, "GRACE", 0.3)
     run.folder.mkdir(parents=True)
     with _locked(run):
         with pytest.raises(InputError, match="being made by another process"):
@@ -71,3 +74,21 @@ def test_a_killed_step_is_one_line(tmp_path, monkeypatch, capfd):
         execute.reproduce(open_run("tiny", 0), 1)
     line = r"^error: the step \w+ was killed, most likely because memory ran out: close other programs; the same command goes on"
     assert re.search(line, capfd.readouterr().err, re.MULTILINE)
+
+
+def test_a_killed_run_takes_all_that_it_started_along(clone):
+    """SIGKILL to the run alone: Snakemake has a group of its own, and a kernel below it a session."""
+    deep = "import subprocess; child = subprocess.Popen(['sleep', '60'], start_new_session=True); "
+    deep += "open('child', 'w').write(str(child.pid) + '.'); child.wait()"
+    code = "import sys; from lungadv.pipeline import execute; from lungadv.pipeline.runs import open_run; "
+    code += f"execute._snakemake = lambda *given: [sys.executable, '-c', {deep!r}]; execute.reproduce(open_run('tiny', 0), 1)"
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(Path(execute.__file__).parents[2])})
+    deadline = time.monotonic() + 60
+    while not (clone / "child").exists() or not (clone / "child").read_text().endswith("."):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    with _locked(open_run("tiny", 0)):  # without a word: the next call goes on
+        child = int((clone / "child").read_text()[:-1])
+        assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from lungadv.data.io.write import write_scan, write_volume
 from lungadv.data.manifest import read_manifest
 from lungadv.data.scan import Scan
 from lungadv.utils.errors import InputError
+from lungadv.utils.files import repo_root
 from tests.data.ingest.folders import HEADER, ORIGIN, SHAPE, SPACING, luna16, reading, report_of, scan_of, take
 
 
@@ -127,16 +127,19 @@ def test_what_was_withdrawn_is_used_no_more(tmp_path, out):
     assert not data.scans["labels"].any() and data.excluded.empty
 
 
+def kill_all_at_one(job):
+    """Read a scan, but at one of them end the whole group of processes: the other worker is anywhere."""
+    if "1.2.150" in job.path:
+        os.killpg(0, signal.SIGKILL)
+    return items.read_item(job)
+
+
 def test_killed_anywhere_the_next_call_goes_on(tmp_path, out):
     src = luna16(tmp_path / "luna", 200)
-    command = [sys.executable, "-m", "lungadv.cli", "ingest", str(src), "--kind", "luna16", "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    items = out.with_suffix(".items")
-    while process.poll() is None and len(list(items.glob("*.json"))) < 3:
-        time.sleep(0.01)
-    os.killpg(process.pid, 9)
-    process.wait()
-    kept = {path: path.stat().st_mtime_ns for path in items.glob("[0-9a-f]*.json")}
+    code = "from tests.data.ingest.test_records import ingest, kill_all_at_one, records; records.read_item = kill_all_at_one; "
+    command = [sys.executable, "-c", f"{code}ingest({str(src)!r}, 'luna16', {str(out)!r})"]
+    assert subprocess.run(command, stderr=subprocess.DEVNULL, start_new_session=True, cwd=repo_root()).returncode == -signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in out.with_suffix(".items").glob("[0-9a-f]*.json")}
     assert 3 <= len(kept) < 200 and not out.exists()
     assert take(src, "luna16", out)["taken"] == 200
     assert kept == {path: path.stat().st_mtime_ns for path in kept}

@@ -15,17 +15,21 @@ from tests.data.io.made_files import write_nifti
 from tests.data.made_scans import to_sitk, write_dicom
 
 
-def test_a_zip_of_any_kind(tmp_path):
+def test_a_zip_of_any_kind(tmp_path, monkeypatch):
     scan = write_dicom(tmp_path / "deep" / "series")
     for kind in (".mhd", ".mha", ".nhdr", ".nii.gz"):
         (tmp_path / kind).mkdir()
         sitk.WriteImage(to_sitk(scan), str(tmp_path / kind / f"a{kind}"))
-    before = set(Path(tempfile.gettempdir()).iterdir())
+    temporary = tmp_path / "temporary"  # the system's own is everybody's
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     for folder, uid in ((".mhd", "a"), (".mha", "a"), (".nhdr", "a"), (".nii.gz", "a"), ("deep", scan.uid)):
         path = Path(shutil.make_archive(str(tmp_path / f"z{folder}"), "zip", tmp_path / folder))
         again, header = read_scan(path), read_header(path)
         assert (again.hu == scan.hu).all() and again.uid == uid and header.spacing == again.spacing
-    assert set(Path(tempfile.gettempdir()).iterdir()) <= before  # nothing is left behind
+    assert not list(temporary.iterdir())  # nothing is left behind
+    temporary.rmdir()
+    monkeypatch.undo()
     path = Path(shutil.make_archive(str(tmp_path / "two"), "zip", tmp_path, "."))
     with pytest.raises(ScanError, match="scans, such as"):
         read_scan(path)
