@@ -34,6 +34,7 @@ def style() -> None:
             "font.size": 9,
             "axes.titlesize": 9,
             "axes.prop_cycle": plt.cycler(color=COLOURS),
+            "axes.formatter.min_exponent": 5,  # 0.01, not a power of 10, whose exponent is too small in print
             "axes.spines.top": False,
             "axes.spines.right": False,
             "legend.frameon": False,
@@ -127,7 +128,6 @@ def learning_curves(tables: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> 
     for axis, text in zip(axes[:, 0], ("training loss", "validation loss", "1 - AUC of validation"), strict=True):
         axis.set_ylabel(text)
     axes[2, 0].set_yscale("log")  # so that networks near 1 can be told apart
-    axes[2, 0].yaxis.set_major_formatter("{x:g}")  # exponents would be too small in print
     return figure
 
 

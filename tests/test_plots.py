@@ -65,3 +65,12 @@ def test_the_legends_of_the_learning_curves_cover_no_curve():
     assert not any(box.overlaps(axis.bbox) for box in boxes for axis in figure.axes)
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     assert plots.small_text(figure) == []
+
+
+def test_numbers_of_a_log_axis_have_no_small_exponents(folder):
+    figure, axis = plt.subplots(figsize=(2, 1.5))
+    axis.set(xscale="log", xlim=(0.002, 900), yscale="log", ylim=(0.2, 0.9))
+    figure.draw_without_rendering()
+    shown = [label.get_text() for label in (*axis.get_xticklabels(which="both"), *axis.get_yticklabels(which="both"))]
+    assert any("0.01" in text for text in shown) and any("0.4" in text for text in shown)
+    assert not any("^" in text for text in shown)
