@@ -44,7 +44,7 @@ html_math_renderer = "mathml"  # browsers draw MathML themselves: no script, not
 
 def _mathml(node, display):
     tex = re.sub(r"\\[bB]ig+[lr]?(?![a-z])", "", node.astext())  # brackets of MathML grow by themselves
-    return latex2mathml.converter.convert(tex.replace(r"\arg\max", r"\operatorname{arg\,max}"), display=display)
+    return latex2mathml.converter.convert(tex.replace(r"\arg\max", r"\operatorname*{argmax}"), display=display)
 
 
 def _inline_math(self, node):

@@ -1,6 +1,7 @@
 """How the figures look, and how they are saved: one style, slices of patches, boxes and arrows of the diagrams, learning curves."""
 
 import warnings
+from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +34,7 @@ def style() -> None:
             "font.size": 9,
             "axes.titlesize": 9,
             "axes.prop_cycle": plt.cycler(color=COLOURS),
+            "axes.formatter.min_exponent": 5,  # 0.01, not a power of 10, whose exponent is too small in print
             "axes.spines.top": False,
             "axes.spines.right": False,
             "legend.frameon": False,
@@ -105,6 +107,28 @@ def line_look(strategy: str) -> dict:
     """How the line of a strategy is drawn: its colour, and a marker of its own, so that prints in grey can be read."""
     marker = dict(zip(STRATEGIES, cycle(MARKERS), strict=False))[strategy]
     return {"color": STRATEGIES[strategy].colour, "ls": ":" if STRATEGIES[strategy].control else "-", "lw": 1.2, "marker": marker, "ms": 4}
+
+
+def learning_curves(tables: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figure:
+    """The training loss, validation loss and 1 - AUC of many trainings: a column for each kind of strategy, its legend below.
+
+    tables: for each strategy training.csv and learning.csv of the stage `fpr/<strategy>`, the first smoothed as it shall be drawn.
+    """
+    figure, axes = plt.subplots(3, 3, figsize=(10, 8.4), sharey="row", layout="constrained")
+    for column, group in zip(axes.T, ("baselines", "controls", "augmented"), strict=True):
+        for name in (name for name in tables if STRATEGIES[name].group == group):
+            (training, learning), look = tables[name], line_look(name)
+            column[0].plot(training["update"], training["loss"], label=name, markevery=0.2, **look)
+            column[1].plot(learning["update"], learning["nll"], **look)
+            column[2].plot(learning["update"], 1 - learning["auc"], **look)
+        column[0].set_title(group)
+        column[2].set_xlabel("update")
+        lines = column[0].get_legend_handles_labels()
+        column[2].legend(*lines, fontsize=8.6, loc="upper center", bbox_to_anchor=(0.5, -0.25), borderaxespad=0)
+    for axis, text in zip(axes[:, 0], ("training loss", "validation loss", "1 - AUC of validation"), strict=True):
+        axis.set_ylabel(text)
+    axes[2, 0].set_yscale("log")  # so that networks near 1 can be told apart
+    return figure
 
 
 def training_curves(strategy: str, training: pd.DataFrame, learning: pd.DataFrame, validation: pd.DataFrame) -> Figure:

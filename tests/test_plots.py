@@ -1,6 +1,8 @@
+import itertools
 import warnings
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 
 from lungadv import plots
@@ -50,3 +52,25 @@ def test_words_under_6_points_in_print_are_told(folder, width, points, readable)
 def test_lines_of_strategies_can_be_told_apart_without_colour():
     looks = [plots.line_look(name) for name in STRATEGIES]
     assert len({(look["marker"], look["ls"]) for look in looks}) == len(STRATEGIES)
+
+
+def test_the_legends_of_the_learning_curves_cover_no_curve():
+    updates = pd.DataFrame({"update": range(100), "loss": 0.5})
+    checks = pd.DataFrame({"update": [0, 50, 99], "nll": 0.4, "auc": [0.5, 0.99, 1.0]})
+    figure = plots.learning_curves({name: (updates, checks) for name in STRATEGIES})
+    figure.draw_without_rendering()
+    legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()]
+    assert sorted(text.get_text() for legend in legends for text in legend.get_texts()) == sorted(STRATEGIES)
+    boxes = [legend.get_window_extent() for legend in legends]
+    assert not any(box.overlaps(axis.bbox) for box in boxes for axis in figure.axes)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert plots.small_text(figure) == []
+
+
+def test_numbers_of_a_log_axis_have_no_small_exponents(folder):
+    figure, axis = plt.subplots(figsize=(2, 1.5))
+    axis.set(xscale="log", xlim=(0.002, 900), yscale="log", ylim=(0.2, 0.9))
+    figure.draw_without_rendering()
+    shown = [label.get_text() for label in (*axis.get_xticklabels(which="both"), *axis.get_yticklabels(which="both"))]
+    assert any("0.01" in text for text in shown) and any("0.4" in text for text in shown)
+    assert not any("^" in text for text in shown)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lungadv.pipeline.outputs import clean_outputs, keep_outputs, output_problems, say_terms, with_outputs, with_palette
+from lungadv.pipeline.outputs import clean_outputs, keep_outputs, output_problems, say_terms, smaller_picture, with_outputs
 from lungadv.utils.errors import InputError
 
 
@@ -78,9 +78,18 @@ def test_kept_outputs_name_their_run(clone, finish):
 def test_a_palette_makes_a_picture_smaller_and_leaves_it_as_it_looks():
     marked = SCAN.copy()
     marked[20:30, 20:30] = (213, 94, 0)
-    smaller = with_palette(png(marked))
+    smaller = smaller_picture(png(marked))
     assert len(smaller) < 0.5 * len(png(marked)) and np.abs(pixels_of(smaller) - marked).mean() < 2
-    assert (pixels_of(smaller)[20:30, 20:30] == (213, 94, 0)).all() and with_palette(smaller) == smaller
+    assert (pixels_of(smaller)[20:30, 20:30] == (213, 94, 0)).all() and smaller_picture(smaller) == smaller
+
+
+def test_a_grey_picture_stays_as_it_is_and_gets_smaller_than_with_a_palette():
+    slopes = np.repeat(np.add.outer(np.arange(0, 200, 2), np.arange(50))[..., None], 3, axis=2).astype(np.uint8)
+    smaller = smaller_picture(png(slopes))
+    palette = io.BytesIO()
+    Image.fromarray(slopes).quantize(256, dither=Image.Dither.NONE).save(palette, "PNG", optimize=True)
+    assert (pixels_of(smaller) == slopes).all() and smaller_picture(smaller) == smaller
+    assert len(base64.b64decode(smaller)) < 0.8 * len(palette.getvalue())
 
 
 def test_a_notebook_that_has_changed_since_the_run_is_refused():
