@@ -145,7 +145,7 @@ def gaussian_nll(error: torch.Tensor, weight: torch.Tensor, observations: float 
     error, weight: (N, ...); the variance is the weighted mean of the squares. observations: independent ones a nodule.
     At the best variance the likelihood is its logarithm, up to a constant (Rybkin et al. 2021, Eq. 8).
     """
-    variance = (weight * error**2).sum() / weight.sum() + 1e-6
+    variance = (weight * error**2).sum() / weight.sum().clamp_min(1e-6) + 1e-6
     return observations / 2 * variance.log(), variance
 
 # %% ../../nbs/08_synthesizer.ipynb #b91b8e02

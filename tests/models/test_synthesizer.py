@@ -121,6 +121,11 @@ def test_grain_is_added_where_sigma_is_not_zero(generator):
     assert torch.equal(*noisy[1]) and (noisy[0][0] - noisy[0][1])[noisy[1][0] == 1].std().item() == pytest.approx(apart.item(), rel=0.2)
 
 
+def test_a_batch_without_a_voxel_inside_says_nothing_of_the_inside():
+    loss, _ = gaussian_nll(torch.ones(2, 1, requires_grad=True), torch.zeros(2, 1), torch.tensor(0.0))
+    assert loss == 0
+
+
 def test_the_noise_of_the_rim_is_in_the_rim_alone(generator):
     z, size = torch.cat([torch.randn(1, 4), torch.randn(1, GRAINS)], dim=1), torch.tensor([16.0])
     plain, mask = generator(z, size)
