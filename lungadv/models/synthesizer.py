@@ -99,7 +99,7 @@ class Generator(nn.Module):
         self.decoder = Decoder(latent_size - GRAINS, width)
         self.prior = Prior(nodules, latent_size - GRAINS, traits)
         self.grain = Grain()
-        self.register_buffer("sigma", torch.zeros(3))  # of the outline in mm, of appearance, and of it in the rim
+        self.register_buffer("sigma", torch.zeros(3))  # of the outline in mm, of appearance, and of the rim's as a share of it
 
     def forward(self, z: torch.Tensor, diameter: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """With `diameter` (N,) in mm, the size is as requested, whatever the code says."""
@@ -114,7 +114,7 @@ class Generator(nn.Module):
         distance, appearance = to_patches(distance, appearance, diameter, self.size, self.spacing)
         rough, noise = self.grain(grain, self.size, self.spacing).split(1, dim=1)
         mask = soft_edge(distance + self.sigma[0] * rough, self.edge)
-        return mask * (appearance + (self.sigma[1] + self.sigma[2] * (1 - mask)) * noise).clamp(0, 1), mask
+        return mask * (appearance + (self.sigma[1] + self.sigma[2] * (1 - mask) * appearance) * noise).clamp(0, 1), mask
 
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Codes z (count, latent_size), each near that of a random training nodule."""

@@ -18,7 +18,7 @@ from lungadv.utils.device import get_device
 __all__ = ["class_weights", "encode", "train_synthesizer"]
 
 NEIGHBOURS = 40  # voxels that say as much as one: neighbours are alike
-NUMBER_OBSERVATIONS = 10  # of the one diameter, and of the mean brightness: (l - l')^2 / variance has the weight 5
+SIZE_OBSERVATIONS, TONE_OBSERVATIONS = 20, 3  # of the one diameter, and of the mean brightness: (l - l')^2 / variance weighs half as much
 FULL = 0.99  # what is as bright may be brighter than the window, and where a mask is as full is inside
 REMEMBERED = 0.98  # of the generator's sigma at an update
 
@@ -128,7 +128,7 @@ def update_networks(
 
 
 def _reconstruction(cubes, distance, appearance, size):
-    """-log likelihood in nats of what is decoded, by name; the deviations (2,) left of the outline in mm and of the rim.
+    """-log likelihood in nats of what is decoded, by name; the deviations (2,) left: of the outline in mm, of the rim as a share.
 
     Inside and rim have each a variance of its own: a rim holds what its surroundings were estimated wrong by, noise to the code.
     """
@@ -145,11 +145,12 @@ def _reconstruction(cubes, distance, appearance, size):
         "size": (size - length, torch.ones_like(length)),
     }
     observations = {name: weight.sum() / len(size) / NEIGHBOURS for name, (_, weight) in errors.items()}
-    observations |= {"tone": NUMBER_OBSERVATIONS, "size": NUMBER_OBSERVATIONS}
+    observations |= {"tone": TONE_OBSERVATIONS, "size": SIZE_OBSERVATIONS}
     losses = {name: gaussian_nll(*pair, observations[name])[0] for name, pair in errors.items()}
     _, outline = gaussian_nll((distance - cubes.distance) * (cubes.diameter / 2).reshape(-1, 1, 1, 1, 1), cubes.mask * (1 - cubes.mask), 1)
-    rim = (cubes.mask * error * (1 - inside)).square().sum() / (cubes.mask * (1 - cubes.mask) * (1 - inside)).square().sum()
-    return losses, torch.stack([outline, rim]).detach().sqrt()
+    rim = cubes.mask * (1 - inside)
+    share = (rim * error).square().sum() / (rim * (1 - cubes.mask) * cubes.appearance).square().sum().clamp(min=1e-6)
+    return losses, torch.stack([outline, share]).detach().sqrt()
 
 
 def _turned(pair, generator):
