@@ -58,6 +58,7 @@ def cut_out(
     Raises InputError when a nodule has no voxel of the cube in the segmentation.
     """
     patches = to_unit(extract_patches(scan, centers_mm, size, spacing))
+    walls = [None] * len(patches) if lungs is None else _walls(scan, ~lungs & (labels == 0), centers_mm, size, spacing)
     nodules, masks = torch.zeros_like(patches), torch.zeros_like(patches)
     for k, center in enumerate(centers_mm):
         inside = labels == k + 1
@@ -65,9 +66,15 @@ def cut_out(
         if distance.max() == -REACH_MM:
             raise InputError(f"scan {scan.uid}: nodule {k + 1} has no voxel in its segmentation; both must have the same rows")
         mask = soft_edge(distance, edge).astype(np.float32)
-        nodules[k, 0] = torch.from_numpy(foreground(patches[k, 0].numpy(), mask, spacing))
+        nodules[k, 0] = torch.from_numpy(foreground(patches[k, 0].numpy(), mask, spacing, walls[k]))
         masks[k, 0] = torch.from_numpy(mask)
     return nodules, masks
+
+
+def _walls(scan, wall, centers_mm, size, spacing):
+    """Where a mask, bool (z, y, x), of the wall lies around each centre: bool (N, size, size, size)."""
+    share = Scan(np.where(wall, 2, 0).astype(np.int16), scan.spacing, scan.origin, scan.direction, scan.uid)
+    return (extract_patches(share, centers_mm, size, spacing)[:, 0] >= 1).numpy()
 
 
 def cut_out_dataset(data: Data, dataset: str, size: int, spacing: float, edge: float) -> tuple[torch.Tensor, torch.Tensor, pd.DataFrame]:

@@ -43,24 +43,27 @@ def soft_mask(inside: np.ndarray, spacing: float, edge: float) -> np.ndarray:
     return soft_edge(signed_distance(inside, spacing), edge).astype(np.float32)
 
 
-def surroundings(patch: np.ndarray, mask: np.ndarray, spacing: float) -> np.ndarray:
+def surroundings(patch: np.ndarray, mask: np.ndarray, spacing: float, wall: np.ndarray | None = None) -> np.ndarray:
     """What would lie under a nodule: the voxels outside its mask, carried on under it by a normalised Gaussian of NEARBY_MM.
 
     patch, mask: float (D, H, W) with voxels of `spacing` mm, the mask in [0, 1]. Where no voxel outside is near, it is their mean.
+    wall: bool (D, H, W), where the wall of the chest is known: it stays as it is, and is not carried on into the lung.
     """
-    outside = (mask == 0).astype(np.float32)
+    outside = ((mask == 0) & (True if wall is None else ~wall)).astype(np.float32)
     sums, weights = (gaussian_filter(values, NEARBY_MM / spacing, mode="nearest") for values in (patch * outside, outside))
     mean = (patch * outside).sum() / max(outside.sum(), 1)
-    return np.where(weights > 1e-3, sums / np.maximum(weights, 1e-3), mean)
+    lung = np.where(weights > 1e-3, sums / np.maximum(weights, 1e-3), mean)
+    return lung if wall is None else np.where(wall, patch, lung)
 
 
-def foreground(patch: np.ndarray, mask: np.ndarray, spacing: float) -> np.ndarray:
+def foreground(patch: np.ndarray, mask: np.ndarray, spacing: float, wall: np.ndarray | None = None) -> np.ndarray:
     """A nodule without what lies around it: patch - (1 - mask) * surroundings, within [0, mask]; float32 (D, H, W).
 
-    patch, mask: (D, H, W) in [0, 1] with voxels of `spacing` mm. In the rim a voxel is a mixture of nodule and lung. Multiplying it
-    by the mask would fade the nodule twice; so the lung's share is taken off instead, and `blend` puts another background in its place.
+    patch, mask: (D, H, W) in [0, 1] with voxels of `spacing` mm; wall as of `surroundings`. In the rim a voxel is a mixture of nodule and
+    lung. Multiplying it by the mask would fade the nodule twice; so the lung's share is taken off instead, and `blend` puts another
+    background in its place. In the wall there is no lung, and the voxel is taken as bright as it is.
     """
-    return np.clip(patch - (1 - mask) * surroundings(patch, mask, spacing), 0, mask).astype(np.float32)
+    return np.clip(patch - (1 - mask) * surroundings(patch, mask, spacing, wall), 0, mask).astype(np.float32)
 
 
 def diameter_mm(mask: torch.Tensor, spacing: float) -> torch.Tensor:

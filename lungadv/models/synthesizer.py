@@ -58,7 +58,7 @@ def subvoxels(maps: torch.Tensor) -> torch.Tensor:
 
 # %% ../../nbs/08_synthesizer.ipynb #50880f34
 class Decoder(nn.Module):
-    """Codes (N, L) to distance in radii and appearance, each (N, 1, SIDE, SIDE, SIDE), size, see `log_size`, and grain's level, each (N,).
+    """Codes (N, L) to distance in radii and appearance, each (N, 1, SIDE, SIDE, SIDE), and size (N,), see `log_size`.
 
     The distance begins as that of a ball, so that the network learns what differs from one.
     """
@@ -73,17 +73,17 @@ class Decoder(nn.Module):
             nn.SiLU(),
             nn.Conv3d(2 * width, 16, 3, padding=1),
         )
-        self.numbers = nn.Sequential(nn.Linear(latent_size, 4 * width), nn.SiLU(), nn.Linear(4 * width, 3))  # size, tone and level
+        self.numbers = nn.Sequential(nn.Linear(latent_size, 4 * width), nn.SiLU(), nn.Linear(4 * width, 2))  # size and tone
         ticks = ((torch.arange(SIDE) + 0.5) / SIDE * 2 - 1) * SPAN
         self.register_buffer("ball", 1 - torch.cartesian_prod(*[ticks] * 3).norm(dim=1).reshape(1, 1, *[SIDE] * 3), persistent=False)
 
-    def forward(self, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         with autocast(code.device):
             maps = self.levels(self.seed(code).unflatten(1, (-1, *[SIDE // 4] * 3)))
         bulge, brightness = subvoxels(maps.float()).split(1, dim=1)
-        size, tone, level = self.numbers(code).unbind(1)
+        size, tone = self.numbers(code).unbind(1)
         appearance = 0.7 + 0.3 * brightness + 2 * tone.reshape(-1, 1, 1, 1, 1)  # 2: as if they learned twice as fast
-        return self.ball + bulge, appearance, size, (2 * level).clamp(-3, 2).exp()
+        return self.ball + bulge, appearance, size
 
 # %% ../../nbs/08_synthesizer.ipynb #3172a13c
 class Generator(nn.Module):
@@ -99,22 +99,22 @@ class Generator(nn.Module):
         self.decoder = Decoder(latent_size - GRAINS, width)
         self.prior = Prior(nodules, latent_size - GRAINS, traits)
         self.grain = Grain()
-        self.register_buffer("sigma", torch.zeros(2))  # of the outline in mm, and of appearance at level 1
+        self.register_buffer("sigma", torch.zeros(3))  # of the outline in mm, of appearance, and of the rim's as a share of it
 
     def forward(self, z: torch.Tensor, diameter: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """With `diameter` (N,) in mm, the size is as requested, whatever the code says."""
         code, grain = self.prior(z)
-        distance, appearance, size, level = self.decoder(code)
-        return self.render(distance, appearance, 10 * (0.4 * size).exp() if diameter is None else diameter, level, grain)
+        distance, appearance, size = self.decoder(code)
+        return self.render(distance, appearance, 10 * (0.4 * size).exp() if diameter is None else diameter, grain)
 
     def render(
-        self, distance: torch.Tensor, appearance: torch.Tensor, diameter: torch.Tensor, level: torch.Tensor, grain: torch.Tensor
+        self, distance: torch.Tensor, appearance: torch.Tensor, diameter: torch.Tensor, grain: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decoded cubes, with diameters in mm and levels (N,) and numbers of grain (N, GRAINS), as nodules and masks."""
+        """Decoded cubes, with diameters (N,) in mm and numbers of grain (N, GRAINS), as nodules and masks."""
         distance, appearance = to_patches(distance, appearance, diameter, self.size, self.spacing)
         rough, noise = self.grain(grain, self.size, self.spacing).split(1, dim=1)
         mask = soft_edge(distance + self.sigma[0] * rough, self.edge)
-        return mask * (appearance + self.sigma[1] * level.reshape(-1, 1, 1, 1, 1) * noise).clamp(0, 1), mask
+        return mask * (appearance + (self.sigma[1] + self.sigma[2] * (1 - mask) * appearance) * noise).clamp(0, 1), mask
 
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Codes z (count, latent_size), each near that of a random training nodule."""
@@ -145,7 +145,7 @@ def gaussian_nll(error: torch.Tensor, weight: torch.Tensor, observations: float 
     error, weight: (N, ...); the variance is the weighted mean of the squares. observations: independent ones a nodule.
     At the best variance the likelihood is its logarithm, up to a constant (Rybkin et al. 2021, Eq. 8).
     """
-    variance = (weight * error**2).sum() / weight.sum() + 1e-6
+    variance = (weight * error**2).sum() / weight.sum().clamp_min(1e-6) + 1e-6
     return observations / 2 * variance.log(), variance
 
 # %% ../../nbs/08_synthesizer.ipynb #b91b8e02

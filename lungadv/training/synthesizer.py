@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from lungadv.models.cubes import Cubes, to_cubes
-from lungadv.models.grain import GRAINS
+from lungadv.models.grain import GRAINS, fine_deviation
 from lungadv.models.synthesizer import Critic, Encoder, Generator, gaussian_nll, gradient_penalty, kl_divergence, log_size
 from lungadv.settings import SynthesizerSettings
 from lungadv.training.augment import cube_symmetry, random_cube_symmetry
@@ -18,7 +18,8 @@ from lungadv.utils.device import get_device
 __all__ = ["class_weights", "encode", "train_synthesizer"]
 
 NEIGHBOURS = 40  # voxels that say as much as one: neighbours are alike
-SIZE_OBSERVATIONS = 10  # of the one diameter: (l - l')^2 / variance has the weight 5
+SIZE_OBSERVATIONS, TONE_OBSERVATIONS = 20, 3  # of the one diameter, and of the mean brightness: (l - l')^2 / variance weighs half as much
+FULL = 0.99  # what is as bright may be brighter than the window, and where a mask is as full is inside
 REMEMBERED = 0.98  # of the generator's sigma at an update
 
 
@@ -46,6 +47,8 @@ def train_synthesizer(
     ]
     schedulers = [OneCycleLR(optimizer, settings.learning_rate, settings.updates, pct_start=0.1) for optimizer in optimizers[:1]]
     cubes, weights = to_cubes(nodules, masks, spacing, settings.edge), class_weights(traits)
+    fineness = synthesizer.grain.fineness(nodules.shape[-1], spacing)
+    synthesizer.sigma[1] = fine_deviation(nodules, (masks == 1) & (nodules < 1)) / fineness
 
     def step(update):
         chosen = torch.multinomial(weights, settings.batch_size, replacement=True, generator=generator)
@@ -113,31 +116,41 @@ def update_networks(
     losses["kl"] = kl_divergence(mean, log_variance).sum()
     warmth = min(1.0, 2 * update / settings.updates)
     loss = sum(losses.values()) + (warmth - 1) * losses["kl"]
-    synthesizer.sigma.lerp_(sigma, 1 - REMEMBERED)
+    synthesizer.sigma[[0, 2]] = synthesizer.sigma[[0, 2]].lerp(sigma, 1 - REMEMBERED)
     if settings.critic_weight > 0 and update >= settings.critic_start * settings.updates and update % settings.critic_every == 0:
         grain = torch.randn(len(code), GRAINS, generator=generator).to(code.device)
-        distance, appearance, _, level = drawn
-        fake = synthesizer.render(distance, appearance, cubes.diameter, level, grain)
+        distance, appearance, _ = drawn
+        fake = synthesizer.render(distance, appearance, cubes.diameter, grain)
         losses |= _update_critic(critic, optimizers[1], real, [part.detach() for part in fake], settings.gradient_penalty, generator)
         loss = loss - settings.critic_weight * critic(*_turned(fake, generator)).mean()
     descend(optimizers[0], loss)
     return {name: value.item() for name, value in losses.items()}
 
 
-def _reconstruction(cubes, distance, appearance, size, level):
-    """-log likelihood in nats of what is decoded, by name; the deviations (2,) that are left, of the outline in mm and of appearance."""
-    voxels, inside = distance[0].numel() / NEIGHBOURS, cubes.mask.sum() / len(cubes.mask) / NEIGHBOURS
-    shape, length, scale = distance.tanh() - cubes.distance.tanh(), log_size(cubes.diameter), level.reshape(-1, 1, 1, 1, 1)
-    terms = {
-        "distance": gaussian_nll(shape, torch.ones_like(shape), voxels),
-        "appearance": gaussian_nll((appearance - cubes.appearance) / scale, cubes.mask**2, inside),
-        "size": gaussian_nll(size - length, torch.ones_like(length), SIZE_OBSERVATIONS),
+def _reconstruction(cubes, distance, appearance, size):
+    """-log likelihood in nats of what is decoded, by name; the deviations (2,) left: of the outline in mm, of the rim as a share.
+
+    Inside and rim have each a variance of its own: a rim holds what its surroundings were estimated wrong by, noise to the code.
+    """
+    shape, length = distance.tanh() - cubes.distance.tanh(), log_size(cubes.diameter)
+    error = appearance - cubes.appearance
+    error = torch.where(cubes.appearance > FULL, error.clamp(max=0), error)
+    inside, core = (cubes.mask > FULL).float(), (cubes.mask > 0.5).float()
+    tone = (error * core).flatten(1).sum(1) / core.flatten(1).sum(1).clamp(min=1)
+    errors = {
+        "distance": (shape, torch.ones_like(shape)),
+        "appearance": (error, inside),
+        "rim": (error * cubes.mask.sqrt(), cubes.mask * (1 - inside)),
+        "tone": (tone, torch.ones_like(tone)),
+        "size": (size - length, torch.ones_like(length)),
     }
-    losses = {name: loss for name, (loss, _) in terms.items()}
-    losses["appearance"] = losses["appearance"] + inside * level.log().mean()
-    radius = (cubes.diameter / 2).reshape(-1, 1, 1, 1, 1)
-    _, rim = gaussian_nll((distance - cubes.distance) * radius, (cubes.mask * (1 - cubes.mask)), 1)
-    return losses, torch.stack([rim, terms["appearance"][1]]).detach().sqrt()
+    observations = {name: weight.sum() / len(size) / NEIGHBOURS for name, (_, weight) in errors.items()}
+    observations |= {"tone": TONE_OBSERVATIONS, "size": SIZE_OBSERVATIONS}
+    losses = {name: gaussian_nll(*pair, observations[name])[0] for name, pair in errors.items()}
+    _, outline = gaussian_nll((distance - cubes.distance) * (cubes.diameter / 2).reshape(-1, 1, 1, 1, 1), cubes.mask * (1 - cubes.mask), 1)
+    rim = cubes.mask * (1 - inside)
+    share = (rim * error).square().sum() / (rim * (1 - cubes.mask) * cubes.appearance).square().sum().clamp(min=1e-6)
+    return losses, torch.stack([outline, share]).detach().sqrt()
 
 
 def _turned(pair, generator):

@@ -171,4 +171,4 @@ def test_a_nodule_on_the_wall_takes_half_of_the_wall_in_its_rim_along():
     # distances are kept to 0.01 mm, so that masks are right to 0.004
     assert plain[0, 0, 8, 8, 5].item() == pytest.approx(0.25, abs=0.004) and mask[0, 0, 8, 8, 5].item() == pytest.approx(0.5)
     assert (mask[..., :4] == 0).all()  # no more than the rim
-    assert to_hu(nodule / mask.clamp(min=1e-6))[0, 0, 8, 8, 5].item() == pytest.approx(40, abs=20)  # as bright as the wall
+    assert to_hu(nodule / mask.clamp(min=1e-6))[mask == 0.5].amax().item() == pytest.approx(40, abs=1)  # as bright as the wall

@@ -111,6 +111,17 @@ def test_the_gates_open_for_the_real_nodules_themselves():
     assert table["bound"].loc[["precision", "mean HU: error of the 50 % quantile"]].tolist() == [">= 0.6", "<= 60"]
 
 
+def test_the_noise_of_a_gate_is_that_of_a_sample_as_large():
+    nodules, masks = pairs()
+    real, many = (nodules, masks), (nodules.repeat(16, 1, 1, 1, 1), masks.repeat(16, 1, 1, 1, 1))
+    few, more = (
+        quality_gates(dict.fromkeys(("held-out", "rebuilt", "sampled", "training"), each), 8, REQUESTED, 2.5).set_index("gate")["noise"]
+        for each in (real, many)
+    )
+    name = "mean HU: error of the 50 % quantile"
+    assert few[name] > 2 * more[name] > 0 and np.isnan(few["Dice of rebuilt nodules"])
+
+
 def test_the_gates_name_what_is_wrong():
     nodules, masks = pairs()
     real, moved, dark = (nodules, masks), (nodules, masks.roll(6, -1)), (0.5 * nodules, masks)

@@ -89,8 +89,8 @@ def test_shapes_of_encoder_decoder_and_critic():
     masks = torch.from_numpy(np.stack([soft_mask(ball(d), 1.25, 3.0) for d in (8, 12)]))[:, None]
     mean, log_variance = Encoder(5, 4)(to_cubes(masks, masks, 1.25, 3.0))
     assert mean.shape == log_variance.shape == (2, 5)
-    distance, appearance, size, level = Decoder(5, 4)(mean)
-    assert distance.shape == appearance.shape == (2, 1, SIDE, SIDE, SIDE) and size.shape == level.shape == (2,) and level.min() > 0
+    distance, appearance, size = Decoder(5, 4)(mean)
+    assert distance.shape == appearance.shape == (2, 1, SIDE, SIDE, SIDE) and size.shape == (2,)
     assert [Critic(size, 4)(*torch.rand(2, 3, 1, size, size, size)).shape for size in (16, 20, 32)] == [(3,)] * 3
 
 
@@ -98,7 +98,7 @@ def test_log_size_is_zero_at_10_mm_and_inverted_by_the_generator(generator):
     assert log_size(torch.tensor(10.0)) == 0
     numbers = generator.decoder.numbers[-1]
     numbers.weight.zero_()
-    numbers.bias.copy_(torch.stack([log_size(torch.tensor(14.0)), *torch.zeros(2)]))
+    numbers.bias.copy_(torch.stack([log_size(torch.tensor(14.0)), torch.tensor(0.0)]))
     assert diameter_mm(generator(torch.randn(3, 4 + GRAINS))[1], 1.25).numpy() == pytest.approx(14, rel=0.03)
 
 
@@ -116,11 +116,24 @@ def test_grain_is_added_where_sigma_is_not_zero(generator):
     z, size = torch.cat([code, grain], dim=1), torch.full((2,), 16.0)
     assert torch.equal(*generator(z, size)[0])
     generator.sigma[1] = 0.02
-    generator.decoder.numbers[-1].weight.zero_()
-    generator.decoder.numbers[-1].bias.zero_()  # so that the level is 1
     noisy = generator(z, size)
     apart = 0.02 * (grain[0] - grain[1]).norm() / GRAINS**0.5
     assert torch.equal(*noisy[1]) and (noisy[0][0] - noisy[0][1])[noisy[1][0] == 1].std().item() == pytest.approx(apart.item(), rel=0.2)
+
+
+def test_a_batch_without_a_voxel_inside_says_nothing_of_the_inside():
+    loss, _ = gaussian_nll(torch.ones(2, 1, requires_grad=True), torch.zeros(2, 1), torch.tensor(0.0))
+    assert loss == 0
+
+
+def test_the_noise_of_the_rim_is_in_the_rim_alone(generator):
+    z, size = torch.cat([torch.randn(1, 4), torch.randn(1, GRAINS)], dim=1), torch.tensor([16.0])
+    plain, mask = generator(z, size)
+    generator.sigma[2] = 0.1
+    nodule, same = generator(z, size)
+    changed = nodule != plain
+    assert torch.equal(mask, same) and not changed[(mask == 0) | (mask == 1)].any() and changed[(mask > 0.3) & (mask < 0.7)].any()
+    assert (nodule <= mask).all() and nodule.min() >= 0
 
 
 def test_the_gradient_reaches_every_number_of_the_code(generator):
