@@ -22,7 +22,8 @@ print(child.pid, orphan, flush=True)
 
 
 def start(code):
-    return subprocess.Popen(guarded([sys.executable, "-c", code]), env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = guarded([sys.executable, "-c", code])
+    return subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def alive(pid):
