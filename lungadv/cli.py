@@ -130,9 +130,10 @@ def phantom(
 ) -> None:
     """Write simulated chest CT scans with their annotated nodules."""
     from lungadv.phantom.dataset import write_phantom
+    from lungadv.utils.errors import plural
 
     write_phantom(out, scans, seed, dose, file_format.value)
-    typer.echo(f"{scans} scans and their annotations.csv are in {out}")
+    typer.echo(f"{plural(scans, 'scan')} and annotations.csv are in {out}")
 
 
 @app.command()

@@ -369,6 +369,11 @@ def test_phantom_writes_scans_and_refuses_an_old_folder(tmp_path):
     assert_one_line(call("phantom", out), "exists")
 
 
+def test_phantom_says_how_many_scans_it_wrote(tmp_path, monkeypatch):
+    monkeypatch.setattr("lungadv.phantom.dataset.write_phantom", lambda *_: None)
+    assert call("phantom", tmp_path / "scans").stdout == f"1 scan and annotations.csv are in {tmp_path / 'scans'}\n"
+
+
 MODELS = """
 import torch
 
