@@ -41,6 +41,14 @@ def mhd(folder, header=lambda text: text, data=lambda content: content):
     return read_scan(path)
 
 
+def nhdr(folder, data):
+    """A detached NRRD header that names `data`, read."""
+    lines = ["NRRD0004", "type: short", "dimension: 3", "space: lps", "sizes: 40 40 20", "endian: little", "encoding: raw"]
+    lines += ["space directions: (1,0,0) (0,1,0) (0,0,2)", "space origin: (0,0,0)", f"data file: {data}", "", ""]
+    (folder / "scan.nhdr").write_text("\n".join(lines))
+    read_scan(folder / "scan.nhdr")
+
+
 def series(folder, change=lambda slices: None):
     """A DICOM series whose slices {file: pydicom dataset} were changed, and read."""
     import pydicom
