@@ -1,6 +1,5 @@
 """What bad inputs are made from: small scans as files, series and data sets, and the list of cases that modules fill."""
 
-
 import numpy as np
 import pandas as pd
 

@@ -22,7 +22,8 @@ print(child.pid, orphan, flush=True)
 
 
 def start(code):
-    return subprocess.Popen(guarded([sys.executable, "-c", code]), env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(guarded([sys.executable, "-c", code]), env=ENVIRONMENT, text=True, **pipes)
 
 
 def alive(pid):

@@ -31,10 +31,11 @@ CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # SOP classes of pictures of a screen be
 ADD_META = "add the meta header with its TransferSyntaxUID (pydicom: dcmread with force=True, save_as), or export the series again"
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "ImageType", "Modality", "Manufacturer", "ManufacturerModelName", "SeriesDescription",
-    "AcquisitionNumber", "PatientID", "KVP", "SliceThickness", "XRayTubeCurrent", "ExposureTime", "Exposure", "ConvolutionKernel", "StudyInstanceUID",
+    "PatientID", "KVP", "SliceThickness", "XRayTubeCurrent", "ExposureTime", "Exposure", "ConvolutionKernel", "StudyInstanceUID",
     "SeriesInstanceUID", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "SamplesPerPixel",
     "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "RescaleType",
+    "AcquisitionNumber",
 ]  # fmt: skip
 
 
@@ -264,7 +265,8 @@ def _stored_values(file, dataset, shape):
     if not _syntax_of(dataset) and dataset["PixelData"].is_undefined_length:
         raise ScanError(f"file '{file.name}' has compressed pixels but no meta header that says how: {ADD_META}")
     if len(data) != 2 * math.prod(shape):
-        remedy = "copy it again" if len(data) < 2 * math.prod(shape) else "its Rows and Columns are wrong, or more was added; export it again"
+        longer = "its Rows and Columns are wrong, or more was added; export it again"
+        remedy = longer if len(data) > 2 * math.prod(shape) else "copy it again"
         raise ScanError(f"file '{file.name}' holds {len(data)} bytes of pixels, its header says {2 * math.prod(shape)}: {remedy}")
     order = "<" if dataset.original_encoding[1] else ">"
     values = np.frombuffer(data, order + ("i2" if int(dataset.PixelRepresentation) else "u2")).reshape(shape)

@@ -88,7 +88,8 @@ def beside(path: Path, name: str) -> Path:
         if (folder / shown).is_file():
             return folder / shown
     alike = [file.name for file in sorted(folder.iterdir()) if file.name.lower() == last.strip('"').lower()]
-    remedy = f"'{alike[0]}' is; name that in the header" if alike else f"put it there{', and name it ' + repr(last) if last != names[-1] else ''}"
+    put = f"put it there, and name it '{last}'" if last != names[-1] else "put it there"
+    remedy = f"'{alike[0]}' is; name that in the header" if alike else put
     raise ScanError(f"names its data file {names[-1]!r}, which is not beside it: {remedy}")
 
 
