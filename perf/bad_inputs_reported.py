@@ -23,6 +23,7 @@ from lungadv.data.io.read import read_scan
 from lungadv.data.io.write import write_scan, write_series
 from lungadv.data.scan import to_unit
 from lungadv.data.tables import read_table
+from lungadv.utils.outputs import check_outputs
 
 LATIN = os.fsdecode(b"M\xfcller")  # a name as an old Windows wrote it
 
@@ -348,3 +349,9 @@ def _(folder):
     command = f"exec '{sys.executable}' -m lungadv.cli froc marks.csv --annotations marks.csv --seriesuids marks.csv >&-"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.run(["sh", "-c", command], cwd=folder, env=environment, stderr=subprocess.PIPE, encoding="utf-8").stderr.strip()
+
+
+@case("an output below a file")
+def _(folder):
+    (folder / "a.csv").write_text("text")
+    check_outputs({".csv": folder / "a.csv/findings.csv"})
