@@ -316,6 +316,7 @@ def _print_froc(result, parts):
 
 @app.command()
 @one_line_errors
+@one_line_warnings
 def stress(
     factory: Annotated[str, typer.Argument(help="package.module:function, a function that returns the model")],
     patches: Annotated[Path, typer.Option(help=".npz: float32 positives and negatives, (N, 1, D, H, W) in [0, 1]")],
@@ -389,7 +390,7 @@ def main() -> None:
     """The entry point of the `lungadv` command."""
     from lungadv.utils.errors import SHOWN
 
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # either may be closed
         stream.reconfigure(errors=SHOWN)  # a file whose name is not UTF-8 can be told of, too
     app(prog_name="lungadv")
 

@@ -1,6 +1,5 @@
 """What bad inputs are made from: small scans as files, series and data sets, and the list of cases that modules fill."""
 
-
 import numpy as np
 import pandas as pd
 
@@ -39,6 +38,14 @@ def mhd(folder, header=lambda text: text, data=lambda content: content):
     path.write_text(header(path.read_text()))
     path.with_suffix(".zraw").write_bytes(data(path.with_suffix(".zraw").read_bytes()))
     return read_scan(path)
+
+
+def nhdr(folder, data):
+    """A detached NRRD header that names `data`, read."""
+    lines = ["NRRD0004", "type: short", "dimension: 3", "space: lps", "sizes: 40 40 20", "endian: little", "encoding: raw"]
+    lines += ["space directions: (1,0,0) (0,1,0) (0,0,2)", "space origin: (0,0,0)", f"data file: {data}", "", ""]
+    (folder / "scan.nhdr").write_text("\n".join(lines))
+    read_scan(folder / "scan.nhdr")
 
 
 def series(folder, change=lambda slices: None):

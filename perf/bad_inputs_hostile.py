@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 import pandas as pd
-from bad_input_files import HEADER, case, every, ingested, luna16, mhd, rows, scan_of, series
+from bad_input_files import HEADER, case, every, ingested, luna16, mhd, nhdr, rows, scan_of, series
 
 from lungadv.data.io.read import read_scan
 from lungadv.data.io.write import write_scan, write_series
@@ -97,13 +97,6 @@ def _(folder):
 def _(folder):
     (folder / "link.zraw").symlink_to("/etc/passwd")
     mhd(folder, header=lambda text: text.replace("scan.zraw", "link.zraw"))
-
-
-def nhdr(folder, data):
-    lines = ["NRRD0004", "type: short", "dimension: 3", "space: lps", "sizes: 40 40 20", "endian: little", "encoding: raw"]
-    lines += ["space directions: (1,0,0) (0,1,0) (0,0,2)", "space origin: (0,0,0)", f"data file: {data}", "", ""]
-    (folder / "scan.nhdr").write_text("\n".join(lines))
-    read_scan(folder / "scan.nhdr")
 
 
 @case(".nhdr naming an absolute path")

@@ -1,6 +1,7 @@
 """Bad inputs that people who do this job report: of other tools, on whose lists they stand."""
 
 import errno
+import gzip
 import os
 import shutil
 import signal
@@ -15,12 +16,14 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import torch
-from bad_input_files import HEADER, case, every, ingested, luna16, reported, rows, scan_of, series
+from bad_input_files import HEADER, case, every, ingested, luna16, mhd, nhdr, reported, rows, scan_of, series
 
 from lungadv.data.ingest import ingest, records
 from lungadv.data.io.read import read_scan
 from lungadv.data.io.write import write_scan, write_series
 from lungadv.data.scan import to_unit
+from lungadv.data.tables import read_table
+from lungadv.utils.outputs import check_outputs
 
 LATIN = os.fsdecode(b"M\xfcller")  # a name as an old Windows wrote it
 
@@ -209,3 +212,146 @@ def _(folder):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-"], input=code, capture_output=True, encoding="utf-8", env=environment)
     return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+@case("DICOM stored as MONOCHROME1")
+def _(folder):
+    series(folder, every(PhotometricInterpretation="MONOCHROME1"))
+
+
+@case("ImageOrientationPatient that is no pair of unit axes")
+def _(folder):
+    series(folder, every(ImageOrientationPatient=[0.5, 0, 0, 0, 1, 0]))
+
+
+@case("all slices at one place")
+def _(folder):
+    series(folder, every(ImagePositionPatient=[0, 0, 0]))
+
+
+@case("two phases of contrast in one series")
+def _(folder):
+    import pydicom
+
+    def change(slices):
+        for path in list(slices):
+            slices[path.with_name(f"late {path.name}")] = late = pydicom.dcmread(path)
+            late.SOPInstanceUID += ".1"
+            slices[path].AcquisitionNumber, late.AcquisitionNumber = 1, 2
+
+    series(folder, change)
+
+
+@case("more bytes of pixels than Rows and Columns say")
+def _(folder):
+    series(folder, lambda slices: [setattr(one, "PixelData", one.PixelData + bytes(8)) for one in slices.values()])
+
+
+@case(".mhd naming its data file in capitals")
+def _(folder):
+    mhd(folder, header=lambda text: text.replace("scan.zraw", "SCAN.ZRAW"))
+
+
+@case(".mhd naming its data file by a path of Windows")
+def _(folder):
+    mhd(folder, header=lambda text: text.replace("scan.zraw", "C:\\data\\other.zraw"))
+
+
+@case(".mhd naming the data file beside it by its whole path")
+def _(folder):
+    mhd(folder, header=lambda text: text.replace("scan.zraw", f"{folder}/scan.zraw"))
+
+
+@case("a .zraw given in place of its header")
+def _(folder):
+    write_scan(scan_of("scan"), folder / "scan.mhd")
+    read_scan(folder / "scan.zraw")
+
+
+@case(".nhdr that lists several data files")
+def _(folder):
+    nhdr(folder, "a%03d.raw 1 20 1")
+
+
+def nifti(name, array=None, change=lambda content: content):
+    """A reading of a NIfTI file whose bytes are changed."""
+
+    def read(folder):
+        import SimpleITK as sitk
+
+        sitk.WriteImage(sitk.GetImageFromArray(scan_of().hu if array is None else array), str(folder / "a.nii"))
+        (folder / name).write_bytes(change((folder / "a.nii").read_bytes()))
+        read_scan(folder / name)
+
+    return read
+
+
+case("NIfTI-2")(nifti("a.nii", change=lambda content: (540).to_bytes(4, "little") + content[4:]))
+case("NIfTI of several values a voxel")(nifti("a.nii", np.zeros((4, 4, 4, 3), np.int16)))
+case("packed NIfTI named .nii")(nifti("b.nii", change=gzip.compress))
+case("plain NIfTI named .nii.gz")(nifti("b.nii.gz"))
+
+
+@case("a table in Latin-1")
+def _(folder):
+    (folder / "annotations.csv").write_bytes(f"{HEADER},reader\n1.2.0,-6,-5,-292,8,M\xfcller\n".encode("latin-1"))
+    read_table(folder / "annotations.csv", HEADER.split(","))
+
+
+@case("marks whose ids are names of files")
+def _(folder):
+    from lungadv.evaluation.froc import froc
+
+    nodules = pd.DataFrame([["1.2", 1.0, 2, 3, 8]], columns=HEADER.split(","))
+    froc(nodules.assign(seriesuid="1.2.mhd", probability=0.9), nodules, ["1.2"], bootstraps=0)
+
+
+def attack(loss=lambda x: x.sum((1, 2, 3, 4)), start=None, **terms):
+    from lungadv import pgd
+
+    pgd(loss, patches() if start is None else start, **{"eps": 0.02, "steps": 1} | terms)
+
+
+case("pgd: a start of numpy")(lambda folder: attack(start=patches().numpy()))
+case("pgd: a loss that is no tensor")(lambda folder: attack(lambda x: (x.sum((1, 2, 3, 4)),)))
+case("pgd: eps in words")(lambda folder: attack(eps="8/255"))
+case("pgd: a seed in place of a generator")(lambda folder: attack(generator=0))
+
+
+def warned(model, positives, negatives):
+    """What a stress test warns of."""
+    from lungadv import stress_test
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        stress_test(model, positives, negatives, output="logit", steps=1, noise=1)
+    return "; ".join(str(one.message) for one in said)
+
+
+@case("a model that draws random numbers")
+def _(folder):
+    return warned(lambda x: 9 * torch.nn.functional.dropout(x, 0.5, training=True).mean((1, 2, 3, 4)), patches(), patches() / 2)
+
+
+@case("a model that takes nodules for the other class")
+def _(folder):
+    return warned(lambda x: 90 * (0.4 - x.mean((1, 2, 3, 4))), patches(), patches() / 2)
+
+
+@case("patches a little beyond [0, 1]")
+def _(folder):
+    stress(lambda x: x.mean((1, 2, 3, 4)), "logit", patches() * 1.05)
+
+
+@case("a command whose stdout is closed")
+def _(folder):
+    (folder / "marks.csv").write_text("seriesuid\n")
+    command = f"exec '{sys.executable}' -m lungadv.cli froc marks.csv --annotations marks.csv --seriesuids marks.csv >&-"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run(["sh", "-c", command], cwd=folder, env=environment, stderr=subprocess.PIPE, encoding="utf-8").stderr.strip()
+
+
+@case("an output below a file")
+def _(folder):
+    (folder / "a.csv").write_text("text")
+    check_outputs({".csv": folder / "a.csv/findings.csv"})

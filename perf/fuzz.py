@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -94,17 +95,19 @@ def main(
     """Meet damaged inputs, and print how many of each format were taken, refused, or went wrong. Exit code 1 when one went wrong."""
     kinds, counts, faults, started = only.split(","), {}, [], time.perf_counter()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        for kind, number, outcome, words in meet_all(folder, kinds, seed, inputs):
-            counts.setdefault(kind, Counter())[outcome] += 1
-            if outcome not in GOOD:
-                faults.append((kind, number, outcome, words))
-                where = keep(folder, kept, kind, number) if kept else "--keep FOLDER would keep it"
-                print(f"{outcome}: --only {kind} --seed {number} --inputs 1 ({where})\n{words[:2000]}", file=sys.stderr, flush=True)
+        with suppress(KeyboardInterrupt):  # what was met so far is told
+            for kind, number, outcome, words in meet_all(folder, kinds, seed, inputs):
+                counts.setdefault(kind, Counter())[outcome] += 1
+                if outcome not in GOOD:
+                    faults.append((kind, number, outcome, words))
+                    where = keep(folder, kept, kind, number) if kept else "--keep FOLDER would keep it"
+                    print(f"{outcome}: --only {kind} --seed {number} --inputs 1 ({where})\n{words[:2000]}", file=sys.stderr, flush=True)
     columns = [*GOOD, *sorted({name for found in counts.values() for name in found} - {*GOOD})]
     print("| format | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
     for kind in kinds:
         print(f"| {kind} | " + " | ".join(str(counts.get(kind, {}).get(name, 0)) for name in columns) + " |")
-    print(f"\n{inputs} inputs, {len(faults)} went wrong, in {time.perf_counter() - started:.0f} s")
+    met = sum(map(Counter.total, counts.values()))
+    print(f"\n{met} inputs, {len(faults)} went wrong, in {time.perf_counter() - started:.0f} s")
     raise SystemExit(bool(faults))
 
 

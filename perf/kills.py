@@ -32,6 +32,7 @@ class Case:
     """A command: what makes its inputs in a folder, what calls it, and the folder below in which its files appear.
 
     tables: the pattern of the files that must be the same each time. changes: endings of files that are written twice on the way.
+    in_row: kills, each of a call that goes on with what the one before left, before a last call may end.
     """
 
     prepare: Callable
@@ -39,6 +40,7 @@ class Case:
     made: str = "out"
     tables: str = "**/*"
     changes: tuple = ()
+    in_row: int = 1
 
 
 def luna16(folder):
@@ -94,7 +96,7 @@ CASES = {
     "ingest": Case(luna16, ingest, changes=(".ingest.json",)),
     "detect": Case(coarse_chest, detect),
     "accept": Case(finished_run, accept, "in/figures"),
-    "reproduce": Case(lambda folder: (folder / "out").mkdir(), reproduce, tables="phantom-tiny-0/figures/*.csv"),
+    "reproduce": Case(lambda folder: (folder / "out").mkdir(), reproduce, tables="phantom-tiny-0/figures/*.csv", in_row=5),
 }
 
 
@@ -139,19 +141,22 @@ def empty(case, folder):
         (folder / "out").mkdir()
 
 
-def kill_once(case, folder, reference, moment):
-    """Kill a command after `moment` seconds, look, and call it again: what was there, and what was wrong."""
+def kill_in_row(case, folder, reference, moments):
+    """Kill a command after each of `moments` (seconds), look, and let the last call end: kills, those that left files, what was wrong."""
     empty(case, folder)
-    process = start(case, folder)
-    time.sleep(moment)
-    os.killpg(process, signal.SIGKILL)
-    killed = wait(process) == -signal.SIGKILL
-    left = tables(case, folder)
-    half = [name for name, content in left.items() if content != reference.get(name) and not name.endswith(case.changes)]
+    killed, with_files, half = 0, 0, []
+    for moment in moments:
+        process = start(case, folder)
+        time.sleep(moment)
+        os.killpg(process, signal.SIGKILL)
+        killed += wait(process) == -signal.SIGKILL
+        left = tables(case, folder)
+        with_files += bool(left)
+        half += [name for name, content in left.items() if content != reference.get(name) and not name.endswith(case.changes)]
     code = wait(start(case, folder))
     again = tables(case, folder)
     differ = [name for name in {*again, *reference} if again.get(name) != reference.get(name)]
-    return killed, len(left), half, code, differ
+    return killed, with_files, half, code, differ
 
 
 def time_whole(case, folder):
@@ -184,11 +189,12 @@ def main(
             met = []
             for _ in range(4 * kills):  # some end before they are killed
                 if sum(one[0] for one in met) < kills:
-                    met.append(kill_once(case, folder, reference, seconds * rng.random()))
+                    row = min(case.in_row, kills)
+                    met.append(kill_in_row(case, folder, reference, [seconds / row * rng.random() for _ in range(row)]))
             for _, _, half, code, differ in met:
                 if half or code or differ:
                     print(f"{name}: half-written {half}, exit code {code}, other {differ}", file=sys.stderr)
-        counts = [sum(one[0] for one in met), *(sum(bool(one[k]) for one in met) for k in (1, 2, 3, 4))]
+        counts = [*(sum(one[k] for one in met) for k in (0, 1)), *(sum(bool(one[k]) for one in met) for k in (2, 3, 4))]
         wrong += sum(counts[2:])
         print(f"| {name} | {seconds:.1f} | " + " | ".join(map(str, counts)) + " |", flush=True)
     raise SystemExit(bool(wrong))

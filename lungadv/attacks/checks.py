@@ -2,16 +2,28 @@
 
 from numbers import Integral
 
+import numpy as np
 import torch
 
 from .tensors import at_least_float32, column
 
-__all__ = ["check_context", "check_search", "check_tuples", "known_loss", "per_sample"]
+__all__ = ["check_context", "check_search", "check_tensor", "check_tuples", "known_loss", "per_sample"]
+
+
+def check_tensor(start: object) -> None:
+    """`start` is one tensor. Raises ValueError for anything else."""
+    if isinstance(start, np.ndarray):
+        raise ValueError("start is a numpy array: give a tensor, torch.from_numpy(...)")
+    if not torch.is_tensor(start):
+        raise ValueError(f"start is a {type(start).__name__}, not one tensor (N, ...): only pgd takes several")
 
 
 def per_sample(value: float | torch.Tensor, start: torch.Tensor, name: str, unit: str) -> torch.Tensor:
     """`value`, one number from 0 up or one a sample (N,), as a column (N, 1, ...) of the type and device of `start` (N, ...)."""
-    value = torch.as_tensor(value, dtype=start.dtype, device=start.device)
+    try:
+        value = torch.as_tensor(value, dtype=start.dtype, device=start.device)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {value!r}: give a number from 0 up, {unit}") from None
     if value.ndim and value.shape != start.shape[:1]:
         raise ValueError(f"{name} has shape {tuple(value.shape)}: give one number, or one for each of the {len(start)} samples")
     if not (value.isfinite() & (value >= 0)).all():

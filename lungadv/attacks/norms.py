@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
-from .checks import check_tuples, per_sample
+from .checks import check_tensor, check_tuples, per_sample
 from .random_source import RandomSource
 from .tensors import column, sample_dims
 
@@ -219,8 +219,7 @@ def make_ball(start: torch.Tensor, eps: float | torch.Tensor, norm: str = "linf"
 
     Raises ValueError for arguments that cannot be meant: an unknown norm, a negative radius, a start outside the bounds.
     """
-    if not torch.is_tensor(start):
-        raise ValueError(f"start is a {type(start).__name__}, not one tensor (N, ...): only pgd takes several")
+    check_tensor(start)
     if norm not in NORMS:
         raise ValueError(f"norm {norm!r} is unknown: choose one of {', '.join(NORMS)}")
     if not start.is_floating_point() or start.ndim < 2:
@@ -236,7 +235,7 @@ def make_ball(start: torch.Tensor, eps: float | torch.Tensor, norm: str = "linf"
 def _bounds(bounds, start):
     """The lowest and highest values as tensors that broadcast to `start`, infinite without bounds."""
     bounds = (-math.inf, math.inf) if bounds is None else tuple(bounds)
-    if len(bounds) != 2 or any(bound is None for bound in bounds):
+    if len(bounds) != 2 or any(bound is None or isinstance(bound, str) for bound in bounds):  # "01" has two parts, too
         raise ValueError(f"bounds = {bounds}: give a pair (low, high), or None for no bounds")
     low, high = (torch.as_tensor(bound, dtype=start.dtype, device=start.device) for bound in bounds)
     if not (low <= high).all():  # nor of NaN
@@ -251,8 +250,10 @@ def make_product(
 
     One norm, and no bounds at all, may stand for all tensors. Raises ValueError as `make_ball`.
     """
-    if torch.is_tensor(start):
+    if not isinstance(start, tuple | list):
         return Product((make_ball(start, eps, norm, bounds),))
+    for part in start:
+        check_tensor(part)
     start = tuple(tensor.detach() for tensor in start)
     if not start or any(len(tensor) != len(start[0]) for tensor in start):
         raise ValueError(f"the tensors of start have {[len(tensor) for tensor in start]} rows: give tensors of the same number of samples")

@@ -26,6 +26,8 @@ class Objective:
         kind = points[0].device.type
         with contextlib.nullcontext() if self.autocast is None else torch.autocast(kind, self.autocast):
             values = self.loss(points[0] if self.single else points, *context)
+        if not torch.is_tensor(values):
+            raise ValueError(f"the loss returned a {type(values).__name__}: return a tensor, one value a sample")
         if values.shape != points[0].shape[:1]:
             raise ValueError(
                 f"the loss returned shape {tuple(values.shape)}, not ({len(points[0])},): one value a sample, neither mean nor sum"

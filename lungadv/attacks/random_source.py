@@ -17,6 +17,8 @@ class RandomSource:
     """
 
     def __init__(self, start: torch.Tensor, generator: torch.Generator | None = None, seeds: Sequence[int] | torch.Tensor | None = None):
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise ValueError(f"generator is {generator!r}: give torch.Generator().manual_seed(...), or nothing")
         if generator is not None and generator.device.type != start.device.type:
             place = f"make it with torch.Generator('{start.device}')"
             raise ValueError(f"the generator is on {generator.device}, start on {start.device}: {place}")

@@ -112,7 +112,9 @@ def _read_rows(path: str | Path, wanted: str) -> list[tuple[int, list[str]]]:
             file.seek(0)
             reader = csv.reader(file, delimiter="\t" if "\t" in first else ",", skipinitialspace=True, strict=True)
             return [(reader.line_num, fields) for fields in reader if fields]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise AnnotationError(f"'{path}' cannot be read as CSV: it is not UTF-8; save it as 'CSV UTF-8'") from None
+    except (OSError, csv.Error) as error:
         raise AnnotationError(f"'{path}' cannot be read as CSV ({error}): give {wanted}") from None
 
 

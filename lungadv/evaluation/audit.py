@@ -13,7 +13,7 @@ from lungadv.attacks.pgd import frozen
 from lungadv.data.scan import HU_MAX, HU_MIN
 from lungadv.evaluation.audit_checks import ATTACK_NAMES, ENOUGH, check_curve, check_searches, check_stored
 from lungadv.evaluation.audit_searches import search, train_surrogate
-from lungadv.evaluation.detector import StressedModel, check_mode, has_gradient
+from lungadv.evaluation.detector import StressedModel, check_mode, has_gradient, warn_if_swapped
 from lungadv.evaluation.stress import LABELS, StressTerms, check_pair, stress_answers, summarise
 
 __all__ = ["Report", "report"]
@@ -97,6 +97,7 @@ def _surrogate_detector(surrogate, output, patches):
 def _report(detector, surrogate, clean, answers, terms, counts, progress):
     """The report on the answers, after the searches on the `clean` patches of each kind; `surrogate` None is trained."""
     stress = summarise(answers, terms.threshold)
+    warn_if_swapped(stress)
     found, examples, stored_checks = _search_and_store(detector, surrogate, clean, terms, progress)
     loss = pd.DataFrame({"evaluations": range(1, len(found.loss) + 1), "log_odds": found.loss})
     curve_checks = check_curve(stress, answers, found.main, terms.threshold)

@@ -1,11 +1,13 @@
 """A model to be stressed: the log-odds of a nodule from any head, answers batch by batch, and attacks on them."""
 
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -14,11 +16,14 @@ from lungadv.attacks.pgd import pgd
 from lungadv.evidence import log_odds_margin, uncertainty
 
 __all__ = [
-    "OUTPUTS", "FiniteGradient", "StressedModel", "check_mode", "check_no_probabilities", "has_gradient", "log_odds", "wrap_classifier",
+    "OUTPUTS", "FiniteGradient", "StressedModel", "check_answers", "check_mode", "has_gradient", "log_odds", "warn_if_swapped",
+    "wrap_classifier",
 ]  # fmt: skip
 
 OUTPUTS = ("evidence", "logit", "logits")
 SEVERAL = 8  # patches of which a logit would hardly all be in [0, 1]
+RANDOM = 1e-2  # log-odds: rounding makes two answers to the same patches differ by less
+SWAPPED = 0.8  # of each class wrong: chance would give 0.5 of one at most
 INFINITE = 1e4  # log-odds that stand for infinite ones; those of a float32 probability other than 0 and 1 reach some 104
 
 
@@ -161,13 +166,22 @@ def reason(error: Exception) -> str:
 
 
 @torch.no_grad()
-def check_no_probabilities(detector: StressedModel, patches: torch.Tensor) -> None:
+def check_answers(detector: StressedModel, patches: torch.Tensor) -> None:
     """Raises ValueError for a model whose answers to patches (n, 1, D, H, W) are probabilities, which no `output` of OUTPUTS means.
 
     Two values in [0, 1] that sum to 1 are the answer of a softmax; a single value in [0, 1] for every one of several patches is
     that of a sigmoid. Their gradients vanish where the model is sure, so that an attack on them would look weaker than it is.
+    So would one on a model whose answers to the same patches differ: it is warned of.
     """
-    values = detector.forward(patches.to(detector.device))[0].reshape(len(patches), -1)
+    patches = patches.to(detector.device)
+    (values, odds), again = detector.forward(patches), detector.log_odds(patches)
+    values = values.reshape(len(patches), -1)
+    if (apart := float((odds - again).abs().max())) > RANDOM:
+        warnings.warn(
+            f"the model answers the same patches differently, by up to {apart:.2g} in log-odds: is dropout active in it, or noise drawn? "
+            "no number repeats, and attacks look weaker than they are",
+            stacklevel=2,
+        )
     pair = values.shape[1] == 2
     sums_to_one = pair and bool((values.sum(1) - 1).abs().max() < 1e-3)
     several = not pair and len(patches) >= SEVERAL and values.min() < values.max()  # a constant answer is no sigmoid's
@@ -175,6 +189,14 @@ def check_no_probabilities(detector: StressedModel, patches: torch.Tensor) -> No
         squashed, remedy = ("softmax", "log(p)") if pair else ("sigmoid", "torch.logit(p, 1e-6)")
         instead = f"return what is before the {squashed}, or {remedy} with output='{'logits' if pair else 'logit'}'"
         raise ValueError(f"the model returned probabilities, not output={detector.output!r}: {instead}")
+
+
+def warn_if_swapped(table: pd.DataFrame) -> None:
+    """Warn when a table of `stress.summarise` says that most clean positives and most clean negatives are taken for the other class."""
+    wrong = table[(table["test"] == "clean") & table["kind"].isin(["positives", "negatives"])]["share_wrong"]
+    if (wrong > SWAPPED).all():
+        shares = f"{wrong.iloc[0]:.0%} of the clean positives and {wrong.iloc[1]:.0%} of the clean negatives"
+        warnings.warn(f"the model is wrong on {shares}: are its two columns swapped, or is its logit that of no nodule?", stacklevel=2)
 
 
 def check_mode(model: object, name: str) -> None:

@@ -1,6 +1,7 @@
 """The tables that are scored: read, checked, reduced to the listed scans, and divided into groups of nodules."""
 
 import itertools
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -94,16 +95,22 @@ def check_table(table: pd.DataFrame, columns: Iterable[str], name: str) -> pd.Da
 
 
 def check_padding(table: pd.DataFrame, scans: Iterable[str], place: str) -> None:
-    """ValueError at the first row whose id differs from a listed one by leading zeros or blanks alone.
+    """ValueError at the first row whose id differs from a listed one by leading zeros, blanks or the suffix of a scan file alone.
 
     place: how the message names the rows, as in "marks.csv, line"; the table's index holds their numbers.
     """
-    listed = {uid.strip().lstrip("0"): uid for uid in scans}
+
+    def bare(uid):
+        return re.sub(r"\.(mhd|mha|nrrd|nii(\.gz)?)$", "", uid.strip()).lstrip("0")
+
+    listed = {bare(uid): uid for uid in scans}
     for row, uid in table["seriesuid"][~table["seriesuid"].isin(scans)].drop_duplicates().items():
-        alike = listed.get(uid.strip().lstrip("0"))
+        alike = listed.get(bare(uid))
         if alike:
             what = f"seriesuid '{uid}' is not listed but '{alike}' is"
-            raise ValueError(f"{place} {row}: {what}: leading zeros or blanks differ; read ids as text")
+            padded = uid.strip().lstrip("0") == alike.strip().lstrip("0")
+            remedy = "leading zeros or blanks differ; read ids as text" if padded else "take the suffix of its file off the id"
+            raise ValueError(f"{place} {row}: {what}: {remedy}")
 
 
 def select_listed(table: pd.DataFrame, scans: pd.Index, name: str) -> pd.DataFrame:

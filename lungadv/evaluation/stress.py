@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..attacks.pgd import frozen
 from ..attacks.square import square
-from .detector import OUTPUTS, StressedModel, check_mode, check_no_probabilities, has_gradient
+from .detector import OUTPUTS, StressedModel, check_answers, check_mode, has_gradient, warn_if_swapped
 from ..utils.statistics import LEVEL_Z196, wilson_interval
 
 # %% ../../nbs/12_stress_tests.ipynb #d939a300
@@ -118,6 +118,9 @@ def summarise(answers: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 # %% ../../nbs/12_stress_tests.ipynb #480f9d33
+_MARGIN = 0.1  # beyond [0, 1]: so little is left by interpolation or rounding, not by HU
+
+
 def _float32_remedy(patches):
     """How patches of another dtype become float32 in [0, 1]."""
     numbers = torch.is_tensor(patches) or patches.dtype.kind in "biuf"
@@ -138,7 +141,8 @@ def check_patches(patches: torch.Tensor | np.ndarray, name: str) -> torch.Tensor
         raise ValueError(f"{name} hold NaN or infinity in {len(bad)} of {len(patches)} patches (first: {bad[0]}): remove or repair them")
     low, high = patches.min().item(), patches.max().item()
     if low < 0 or high > 1:
-        raise ValueError(f"{name} span [{low:g}, {high:g}], not [0, 1]: convert HU with lungadv.to_unit")
+        remedy = "clip them to it" if -_MARGIN <= low and high <= 1 + _MARGIN else "convert HU with lungadv.to_unit"
+        raise ValueError(f"{name} span [{low:g}, {high:g}], not [0, 1]: {remedy}")
     return patches
 
 # %% ../../nbs/12_stress_tests.ipynb #eef39ebf
@@ -194,7 +198,7 @@ def stress_answers(
     with frozen(detector.model), tqdm(desc="stress test", unit=" patches", disable=not progress, mininterval=1) as bar:
         detector = replace(detector, bar=bar)
         white_box = has_gradient(detector, clean["positives"][:1])
-        check_no_probabilities(detector, torch.cat([clean["positives"][:4], clean["negatives"][:4]]))
+        check_answers(detector, torch.cat([clean["positives"][:4], clean["negatives"][:4]]))
         attack, effort = (pgd_stimuli, terms.steps) if white_box else (square_stimuli, terms.queries)
         bar.total = 1 + _patches_shown(clean, terms, len(radii) * (effort + (3 if white_box else 2)))
         generators = [torch.Generator(detector.device).manual_seed(terms.seed) for _ in radii]
@@ -234,11 +238,14 @@ def stress_test(
     "random" (signs of size eps), and "pgd" or "square".
     Equal arguments give equal results; torch's global random state is not touched.
     Raises ValueError for patches of another shape, type or range or with NaN, and for a model in training mode. Also for one that fails,
-    answers a clean patch with NaN or infinity, or returns values that do not fit `output`.
+    answers a clean patch with NaN or infinity, or returns values that do not fit `output`. Warns of a model that answers the same patches
+    differently, and of one whose classes seem swapped.
     """
     terms = StressTerms(output, eps, steps, queries, tuple(radii), tuple(magnitudes), tuple(scales), noise, threshold, seed)
     check_mode(model, "model")
-    return summarise(stress_answers(StressedModel(model, output), positives, negatives, terms, progress), threshold)
+    table = summarise(stress_answers(StressedModel(model, output), positives, negatives, terms, progress), threshold)
+    warn_if_swapped(table)
+    return table
 
 # %% ../../nbs/12_stress_tests.ipynb #83d174ab
 def minimal_radius(

@@ -18,6 +18,8 @@ def check_outputs(outputs: dict[str | tuple[str, ...], Path | None], inputs: Ite
     for ending, path in outputs.items():
         if path is None:
             continue
+        if path.absolute().parent.is_file():
+            raise InputError(f"'{path.parent}' is a file, not a folder: name the output elsewhere")
         if not path.absolute().parent.is_dir():
             raise InputError(f"folder '{path.parent}' does not exist: make it first")
         if path.resolve() in taken:

@@ -1,6 +1,7 @@
 """Work spread over processes: ONE pool for all. A killed process becomes one line, and a script needs no main guard."""
 
 import multiprocessing
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -28,7 +29,7 @@ def map_in_processes(function: Callable[[Job], Made], jobs: Sequence[Job], worke
     """
     if not jobs or multiprocessing.current_process().daemon:
         return [function(job) for job in jobs]
-    with ProcessPoolExecutor(min(workers, len(jobs)), _Context(), _use_one_thread) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), _Context(), _begin) as pool:
         try:
             futures = [pool.submit(function, job) for job in jobs]
             with tqdm(as_completed(futures), total=len(jobs), desc=doing) as bar:
@@ -76,11 +77,18 @@ def killed(what: str, remedy: str) -> InputError:
     return InputError(f"{what} was killed, most likely because memory ran out: {remedy}")
 
 
-def _use_one_thread():
-    """Processes are the parallel ones: threads in each would fight for the cores, and change sums."""
+def _begin():
+    """What a process does first. Processes are the parallel ones: threads in each would fight for the cores, and change sums."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
+
+
+def _end_with_parent():
+    """End once the parent is gone: a pool whose parent was killed would wait for jobs for ever, and hold its memory."""
+    multiprocessing.parent_process().join()
+    signal.raise_signal(signal.SIGKILL)
 
 
 class _Process(SpawnProcess):

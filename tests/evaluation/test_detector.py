@@ -5,7 +5,7 @@ import torch
 
 from lungadv.attacks.pgd import frozen
 from lungadv.attacks.square import square
-from lungadv.evaluation.detector import OUTPUTS, StressedModel, check_no_probabilities, has_gradient, log_odds
+from lungadv.evaluation.detector import OUTPUTS, StressedModel, check_answers, has_gradient, log_odds
 from tests.evaluation.toy_models import SIZE, Template, random
 
 
@@ -77,14 +77,14 @@ def softmax(temperature):
 )
 def test_probabilities_are_named(model, output, patches):
     with pytest.raises(ValueError, match="the model returned probabilities.*return what is before the s.*or "):
-        check_no_probabilities(StressedModel(model, output), patches[:8])
+        check_answers(StressedModel(model, output), patches[:8])
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_heads_that_are_no_probabilities_pass(output, patches):
-    check_no_probabilities(StressedModel(Template(output), output), patches[:8])
-    check_no_probabilities(StressedModel(lambda x: torch.full((len(x), 2), 0.4), "evidence"), patches[:8])  # weak evidence, not a share
-    check_no_probabilities(StressedModel(lambda x: torch.full((len(x),), 0.4), "logit"), patches[:1])  # one answer proves nothing
+    check_answers(StressedModel(Template(output), output), patches[:8])
+    check_answers(StressedModel(lambda x: torch.full((len(x), 2), 0.4), "evidence"), patches[:8])  # weak evidence, not a share
+    check_answers(StressedModel(lambda x: torch.full((len(x),), 0.4), "logit"), patches[:1])  # one answer proves nothing
 
 
 def script(how):

@@ -22,8 +22,8 @@ print(child.pid, orphan, flush=True)
 
 
 def start(code):
-    command = guarded([sys.executable, "-c", code])
-    return subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(guarded([sys.executable, "-c", code]), env=ENVIRONMENT, text=True, **pipes)
 
 
 def alive(pid):

@@ -1,12 +1,18 @@
 """Work in processes of its own."""
 
 import operator
+import os
 import signal
+import subprocess
+import sys
+import time
 from multiprocessing import get_context
 
+import psutil
 import pytest
 
 from lungadv.utils.errors import InputError
+from lungadv.utils.files import repo_root
 from lungadv.utils.processes import map_in_processes
 
 
@@ -23,6 +29,21 @@ def test_a_killed_process_is_one_line_with_the_remedy():
 def test_what_a_job_raises_is_raised():
     with pytest.raises(ZeroDivisionError):
         map_in_processes((1).__truediv__, [1, 0], 2, "counting", "")
+
+
+def test_processes_end_with_a_killed_parent():
+    """They would wait for jobs for ever."""
+    code = "import time; from lungadv.utils.processes import map_in_processes; map_in_processes(time.sleep, [1] * 99, 2, 'sleeping', '')"
+    parent = psutil.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(repo_root())})
+    deadline = time.monotonic() + 120
+    while len(processes := [one for one in parent.children() if "--multiprocessing-fork" in one.cmdline()]) < 2:
+        assert parent.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def nested(number):

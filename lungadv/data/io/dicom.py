@@ -202,7 +202,13 @@ def _check_alike(slices):
     """The PixelSpacing (down, across) of all slices. Raises ScanError unless they are alike and parallel."""
     for _, header in slices:
         numbers_of(header, "ImagePositionPatient", 3)
-    if np.ptp(_orientations(slices), axis=0).max() > 1e-3:
+    orientations = _orientations(slices)
+    slanted = np.abs(orientations @ orientations.transpose(0, 2, 1) - np.eye(2)).max((1, 2)) > 1e-2
+    if slanted.any():
+        file, header = slices[slanted.argmax()]
+        shown = "\\".join(f"{number:g}" for number in numbers_of(header, "ImageOrientationPatient", 6))
+        raise ScanError(f"file '{file.name}' has ImageOrientationPatient {shown}, not two perpendicular unit axes: export the series again")
+    if np.ptp(orientations, axis=0).max() > 1e-3:
         raise ScanError("holds slices of different orientations (a localizer?): keep one stack of parallel slices")
     for name, count, share in (("Rows", 1, 0), ("Columns", 1, 0), ("PixelSpacing", 2, SPACING_ALIKE)):
         values = [numbers_of(header, name, count) for _, header in slices]
@@ -226,7 +232,8 @@ def _sort_slices(slices):
     order = np.argsort(positions @ normal)
     positions, slices = positions[order], [slices[k] for k in order]
     heights = positions @ normal
-    check_duplicates(heights, [file.name for file, _ in slices])
+    acquisitions = {text_of(header, "AcquisitionNumber") for _, header in slices}
+    check_duplicates(heights, [file.name for file, _ in slices], acquisitions)
     first, step, note = fit_grid(heights)
     drift = positions - positions[0] - np.outer(heights - heights[0], normal)
     if np.abs(drift).max() > 0.5:

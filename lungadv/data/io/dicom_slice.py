@@ -35,6 +35,7 @@ TAGS = [
     "SeriesInstanceUID", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "SamplesPerPixel",
     "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "RescaleType",
+    "AcquisitionNumber",
 ]  # fmt: skip
 
 
@@ -199,6 +200,8 @@ def check_slice(file: Path, header: "pydicom.FileDataset") -> None:
         raise ScanError(f"{name} is a localizer, an overview image: remove it from the series")
     if text_of(header, "NumberOfFrames") not in ("", "1"):
         raise ScanError(f"{name} holds several frames (enhanced CT): convert it to one file a slice")
+    if text_of(header, "PhotometricInterpretation") == "MONOCHROME1":
+        raise ScanError(f"{name} is stored inverted (MONOCHROME1), which readers take differently: convert it to MONOCHROME2")
     if text_of(header, "SamplesPerPixel") != "1" or text_of(header, "PhotometricInterpretation") != "MONOCHROME2":
         raise ScanError(f"{name} is no grey CT image ({text_of(header, 'PhotometricInterpretation')}, a colour capture?): remove it")
     if (slope := numbers_of(header, "RescaleSlope", 1)[0]) <= 0:
@@ -262,7 +265,9 @@ def _stored_values(file, dataset, shape):
     if not _syntax_of(dataset) and dataset["PixelData"].is_undefined_length:
         raise ScanError(f"file '{file.name}' has compressed pixels but no meta header that says how: {ADD_META}")
     if len(data) != 2 * math.prod(shape):
-        raise ScanError(f"file '{file.name}' holds {len(data)} bytes of pixels, its header says {2 * math.prod(shape)}: copy it again")
+        longer = "its Rows and Columns are wrong, or more was added; export it again"
+        remedy = longer if len(data) > 2 * math.prod(shape) else "copy it again"
+        raise ScanError(f"file '{file.name}' holds {len(data)} bytes of pixels, its header says {2 * math.prod(shape)}: {remedy}")
     order = "<" if dataset.original_encoding[1] else ">"
     values = np.frombuffer(data, order + ("i2" if int(dataset.PixelRepresentation) else "u2")).reshape(shape)
     unused = 16 - int(dataset.BitsStored)  # may hold anything, and a sign has to be carried through them

@@ -24,6 +24,12 @@ def read_nifti_header(path: Path) -> VolumeHeader:
     """The header of a .nii or .nii.gz. Raises ScanError for what is not one complete three-dimensional CT volume in mm."""
     packed = path.suffix.lower() == ".gz"
     start = _start_of(path, packed)
+    if start[:4] in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big")):
+        raise ScanError("is NIfTI-2: store it as NIfTI-1")
+    if not packed and start[:2] == b"\x1f\x8b":
+        raise ScanError("is packed: name it .nii.gz")
+    if packed and not start and _start_of(path, packed=False)[344:348] == b"n+1\0":
+        raise ScanError("is not packed: name it .nii")
     order = {(348).to_bytes(4, "little"): "<", (348).to_bytes(4, "big"): ">"}.get(start[:4])
     if len(start) < 352 or not order or start[344:348] != b"n+1\0":  # pair.nii
         raise ScanError("is no single NIfTI-1 file: is it complete, and the kind of file its name says?")
@@ -41,6 +47,8 @@ def read_nifti_header(path: Path) -> VolumeHeader:
     dtype = stored_type(order, TYPES, numbers("h", 70)[0])  # rgb.nii
     _check_position(numbers)
     reader = read_information(path, "NiftiImageIO")
+    if reader.GetNumberOfComponents() > 1:  # vector.nii
+        raise ScanError(f"has {reader.GetNumberOfComponents()} values a voxel: give one CT volume of HU")
     return header_of(reader, dtype, (path,), int(offset), packed=packed, slope=slope or 1, intercept=intercept)  # 0 means: not scaled
 
 

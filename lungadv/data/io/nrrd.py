@@ -29,6 +29,8 @@ def read_nrrd_header(path: Path) -> VolumeHeader:
     fields = split_fields([line for line in lines if not line.startswith("#") and ":=" not in line], ":")
     _check_fields(fields)
     data = fields.get("data file", fields.get("datafile"))
+    if data is not None and re.match(r"LIST\b|\S*%0?\d*d\S* ", data):
+        raise ScanError("lists several data files: store it as one .nrrd")
     files = (path if data is None else beside(path, data),)  # nrrd_up.nhdr
     skip = numbers_in("byte skip", fields.get("byte skip", fields.get("byteskip", "0")), 1, int)[0]
     if skip != -1:

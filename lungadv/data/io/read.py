@@ -74,4 +74,7 @@ def _kind_of(path: Path) -> tuple[str, Callable]:
     for kind, read in HEADER_READERS.items():
         if path.name.lower().endswith(kind):
             return path.name[: -len(kind)], read
+    headers = [path.with_suffix(kind).name for kind in (".mhd", ".nhdr") if path.with_suffix(kind).is_file()]
+    if path.suffix.lower() in (".raw", ".zraw") and headers:
+        raise ScanError(f"holds the voxels alone: give its header, '{headers[0]}'")
     raise ScanError(f"is no scan file this reads ({', '.join(FILE_KINDS)}, .zip); of a DICOM series give the folder")

@@ -1,5 +1,7 @@
 """The regular grid of a DICOM series: positions may be rounded in their files, but none may be missing."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from lungadv.data.scan import ScanError
@@ -11,15 +13,22 @@ NOTED, MOST_OFF = 0.1, 0.25  # of a step: a slice this far off the fitted grid i
 GAP = 1.6  # steps: where one is missing, the largest is twice the smallest; positions of 2.5 mm in whole mm give 1.5
 
 
-def check_duplicates(heights: np.ndarray, names: list[str]) -> None:
-    """Raises ScanError for slices at one place. heights: mm along the normal, sorted; names: of their files."""
+def check_duplicates(heights: np.ndarray, names: list[str], acquisitions: Collection[str] = ()) -> None:
+    """Raises ScanError for slices at one place. heights: mm along the normal, sorted; names: of their files.
+
+    acquisitions: the AcquisitionNumbers of all slices: phases of one patient may be exported as one series.
+    """
     (same,) = np.nonzero(np.diff(heights) < 1e-2)
     if not len(same):
         return
     first = f"two slices at {heights[same[0]]:.2f} mm, '{names[same[0]]}' and '{names[same[0] + 1]}'"
     if len(same) == 1:
         raise ScanError(f"holds {first}: remove the duplicate")
+    if len(same) == len(names) - 1:
+        raise ScanError(f"holds {len(names)} slices at one place, {heights[0]:.2f} mm: their positions were lost; export the series again")
     remedy = "remove the duplicates; if positions were rounded, export the series with exact ones"
+    if len(acquisitions) > 1:
+        remedy = f"it mixes {len(acquisitions)} acquisitions (AcquisitionNumber {', '.join(sorted(acquisitions)[:4])}); keep one"
     raise ScanError(f"holds {len(same)} times two slices at one place, first {first}: {remedy}")
 
 

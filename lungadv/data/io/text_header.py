@@ -78,13 +78,19 @@ def beside(path: Path, name: str) -> Path:
     folder = path.resolve().parent
     names = [name, os.fsdecode(name.encode("latin-1"))]  # letters beyond ASCII: those of a header, or of the disk
     names = list(dict.fromkeys([*names, *(shown.replace("\\", "/") for shown in names)]))  # written by Windows
+    last = names[-1].rpartition("/")[2]
+    if os.path.dirname(name) == str(folder):
+        raise ScanError(f"names its data file by its whole path, {name!r}, which others do not have: name it '{last}'")
     for shown in names:
         if not _lies_inside(folder, shown):
             raise ScanError(f"names its data file {name!r}, which is outside its folder: put the file beside the header and name it there")
     for shown in names:
         if (folder / shown).is_file():
             return folder / shown
-    raise ScanError(f"names its data file {names[-1]!r}, which is not beside it: put it there")
+    alike = [file.name for file in sorted(folder.iterdir()) if file.name.lower() == last.strip('"').lower()]
+    put = f"put it there, and name it '{last}'" if last != names[-1] else "put it there"
+    remedy = f"'{alike[0]}' is; name that in the header" if alike else put
+    raise ScanError(f"names its data file {names[-1]!r}, which is not beside it: {remedy}")
 
 
 def _lies_inside(folder: Path, name: str) -> bool:

@@ -57,7 +57,7 @@ HEADERS = {  # file: what its error must say, and the fields that are changed
     "z_half.mhd": ("cannot be unpacked", {"CompressedData": "True", "ElementDataFile": "half.zraw"}),
     "z_says.mhd": ("too few", {"CompressedData": "True", "CompressedDataSize": "9999", "ElementDataFile": "less.zraw"}),
     "z_promises.mhd": ("too few", {"DimSize": "1000 1000 1000", "CompressedData": "True", "ElementDataFile": "less.zraw"}),
-    "absolute.mhd": ("outside its folder", {"ElementDataFile": "{folder}/a.raw"}),
+    "absolute.mhd": ("by its whole path", {"ElementDataFile": "{folder}/a.raw"}),
     "in/up.mhd": ("outside its folder", {"ElementDataFile": "../a.raw"}),
     "in/linked.mhd": ("outside its folder", {"ElementDataFile": "link.raw"}),
     "in/circle.mhd": ("data file", {"ElementDataFile": "circle.raw"}),
