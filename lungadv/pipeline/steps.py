@@ -1,6 +1,7 @@
 """The steps that Snakemake runs: one a notebook, one a stage without one, one a strategy; and what each is made from."""
 
 import ast
+import functools
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -132,6 +133,7 @@ def notebook_code(path: Path) -> str:
     return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
 
 
+@functools.cache  # most modules are imported by most steps
 def _imported(code, module=None):
     """The files of the lungadv modules that some code imports, absolutely or (in a module) relatively."""
     package = Path(__file__).resolve().parents[1]
