@@ -112,7 +112,7 @@ def _engine_options(engine):
         return []
     file = Path(engine).resolve() / "config.yaml"
     if not file.is_file():
-        raise InputError(f"'{engine}' holds no config.yaml of a Snakemake profile: give profiles/slurm, profiles/k8s, or one of your own")
+        raise InputError(f"'{engine}' holds no config.yaml of a Snakemake profile: give profiles/slurm, or one of your own")
     found = re.search(r"^executor:\s*([\w-]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
     plugin = f"snakemake_executor_plugin_{found[1].replace('-', '_')}" if found else ""
     if plugin and not importlib.util.find_spec(plugin):

@@ -117,7 +117,7 @@ def sources(step: Step) -> list[str]:
     found = set()
     if step.notebook:
         code += notebook_code(notebook_path(step))
-    unread = _imported(code)
+    unread = set(_imported(code))
     while unread:
         module = unread.pop()
         if module not in found:
@@ -146,7 +146,7 @@ def _imported(code, module=None):
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     places = [package.joinpath(*name.split(".")[1:]) for name in names if name.split(".")[0] == "lungadv"]
-    return {path for place in places for path in (place.with_suffix(".py"), place / "__init__.py") if path.exists()}
+    return frozenset(path for place in places for path in (place.with_suffix(".py"), place / "__init__.py") if path.exists())
 
 
 def manifest_files(run: Run) -> list[str]:
