@@ -8,6 +8,7 @@ import hashlib
 import sys
 
 from lungadv.pipeline import accept, runs, steps
+from lungadv.pipeline.demands import demands
 from lungadv.utils.processes import killed
 
 terms = {name: str(config[name]) for name in ("profile", "seed", "data")}
@@ -51,6 +52,8 @@ for step in steps.steps_of(run):
                 settings=steps.step_settings(step, run.settings),
             priority: steps.priority(step)
             threads: step.threads
+            resources:
+                **demands(step, run.profile),
             shell:
                 "{params.python:q} -m lungadv.pipeline notebook {input.notebook:q} {log:q} --threads {params.fixed} {params.given:q}" + last
 
@@ -72,5 +75,7 @@ for step in steps.steps_of(run):
                 settings=steps.step_settings(step, run.settings),
             priority: steps.priority(step)
             threads: step.threads
+            resources:
+                **demands(step, run.profile),
             shell:
                 "{params.python:q} -m lungadv.pipeline stage {params.stage:q} {params.given:q}" + last

@@ -105,6 +105,7 @@ def reproduce(
     data: Data = "phantom",
     cores: Annotated[int, typer.Option(min=1, help="processor cores to use; results do not depend on it")] = 2,
     allow_unconverged: Annotated[bool, typer.Option(help="go on with networks that have not converged, and say so")] = False,
+    engine: Annotated[Path | None, typer.Option(help="a Snakemake profile that runs the steps, such as profiles/slurm")] = None,
 ) -> None:
     """Make every figure and table of the paper; needs a clone of the repository."""
     from lungadv.pipeline.execute import reproduce as bring_up_to_date
@@ -113,7 +114,7 @@ def reproduce(
     from lungadv.pipeline.summary import summary_lines
 
     run = open_run(profile, seed, data)
-    made = bring_up_to_date(run, cores, allow_unconverged)
+    made = bring_up_to_date(run, cores, allow_unconverged, engine)
     write_report(run.folder)
     for line in summary_lines(run, made):
         typer.echo(line)

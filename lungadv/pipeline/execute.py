@@ -1,14 +1,17 @@
 """A whole run: Snakemake brings every step up to date; the run is locked, watched, and stopped cleanly."""
 
 import glob
+import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 from typing import IO
 
 import psutil
@@ -29,10 +32,11 @@ ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 GRACE = 10.0  # seconds in which the processes of a killed run may end
 
 
-def reproduce(run: Run, cores: int, allow_unconverged: bool = False) -> dict | None:
+def reproduce(run: Run, cores: int, allow_unconverged: bool = False, engine: Path | None = None) -> dict | None:
     """Bring every step of a run up to date with Snakemake; returns wall_seconds, peak_memory_mib and more, None if nothing was to do.
 
     allow_unconverged: what a stage insists on (see `gates`) only makes it warn.
+    engine: the folder of a Snakemake profile, by which steps run elsewhere; peak_memory_mib is then that of this machine.
     Raises InputError when the manifest or what it names is wrong, a step fails, or the same run is being made already.
     """
     if run.data != "phantom":  # what is wrong with it is said at once, in one line
@@ -45,7 +49,7 @@ def reproduce(run: Run, cores: int, allow_unconverged: bool = False) -> dict | N
     with _locked(run) as lock:
         _sweep(run)
         started = time.perf_counter()
-        peak, process = _watched(_snakemake(run, cores), run, lock, ENVIRONMENT | ({ALLOW: "1"} if allow_unconverged else {}))
+        peak, process = _watched(_snakemake(run, cores, engine), run, lock, ENVIRONMENT | ({ALLOW: "1"} if allow_unconverged else {}))
         if process.returncode < 0:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # were its guard killed, its steps would go on, and meet those of the next call
@@ -95,12 +99,27 @@ def _watched(command, run, lock, environment):
             signal.signal(number, handler)
 
 
-def _snakemake(run, cores):
+def _snakemake(run, cores, engine=None):
+    """The command that makes a run. Raises InputError for an engine that is no profile, or whose plugin is not installed."""
     terms = {"profile": run.profile, "seed": run.seed, "data": run.data}
-    options = ["--quiet", "host", "reason", "rules", "--rerun-incomplete", "--nolock", "--cores", str(cores)]
+    options = ["--quiet", "host", "reason", "rules", "--rerun-incomplete", "--nolock", "--cores", str(cores), *_engine_options(engine)]
     config = [f"{name}={json.dumps(value)}" for name, value in terms.items()]
     where = ["--snakefile", str(repo_root() / "Snakefile"), "--directory", str(run.folder)]
     return [sys.executable, "-m", "snakemake", *where, *options, "--config", *config]
+
+
+def _engine_options(engine):
+    """The options of Snakemake for the profile in a folder; none without one."""
+    if engine is None:
+        return []
+    file = Path(engine).resolve() / "config.yaml"
+    if not file.is_file():
+        raise InputError(f"'{engine}' holds no config.yaml of a Snakemake profile: give profiles/slurm, or one of your own")
+    found = re.search(r"^executor:\s*([\w-]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    plugin = f"snakemake_executor_plugin_{found[1].replace('-', '_')}" if found else ""
+    if plugin and not importlib.util.find_spec(plugin):
+        raise InputError(f"'{engine}' needs {plugin.replace('_', '-')}: install it with `pip install 'lungadv[cluster]'`")
+    return ["--profile", str(file.parent)]
 
 
 def _locked(run) -> AbstractContextManager[IO]:

@@ -1,6 +1,7 @@
 """The steps that Snakemake runs: one a notebook, one a stage without one, one a strategy; and what each is made from."""
 
 import ast
+import functools
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -116,7 +117,7 @@ def sources(step: Step) -> list[str]:
     found = set()
     if step.notebook:
         code += notebook_code(notebook_path(step))
-    unread = _imported(code)
+    unread = set(_imported(code))
     while unread:
         module = unread.pop()
         if module not in found:
@@ -132,6 +133,7 @@ def notebook_code(path: Path) -> str:
     return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
 
 
+@functools.cache  # most modules are imported by most steps
 def _imported(code, module=None):
     """The files of the lungadv modules that some code imports, absolutely or (in a module) relatively."""
     package = Path(__file__).resolve().parents[1]
@@ -144,7 +146,7 @@ def _imported(code, module=None):
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     places = [package.joinpath(*name.split(".")[1:]) for name in names if name.split(".")[0] == "lungadv"]
-    return {path for place in places for path in (place.with_suffix(".py"), place / "__init__.py") if path.exists()}
+    return frozenset(path for place in places for path in (place.with_suffix(".py"), place / "__init__.py") if path.exists())
 
 
 def manifest_files(run: Run) -> list[str]:
