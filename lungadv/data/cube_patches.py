@@ -54,9 +54,7 @@ def findings_in(cubes: Cubes, cube: dict, scan: Scan) -> pd.DataFrame:
     return found[((voxels > -0.5) & (voxels < np.array(scan.hu.shape) - 0.5)).all(axis=1)].reset_index(drop=True)
 
 
-def cut_cube_patches(
-    cubes: Cubes, size: int, spacing: float, *, count: int, rng: np.random.Generator
-) -> tuple[pd.DataFrame, torch.Tensor]:
+def cut_cube_patches(cubes: Cubes, size: int, spacing: float, *, count: int, rng: np.random.Generator) -> tuple[pd.DataFrame, torch.Tensor]:
     """Up to `count` patches of each nodule of SMALLEST_MM and more, and as many of lung beside it, all inside its cube.
 
     Args:
