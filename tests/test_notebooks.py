@@ -1,8 +1,10 @@
 """The committed notebooks: their shape, their order, their outputs."""
 
 import ast
+import importlib
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -45,6 +47,8 @@ def test_an_experiment_has_one_parameters_cell_of_tiny_size(path):
     if any(EXPERIMENT.match(code) for code in code_of(path)):
         parameters = notebook_parameters(path)
         assert parameters | {"profile": "tiny", "seed": 0, "data": "phantom"} == parameters
+    else:
+        assert not any("parameters" in cell["metadata"].get("tags", []) for cell in read(path)["cells"])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -53,8 +57,9 @@ def test_what_a_notebook_imports_from_the_package_exists(path):
         lines = [line for line in code.splitlines() if not line.startswith(("%", "!"))]
         for node in ast.walk(ast.parse("\n".join(lines))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lungadv":
-                place = PACKAGE.joinpath(*node.module.split(".")[1:])
-                assert place.is_dir() or place.with_suffix(".py").exists(), node.module
+                module = importlib.import_module(node.module)
+                for name in (alias.name for alias in node.names):
+                    assert hasattr(module, name) or find_spec(f"{node.module}.{name}"), f"{node.module}.{name}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

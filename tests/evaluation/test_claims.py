@@ -11,6 +11,7 @@ from tests.evaluation.claim_numbers import NOTHING, m2
 def test_every_claim_has_a_rule_and_an_entry():
     assert len(CLAIMS) == 33
     assert list(CLAIMS) == read_rules()["id"].tolist()
+    assert {name[0] for name in CLAIMS} == set("TMNSB")  # the cases of each letter are in a file of their own, which misses none of it
     assert {claim.notebook for claim in CLAIMS.values()} <= {step.notebook for step in NOTEBOOK_STEPS}
 
 

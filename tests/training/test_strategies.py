@@ -31,7 +31,7 @@ def test_strategies_are_the_rows_of_the_paper_their_controls_and_ours():
     assert {*BEYOND, *FURTHER} == ours and {name for name, row in STRATEGIES.items() if row.online} == set(BEYOND)
     assert [name for name, row in STRATEGIES.items() if row.control] == ["control-ce", "control-beta", "control"]
     assert [name for name, row in STRATEGIES.items() if row.output == "logits" and not row.banks] == ["baseline-ce", "control-ce"]
-    assert {STRATEGIES[name].start for name in ("control", *paper)} == {BASELINE}
+    assert {STRATEGIES[name].start for name in ("control", *used)} == {BASELINE}
     assert {bank for row in STRATEGIES.values() for bank in row.banks} == {*BANKS, *ORACLE}  # no other name
     assert STRATEGIES["beta+online"].banks == ()
 

@@ -118,8 +118,9 @@ def test_gradient_reaches_the_code_and_no_parameter(trained):
 def test_cubes_nodule_and_mask_are_turned_alike(monkeypatch):
     masks = torch.zeros(4, 1, 16, 16, 16)
     masks[:, :, 5:11, 5:11, 5:11] = 1
+    masks[:, :, 4:8, 4:8, 4:8] = 1  # which bulges at one corner
     nodules = masks * torch.rand(4, 1, 16, 16, 16)
-    nodules[:, :, 5:8, 5:8, 5:8] = 1  # a bright corner
+    nodules[:, :, 4:8, 4:8, 4:8] = 1  # and is bright there
     seen = []
 
     def record(networks, optimizers, cubes, real, *given):
@@ -132,5 +133,13 @@ def test_cubes_nodule_and_mask_are_turned_alike(monkeypatch):
     def brightest_octant(cubes):
         return F.adaptive_avg_pool3d(cubes, 2)[0].argmax().item()
 
-    patches = [brightest_octant(nodules) for _, nodules, _ in seen]
-    assert patches == [brightest_octant(cubes.appearance * cubes.mask) for cubes, _, _ in seen] and len(set(patches)) > 4
+    seen = [(*real, cubes.appearance * cubes.mask, cubes.mask, cubes.distance) for cubes, *real in seen]
+    corners = [[brightest_octant(each) for each in volumes] for volumes in seen]
+    assert all(len(set(each)) == 1 for each in corners) and len({each[0] for each in corners}) > 4
+
+
+def test_what_the_critic_sees_is_turned_alike():
+    cubes = torch.rand(2, 1, 6, 6, 6)
+    turned, other = training._turned((cubes, cubes), torch.Generator().manual_seed(3))
+    assert torch.equal(turned, other) and not torch.equal(turned, cubes)
+    assert torch.equal(*(torch.sort(each.flatten()).values for each in (turned, cubes)))

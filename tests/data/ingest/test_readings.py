@@ -13,8 +13,9 @@ def test_readings_are_found_by_series_and_others_listed(tmp_path):
     for name in ("a.xml", "again.xml"):
         (tmp_path / name).write_text(reading("1.2.1"))
     (tmp_path / "film.xml").write_text("<IdriReadMessage><ResponseHeader><Modality>CXR</Modality></ResponseHeader></IdriReadMessage>")
-    found, lines = find_readings(tmp_path, ("a.xml", "again.xml", "film.xml"))
-    assert found == {"1.2.1": "a.xml"} and [line["path"] for line in lines] == ["again.xml", "film.xml"]
+    (tmp_path / "voc.xml").write_text("<annotation/>")
+    found, lines = find_readings(tmp_path, ("a.xml", "again.xml", "film.xml", "voc.xml"))
+    assert found == {"1.2.1": "a.xml"} and [line["path"] for line in lines] == ["again.xml", "film.xml", "voc.xml"]
     assert lines[0]["reason"] == "a second reading of the series, besides 'a.xml'" and "radiograph" in lines[1]["reason"]
 
 

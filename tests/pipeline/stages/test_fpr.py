@@ -75,7 +75,7 @@ def workshop(run, monkeypatch):
         for update in range(updates + 1):
             monitor(update, model.eval())
         given.update(batch=next(batches), updates=updates, start={k: v.clone() for k, v in model.state_dict().items()}, model=model)
-        given.update(loss=loss, rate=learning_rate)
+        given.update(loss=loss, rate=learning_rate, monitor=monitor)
         return pd.DataFrame({"update": range(updates), "loss": 0.5})
 
     monkeypatch.setattr(stages_fpr, "fit", fit)
@@ -113,6 +113,18 @@ def test_a_strategy_trains_on_its_pools_from_its_start(name, workshop):
     validation = pd.read_csv(folder / "validation.csv")
     assert len(validation) == 5 and validation["confidence"].between(0, 1).all() and validation["uncertainty"].between(0, 1).all()
     assert stages_fpr.load_strategy(run, name).output == strategy.output
+
+
+def test_every_strategy_is_monitored_on_the_same_patches_whose_label_is_known(workshop):
+    run, given = workshop
+    monitors = []
+    for name in ("baseline-ce", "beta+syn"):
+        stages_fpr.build(run, name)
+        monitors.append(given["monitor"])
+    for monitor in monitors:
+        assert monitor.labels.tolist() == [1, 0, 0, 1]
+        torch.testing.assert_close(monitor.patches[:][:, 0, 0, 0, 0], torch.tensor([0.75, 0, 0, 0.75]), atol=1e-3, rtol=0)
+    assert torch.equal(*(monitor.patches[:] for monitor in monitors))
 
 
 def test_online_patches_are_moved_in_the_ball_and_real_ones_stay(workshop, monkeypatch):
