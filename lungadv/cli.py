@@ -57,6 +57,7 @@ class Kind(StrEnum):
     luna16 = "luna16"
     lidc = "lidc"
     dicom = "dicom"
+    nodule_cubes = "nodule-cubes"
 
 
 def one_line_errors(command: Callable) -> Callable:
@@ -139,9 +140,9 @@ def phantom(
 @one_line_warnings
 def ingest(
     src: Annotated[Path, typer.Argument(help="the folder of the data set; it is only read")],
-    kind: Annotated[Kind, typer.Option(help="luna16: .mhd scans and annotations.csv; lidc: DICOM and XML; dicom: DICOM alone")],
+    kind: Annotated[Kind, typer.Option(help="luna16: .mhd scans and annotations.csv; lidc: DICOM and XML; dicom: DICOM alone; nodule-cubes: NODE21's")],
     out: Annotated[Path, typer.Option(help="the manifest, a CSV in a folder of its own")],
-    nodules: Annotated[Path | None, typer.Option(help="CSV of nodules: LUNA16's columns, and type where known")] = None,
+    nodules: Annotated[Path | None, typer.Option(help="CSV of nodules: LUNA16's columns, and type where known; of cubes also by file")] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes that read; fewer need less memory")] = 2,
 ) -> None:
     """Read a data set once, check it, and write a manifest for `reproduce --data`; called again, go on, or name a changed scan."""
@@ -149,7 +150,7 @@ def ingest(
     from lungadv.utils.errors import plural
 
     report = ingest_folder(src, kind.value, out, nodules, workers)
-    counts = f"{plural(report['taken'], 'scan')} taken, {report['refused']} refused"
+    counts = f"{plural(report['taken'], report['unit'])} taken, {report['refused']} refused"
     left = f"{plural(report['left_out_rows'], 'row')} of tables and {plural(report['left_out_files'], 'file')} left out"
     others = sum(report["other_modalities"].values())
     left += f"; {others} series of other modalities left out" if others else ""
@@ -159,7 +160,7 @@ def ingest(
     for sentence in [*report["expected"], *report["left_out"]]:
         typer.echo(sentence)
     if report["unchanged"]:
-        typer.echo(f"nothing changed: {plural(report['taken'] + report['refused'], 'scan')} compared with the manifest")
+        typer.echo(f"nothing changed: {plural(report['taken'] + report['refused'], report['unit'])} compared with the manifest")
 
 
 @app.command()

@@ -25,9 +25,10 @@ from lungadv.data.tables import LUNA16, SMALLEST_MM, UNSPECIFIED, AnnotationErro
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import read_json
 
-__all__ = ["GEOMETRY", "TABLES", "check_patients", "companion", "empty_scan", "read_manifest", "scan_files"]
+__all__ = ["GEOMETRY", "NODULE_CUBE", "TABLES", "check_patients", "companion", "empty_scan", "read_manifest", "root_of", "scan_files"]
 
 GEOMETRY = ["shape", "spacing", "origin", "direction"]  # columns of an ingested manifest
+NODULE_CUBE = "nodule-cube"  # the column `kind` of a manifest of cubes, see `nodule_cubes`
 TABLES = ("annotations.csv", "annotations_excluded.csv", "mimics.csv")  # beside a manifest
 
 
@@ -43,7 +44,7 @@ def read_manifest(path: str | Path) -> Data:
 
 
 def _read(path: Path) -> Data:
-    scans, root = _read_scans(path), _root(path)
+    scans, root = _read_scans(path), root_of(path)
     scans["path"] = [str(_file_under(path, root, line, name)) for line, name in scans["path"].items()]
     _check_files(path, scans)
     for column, file in (("lungs", luna16.LUNGS), ("labels", luna16.NODULES)):
@@ -65,6 +66,8 @@ def _read(path: Path) -> Data:
 def _read_scans(path: Path) -> pd.DataFrame:
     """The manifest's rows; their ids, data sets and patients are checked, their paths not."""
     scans = read_table(path, ["seriesuid", "path", "dataset"])
+    if "kind" in scans and (scans["kind"] == NODULE_CUBE).any():
+        raise InputError(f"'{path}' lists cubes of nodules, not scans: give a manifest of --kind luna16, lidc or dicom")
     if scans.empty:
         raise InputError(f"'{path}' lists no scan: add rows of seriesuid, path, dataset")
     twice = scans["seriesuid"][scans["seriesuid"].duplicated()]
@@ -90,8 +93,11 @@ def companion(manifest: str | Path) -> Path:
     return Path(manifest).with_suffix(".ingest.json")
 
 
-def _root(manifest: Path) -> Path:
-    """The folder that a manifest's paths start from: the one that was ingested, else the manifest's own."""
+def root_of(manifest: Path) -> Path:
+    """The folder that a manifest's paths start from: the one that was ingested, else the manifest's own.
+
+    Raises InputError when what ingest wrote down beside the manifest names no folder.
+    """
     path = companion(manifest)
     if not path.exists():
         return manifest.parent

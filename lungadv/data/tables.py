@@ -20,7 +20,7 @@ from lungadv.utils.files import atomic_write
 
 __all__ = [
     "FORMULA", "LUNA16", "SMALLEST_MM", "TYPES", "UNSPECIFIED", "XYZ", "AnnotationError", "at_line", "check_scans", "check_types",
-    "read_nodules", "read_table", "read_uids", "write_table",
+    "read_nodules", "read_table", "read_uids", "to_numbers", "write_table",
 ]  # fmt: skip
 
 XYZ = ["coordX", "coordY", "coordZ"]  # LPS mm
@@ -50,13 +50,14 @@ def at_line(path: str | Path, line: int) -> str:
     return f"{Path(path).name}, line {line}"
 
 
-def read_table(path: str | Path, columns: Sequence[str], repeats: bool = False) -> pd.DataFrame:
+def read_table(path: str | Path, columns: Sequence[str], repeats: bool = False, blank: Sequence[str] = ()) -> pd.DataFrame:
     """A comma- or tab-separated table with all its columns: NUMBERS as float, the others as text.
 
     Args:
         path: the file, in UTF-8.
         columns: those that it must have.
         repeats: whether a row may come twice.
+        blank: columns of NUMBERS that may be left empty: NaN.
 
     Returns: the table; its index holds the file's line numbers.
 
@@ -71,7 +72,7 @@ def read_table(path: str | Path, columns: Sequence[str], repeats: bool = False) 
     if "seriesuid" in table:
         _check_ids(path, table["seriesuid"])
     for column in table.columns.intersection(NUMBERS):
-        table[column] = _to_numbers(path, column, table[column])
+        table[column] = to_numbers(path, column, table[column], column in blank)
     if not repeats and table.duplicated().any():
         twice = table.index[table.duplicated()][0]
         first = table.index[(table == table.loc[twice]).all(axis=1)][0]
@@ -130,10 +131,10 @@ def _check_ids(path: str | Path, ids: pd.Series):
     )
 
 
-def _to_numbers(path: str | Path, column: str, texts: pd.Series) -> pd.Series:
-    """A column of texts as float."""
+def to_numbers(path: str | Path, column: str, texts: pd.Series, blank: bool = False) -> pd.Series:
+    """A column of texts as float; empty ones are NaN if they may be `blank`. Raises AnnotationError for a text that is no finite number."""
     values = pd.to_numeric(texts, errors="coerce").astype(float)
-    bad = texts[~np.isfinite(values)]
+    bad = texts[~(np.isfinite(values) | (blank & (texts == "")))]
     if len(bad):
         comma = re.fullmatch(r"\s*[+-]?\d+,\d+\s*", bad.iloc[0], flags=re.ASCII)
         hint = f"write {bad.iloc[0].strip().replace(',', '.')}, with a decimal point" if comma else "correct it"

@@ -12,15 +12,20 @@ from lungadv.utils.errors import InputError
 __all__ = ["Contents", "find_contents", "read_head"]
 
 MASKS = re.compile(r"(seg-lungs|masks$)", re.IGNORECASE)  # folders of volumes that are no scans
+CUBE = re.compile(r".+_(dcm|seg)_\d+\.mha", re.IGNORECASE)  # of a nodule, or its mask
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 HEAD_BYTES = 2000
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What lies under a folder, as paths relative to it: scan files, folders of DICOM slices, LIDC's XML, zips, tables' places by name."""
+    """What lies under a folder, as paths relative to it, and tables' places by name.
+
+    scans: scan files. cubes: those of nodules with their masks, see `nodule_cubes`. folders: of DICOM slices. xml: LIDC's.
+    """
 
     scans: tuple[str, ...]
+    cubes: tuple[str, ...]
     folders: tuple[str, ...]
     xml: tuple[str, ...]
     zips: tuple[str, ...]
@@ -42,14 +47,16 @@ def find_contents(root: str | Path, skip: Path | None = None) -> Contents:
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"'{root}' is no folder: give the one that holds the data set")
-    scans, folders, xml, zips, tables = [], [], [], [], {}
+    scans, cubes, folders, xml, zips, tables = [], [], [], [], [], {}
     for folder, names, files in os.walk(root, followlinks=True):
         here = Path(folder)
         names[:] = sorted(name for name in names if not name.startswith(".") and not _leads_back(here / name, skip))
         slices = False
         for name in sorted(name for name in files if not name.startswith(".")):
             path, kind = here.relative_to(root) / name, name.lower()
-            if kind.endswith(FILE_KINDS):
+            if CUBE.fullmatch(name):
+                cubes.append(path.as_posix())
+            elif kind.endswith(FILE_KINDS):
                 scans += [] if any(MASKS.search(part) for part in path.parts[:-1]) else [path.as_posix()]
             elif kind.endswith(".xml"):
                 xml += [path.as_posix()] if b"ReadMessage" in read_head(here / name) else []
@@ -59,9 +66,9 @@ def find_contents(root: str | Path, skip: Path | None = None) -> Contents:
                 tables.setdefault(name, []).append(path.as_posix())
             slices = slices or _is_slice(here / name)
         folders += [here.relative_to(root).as_posix()] if slices else []
-    if not any((scans, folders, xml, zips)):
+    if not any((scans, cubes, folders, xml, zips)):
         raise InputError(f"'{root}' holds no scan: no {', '.join(FILE_KINDS)}, no DICOM")
-    return Contents(tuple(scans), tuple(folders), tuple(xml), tuple(zips), tables)
+    return Contents(tuple(scans), tuple(cubes), tuple(folders), tuple(xml), tuple(zips), tables)
 
 
 def _leads_back(folder: Path, skip: Path | None) -> bool:

@@ -12,7 +12,7 @@ from lungadv.data.luna16 import subset_of
 from lungadv.utils.errors import InputError, plural
 from lungadv.utils.files import repo_root
 
-__all__ = ["compare_card", "count", "remarks"]
+__all__ = ["compare_card", "count", "count_expected", "remarks"]
 
 EXPECTED = {  # what a data-set card counts, and how it is counted here
     "scans": lambda taken: len(taken),
@@ -40,7 +40,12 @@ def count(taken: dict[str, dict], lines: list[dict]) -> dict:
     }
 
 
-def compare_card(kind: str, taken: dict[str, dict]) -> list[str]:
+def count_expected(taken: dict[str, dict]) -> dict[str, int]:
+    """What a data-set card counts of scans, counted in the records of those that were taken."""
+    return {name: counted(taken) for name, counted in EXPECTED.items()}
+
+
+def compare_card(kind: str, counts: dict[str, int]) -> list[str]:
     """The counts of the data set's card beside those found, a sentence; none where there is no card, as outside a clone."""
     name = SOURCES[kind].card
     try:
@@ -49,7 +54,7 @@ def compare_card(kind: str, taken: dict[str, dict]) -> list[str]:
         card = None
     if card is None:
         return []
-    counts = {name.replace("_", " "): (EXPECTED[name](taken), number) for name, number in card["expected"].items() if name in EXPECTED}
+    counts = {name.replace("_", " "): (counts[name], number) for name, number in card["expected"].items() if name in counts}
     differ = {name: pair for name, pair in counts.items() if pair[0] != pair[1]}
     if not differ:
         return [f"{name}: all its counts are met ({', '.join(f'{found} {what}' for what, (found, _) in counts.items())})."]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from lungadv.data.dataset import left_out
 from lungadv.data.ingest.contents import Contents, find_contents
+from lungadv.data.ingest.cubes import ingest_cubes
 from lungadv.data.ingest.files import (
     check_out,
     file_uid,
@@ -24,7 +25,7 @@ from lungadv.data.ingest.others import describe_others, other_lines
 from lungadv.data.ingest.output import manifest_rows, write_tables
 from lungadv.data.ingest.readings import find_readings
 from lungadv.data.ingest.records import forget_repeated, read_all
-from lungadv.data.ingest.report import compare_card, count, remarks
+from lungadv.data.ingest.report import compare_card, count, count_expected, remarks
 from lungadv.data.ingest.sorting import doubt_positions, refuse_strange_masks, sort_out
 from lungadv.data.ingest.sources import SOURCES, check_source
 from lungadv.data.ingest.split import name_patients, read_patients
@@ -45,7 +46,7 @@ def ingest(src: str | Path, kind: str, out: str | Path, nodules: str | Path | No
         kind: one of sources.SOURCES.
         out: the manifest, a .csv in a folder of its own.
         nodules: a CSV of nodules with LUNA16's columns and `type` where known, in place of the data set's annotations.csv; without one a
-            DICOM data set has none.
+            DICOM data set has none. Of cubes it may instead have a column `file`, see `cube_tables`.
         workers: processes that read; results do not depend on it.
 
     Returns: the report, in which `unchanged` says whether the manifest and the tables beside it are as an earlier call left them.
@@ -58,6 +59,8 @@ def ingest(src: str | Path, kind: str, out: str | Path, nodules: str | Path | No
         check_out(out, root, kind)
         contents = find_contents(root, skip=out.parent)
         check_source(contents, kind, root)
+        if SOURCES[kind].items == "cubes":
+            return ingest_cubes(root, contents, kind, out, nodules, workers)
         tables = read_tables(root, contents, kind, nodules)
         items_folder(out).mkdir(parents=True, exist_ok=True)
         with lock_manifest(out), guard_disk(out.parent):
@@ -87,8 +90,8 @@ def _make(root: Path, contents: Contents, kind: str, tables: Tables, out: Path, 
     if not taken:
         raise InputError(_why_none(lines, root))
     write_tables(out, manifest_rows(taken, out), taken)
-    report = {"root": str(root), "kind": kind, "lines": str(report_file(out)), **count(taken, lines)}
-    report["expected"] = compare_card(kind, taken)
+    report = {"root": str(root), "kind": kind, "lines": str(report_file(out)), "unit": "scan", **count(taken, lines)}
+    report["expected"] = compare_card(kind, count_expected(taken))
     write_json(companion(out), report)  # first without the sentences, so that the manifest can be read
     report["left_out"] = [*filter(None, [doubt, describe_others(lines)]), *remarks(taken, patients), *left_out(read_manifest(out))]
     write_json(companion(out), report)
@@ -131,7 +134,8 @@ def _name_problem(path: str, uid: str) -> str:
 def _unread(contents: Contents, kind: str) -> list[dict]:
     """Lines of the report for zips, and for what this kind does not read."""
     other = contents.folders if SOURCES[kind].items == "scans" else contents.scans
-    reasons = dict.fromkeys(contents.zips, "a zip file: unpack it first") | dict.fromkeys(other, f"is not read with --kind {kind}")
+    reasons = dict.fromkeys(contents.zips, "a zip file: unpack it first")
+    reasons |= dict.fromkeys([*other, *contents.cubes], f"is not read with --kind {kind}")
     return [{"seriesuid": "", "path": name, "status": "left out", "reason": reason} for name, reason in reasons.items()]
 
 

@@ -19,7 +19,7 @@ LUNA16_TABLES = {"annotations": "annotations.csv", "excluded": "annotations_excl
 class Source:
     """A kind of data set.
 
-    items: what is read one by one, "scans" (files) or "folders" (of DICOM slices).
+    items: what is read one by one, "scans" (files), "folders" (of DICOM slices) or "cubes".
     lacks: what a folder of another kind does not hold, for the message.
     nodules: from (file of the scan's reading or None, the rows of its table, scan) to what readings say of its nodules.
     uses_readings, needs_readings: whether LIDC's XML is looked at, and must be there.
@@ -42,6 +42,7 @@ class Source:
 
 
 SOURCES = {  # the first that fits is what a folder looks like
+    "nodule-cubes": Source("cubes", "no cube of a nodule (<seriesuid>_dcm_<k>.mha)", unread_nodules, tables={}, card="nodule_cubes.json"),
     "luna16": Source("scans", f"no scan file ({', '.join(FILE_KINDS)})", nodules_beside_rows, needs_table=True, card="luna16.json"),
     "lidc": Source("folders", "no DICOM folder with LIDC XML", nodules_of_readers, needs_readings=True, tables={}, card="lidc_idri.json"),
     "dicom": Source("folders", "no DICOM slice", unread_nodules, uses_readings=False),
@@ -57,7 +58,7 @@ def check_source(contents: Contents, kind: str, root: str | Path) -> None:
     """Raise InputError when a folder's contents are not of the kind that was named; it says which kind they look like."""
     if kind not in SOURCES:
         raise InputError(f"unknown kind '{kind}': choose one of {', '.join(SOURCES)}")
-    if not contents.scans and not contents.folders:
+    if not contents.scans and not contents.cubes and not contents.folders:
         named = ", ".join(f"'{name}'" for name in contents.zips[:10])
         named += f" and {len(contents.zips) - 10} more" if len(contents.zips) > 10 else ""
         what = f"zip files but no scan: unpack {named} first" if contents.zips else "XML but no scan: put the images beside it"
