@@ -23,8 +23,6 @@ def _slices(count, spacing, thickness, phase):
     share = np.minimum(edges[1:], first + thickness) - np.maximum(edges[:-1], first)
     share = share.clip(0)[(share > 1e-9).any(axis=1)]
     middle = share @ ((edges[:-1] + edges[1:]) / 2) / share.sum(axis=1)
-    voxels = np.eye(count) if len(middle) == count else None
     share /= share.sum(axis=1, keepdims=True)
-    at = (edges[:-1] + edges[1:]) / 2
-    back = np.stack([np.interp(at, middle, row) for row in np.eye(len(middle))], axis=1) if voxels is None else voxels
+    back = np.stack([np.interp((edges[:-1] + edges[1:]) / 2, middle, row) for row in np.eye(len(middle))], axis=1)
     return torch.from_numpy((back @ share).astype(np.float32))

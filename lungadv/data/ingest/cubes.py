@@ -4,7 +4,6 @@ A clone that is not whole is refused as a whole, and nothing is written: what it
 """
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
