@@ -1,7 +1,7 @@
 """Weights that have seen real nodules: a finished run's networks trained on, on its simulated scans and on cubes of real nodules together.
 
 What is made lies in the run's folder real/: candidates/ and fpr/<BASELINE>/ as `load_detector` reads them, seen.json, and what was
-measured: nodules.csv, false_positives.csv and operating.csv on validation patients, benchmarks.csv on the run's benchmarks.
+measured: nodules.csv and operating.csv on validation patients, benchmarks.csv on the run's benchmarks.
 """
 
 import shutil
@@ -33,19 +33,23 @@ from lungadv.pipeline.runs import REAL, Run
 from lungadv.pipeline.stages.datasets import load
 from lungadv.pipeline.stages.patches import real_patches
 from lungadv.settings import CandidateSettings, Settings
+from lungadv.training.augment import center_crop
 from lungadv.training.candidate_crops import training_grids
 from lungadv.training.candidates import train_networks
 from lungadv.training.checkpoint import load_network, save_network
 from lungadv.training.cube_crops import NoduleCube, cube_grids, read_nodule_cubes
 from lungadv.training.cube_patches import ThickPatches, cube_pools
+from lungadv.training.early_stopping import EarlyStopping
 from lungadv.training.loop import EMA_DECAY, fit
 from lungadv.training.losses import classification_loss
+from lungadv.training.monitor import ValidationMonitor
 from lungadv.training.sampling import classification_batches
 from lungadv.training.strategies import BASELINE
 from lungadv.utils.files import read_json
 
 __all__ = ["train_on_cubes"]
 
+WATCHED = 400  # validation patches of each label that the loss is followed on
 HELD_BACK = ("LIDC-IDRI-0001",)  # patients whose whole scan this project tests on: their cubes are neither trained on nor chosen by
 
 
@@ -61,12 +65,12 @@ def train_on_cubes(run: Run, manifest: str | Path) -> Path:
         require(run, stage)
     temporary = run.path(f".{REAL}")
     torch.set_num_threads(1)
-    train = read_nodule_cubes(cubes.of("train"), desc="training cubes")
+    known = {part: read_nodule_cubes(cubes.of(part), desc=f"{part} cubes") for part in ("train", "validation")}
     for stage, build in (("candidates", _train_candidates), (f"fpr/{BASELINE}", _train_fpr)):
-        _make_stage(run, temporary, stage, manifest, train, build)
+        _make_stage(run, temporary, stage, manifest, known, build)
     write_json(temporary / SEEN, _seen(run, cubes))
     detector = load_detector(temporary)
-    _measure_cubes(detector, cubes.of("validation"), temporary)
+    _measure_cubes(detector, known["validation"], cubes.of("validation").table, temporary)
     _measure_benchmarks(run, detector).to_csv(temporary / "benchmarks.csv", index=False)
     replace_folder(temporary, run.path(REAL))
     return run.path(REAL)
@@ -86,19 +90,25 @@ def _make_stage(run, target, stage, manifest, cubes, build):
     folder, made = target / stage, describe(run, stage, {"start": run.path(stage, "provenance.json"), "cubes": Path(manifest)})
     if (folder / "provenance.json").exists():
         known = read_json(folder / "provenance.json")
-        if all(known.get(key) == made[key] for key in ("settings", "inputs", "commit")):
-            return
+        if known.get("inputs") == made["inputs"] and _read_by(stage, known["settings"]) == _read_by(stage, made["settings"]):
+            return write_json(folder / "provenance.json", known | {"settings": made["settings"]})
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     build(run, cubes, folder)
     write_json(folder / "provenance.json", made)
 
 
-def _train_candidates(run: Run, cubes: Sequence[NoduleCube], folder: Path) -> None:
+def _read_by(stage, settings):
+    """The settings that a stage reads, of all settings of a run."""
+    own = {key: value for key, value in settings["real"].items() if key.startswith("candidate_") == (stage == "candidates")}
+    return own, settings["candidates"], settings["patch"]
+
+
+def _train_candidates(run: Run, cubes: dict[str, list[NoduleCube]], folder: Path) -> None:
     """Train the three candidate networks on, and calibrate them on the simulated validation scans."""
     data, settings = load(run), _candidate_settings(run.settings)
     grids = training_grids(data.of("train"), settings.spacing)
-    real = cube_grids(cubes, settings.spacing, run.rng(REAL, "grids"))
+    real = cube_grids(cubes["train"], settings.spacing, run.rng(REAL, "grids"))
     start = load_networks(run.path("candidates"))[0]["blob"]
     networks, losses = train_networks(grids, settings, run, real, start)
     part = data.of("validation")
@@ -113,27 +123,46 @@ def _candidate_settings(settings: Settings) -> CandidateSettings:
     return replace(settings.candidates, updates=own.candidate_updates, finetune_updates=own.candidate_finetune_updates)
 
 
-def _train_fpr(run: Run, cubes: Sequence[NoduleCube], folder: Path) -> None:
-    """Train the network of false-positive reduction on; the candidate networks beside its folder propose its negatives."""
+def _train_fpr(run: Run, cubes: dict[str, list[NoduleCube]], folder: Path) -> None:
+    """Train the network of false-positive reduction on; the candidate networks beside its folder propose its negatives.
+
+    learning.csv has the loss, AUC and Brier score of patches of the validation cubes on the way.
+    """
     own, rng, generator = run.settings.real, run.rng(REAL, "patches"), run.generator(REAL, "fpr")
-    networks, calibration = load_networks(folder.parents[1] / "candidates")
-    proposed = {
-        cube.name: cube_candidates(networks, calibration, cube.scan, run.settings.candidates, own.candidates)[XYZ].to_numpy(float)
-        for cube in tqdm(cubes, desc="candidates in cubes")
-    }
-    pools, simulated = cube_pools(cubes, proposed, run.settings.patch, rng), real_patches(run)
+    pools, unseen = (_patch_pools(run, cubes[part], folder.parents[1] / "candidates", rng) for part in ("train", "validation"))
+    simulated, spacing = real_patches(run), run.settings.patch.spacing
     real = round(own.real_share * own.batch_size / 2)
-    spacing = run.settings.patch.spacing
 
     def shares(label):
         parts = ((pools[label], real), (simulated[label], own.batch_size // 2 - real))
         return [(ThickPatches(pool, spacing, rng), count) for pool, count in parts]
 
     batches = classification_batches(shares(1), shares(0), run.settings.patch.size, generator)
+    monitor = _validation_monitor(run, unseen, rng)
     network = load_network(run.path(f"fpr/{BASELINE}")).requires_grad_(True)
-    terms = {"learning_rate": own.learning_rate, "ema_decay": EMA_DECAY, "desc": "false-positive reduction on real nodules"}
+    terms = {"learning_rate": own.learning_rate, "ema_decay": EMA_DECAY, "monitor": monitor, "desc": "learning from real nodules"}
     fit(network, classification_loss, batches, own.updates, **terms).to_csv(folder / "training.csv", index=False)
+    pd.DataFrame(monitor.rows).to_csv(folder / "learning.csv", index=False)
     save_network(network, folder)
+
+
+def _patch_pools(run, cubes, weights, rng):
+    """The pools of patches of cubes by label; the candidate networks in the folder `weights` propose negatives."""
+    networks, calibration = load_networks(weights)
+    proposed = {}
+    for cube in tqdm(cubes, desc="candidates in cubes"):
+        found = cube_candidates(networks, calibration, cube.scan, run.settings.candidates, run.settings.real.candidates)
+        proposed[cube.name] = found[XYZ].to_numpy(float).reshape(-1, 3)
+    return cube_pools(cubes, proposed, run.settings.patch, rng)
+
+
+def _validation_monitor(run, pools, rng):
+    """The monitor of training on WATCHED patches of each label at most."""
+    rows = {label: torch.from_numpy(rng.permutation(len(pool))[:WATCHED]) for label, pool in pools.items()}
+    patches = torch.cat([center_crop(pools[label][rows[label]], run.settings.patch.size) for label in rows])
+    labels = np.concatenate([np.full(len(rows[label]), label) for label in rows])
+    never = EarlyStopping(run.settings.real.updates, patience=run.settings.real.updates)
+    return ValidationMonitor(to_unit(patches.float()), labels, run.settings.fpr.check_every, never)
 
 
 def _seen(run: Run, cubes: Cubes) -> dict:
@@ -147,12 +176,12 @@ def _seen(run: Run, cubes: Cubes) -> dict:
     }
 
 
-def _measure_cubes(detector: Detector, cubes: Cubes, folder: Path) -> None:
-    """Write nodules.csv (a `nodule_table`), false_positives.csv and operating.csv of cubes into a folder."""
-    nodules, others, litres = score_cubes(detector, read_nodule_cubes(cubes, desc="validation cubes"), cubes.table)
+def _measure_cubes(detector: Detector, cubes: Sequence[NoduleCube], table: pd.DataFrame, folder: Path) -> None:
+    """Write nodules.csv (a `nodule_table`) and operating.csv of cubes, whose rows are `table`, into a folder."""
+    nodules, others, litres = score_cubes(detector, cubes, table)
     threshold = operating_point(others["probability"].to_numpy(), litres)
     above = (others["probability"] > 0.5).sum() / litres
-    facts = {"patients": cubes.table["patient"].nunique(), "litres": litres, "threshold_at_one": threshold, "above_half": above}
+    facts = {"patients": table["patient"].nunique(), "litres": litres, "threshold_at_one": threshold, "above_half": above}
     nodule_table(nodules, threshold).to_csv(folder / "nodules.csv", index=False, float_format="%.4f")
     pd.DataFrame([facts]).to_csv(folder / "operating.csv", index=False, float_format="%.4f")
 
