@@ -45,6 +45,7 @@ from lungadv.training.losses import classification_loss
 from lungadv.training.monitor import ValidationMonitor
 from lungadv.training.sampling import classification_batches
 from lungadv.training.strategies import BASELINE
+from lungadv.utils.errors import InputError
 from lungadv.utils.files import read_json
 
 __all__ = ["train_on_cubes"]
@@ -61,6 +62,9 @@ def train_on_cubes(run: Run, manifest: str | Path) -> Path:
     as `read_cubes` does.
     """
     cubes = _without(read_cubes(manifest), HELD_BACK)
+    for part in ("train", "validation"):
+        if cubes.of(part).table.empty:
+            raise InputError(f"'{manifest}' has no cube of data set '{part}' to use: ingest more cubes of nodules")
     for stage in ("datasets", "candidates", "patches", f"fpr/{BASELINE}"):
         require(run, stage)
     temporary = run.path(f".{REAL}")
