@@ -140,9 +140,14 @@ def phantom(
 @one_line_warnings
 def ingest(
     src: Annotated[Path, typer.Argument(help="the folder of the data set; it is only read")],
-    kind: Annotated[Kind, typer.Option(help="luna16: .mhd scans and annotations.csv; lidc: DICOM and XML; dicom: DICOM alone; nodule-cubes: NODE21's")],
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            help="luna16: .mhd scans, annotations.csv; lidc: DICOM and XML; dicom: DICOM alone; nodule-cubes: LUNA16's, with masks"
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="the manifest, a CSV in a folder of its own")],
-    nodules: Annotated[Path | None, typer.Option(help="CSV of nodules: LUNA16's columns, and type where known; of cubes also by file")] = None,
+    nodules: Annotated[Path | None, typer.Option(help="CSV of nodules: LUNA16's columns, type where known; of cubes also by file")] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes that read; fewer need less memory")] = 2,
 ) -> None:
     """Read a data set once, check it, and write a manifest for `reproduce --data`; called again, go on, or name a changed scan."""

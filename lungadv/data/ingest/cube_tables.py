@@ -47,7 +47,8 @@ def _join_by_file(cubes, path):
     known = rows.reindex(names).set_axis(cubes.index).assign(line=rows["line"].reindex(names).to_numpy())
     found = known["line"].notna()
     if not found.any():
-        raise InputError(f"'{path}' lists {plural(len(rows), 'file')}, the first '{rows.index[0]}', and none is here: give the table of these cubes")
+        listed = f"{plural(len(rows), 'file')}, the first '{rows.index[0]}'" if len(rows) else "no file"
+        raise InputError(f"'{path}' lists {listed}, and none is here: give the table of these cubes")
     _check_masks(cubes[found], known[found], path)
     joined = cubes.assign(
         patient=_texts(known, "patient"), type=_texts(known, "type").replace("", UNSPECIFIED), world_ok=_texts(known, "world_ok")
@@ -118,7 +119,7 @@ def join_not_nodules(cubes: pd.DataFrame, root: Path, contents: Contents) -> tup
     ours, luna = contents.table(NOT_NODULES_FILE), contents.table("annotations_excluded.csv")
     rows = [_read_ours(root / ours)] if ours else [read_excluded(root / luna).assign(kind=EXCLUDED, file="")] if luna else []
     if not rows:
-        return pd.DataFrame(columns=NOT_NODULES[:-1]), ["No table of what is no nodule is here: no excluded finding and no false positive is known."]
+        return pd.DataFrame(columns=NOT_NODULES[:-1]), ["No excluded finding and no false positive is known: no table is here."]
     table, found, used = rows[0].reset_index(drop=True), [], set()
     of_series = table.groupby("seriesuid").indices
     for path, uid, ok, box in cubes[["path", "seriesuid", "world_ok", "box"]].itertuples(index=False):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from lungadv.data.ingest.contents import Contents, read_head
 from lungadv.data.ingest.cube_tables import join_nodules, join_not_nodules
@@ -40,11 +41,7 @@ def ingest_cubes(root: Path, contents: Contents, kind: str, out: Path, nodules: 
     Raises InputError for a clone that is not whole (pointers of Git LFS, masks without a cube and cubes without a mask), an empty mask,
     two files of one cube, a table that fits other cubes, and a patient in two data sets. AnnotationError as the tables' readers.
     """
-    pairs = _pairs(root, contents)
-    found = map_in_processes(_read_cube, [(str(root), *pair) for pair in pairs], workers, "reading cubes", "call again with --workers 1")
-    _check_found(found)
-    cubes = pd.DataFrame(found)
-    _check_twins(cubes)
+    cubes = _read_cubes(root, contents, workers)
     cubes, said = _describe(cubes, root, contents, nodules)
     cubes = cubes.assign(kind=NODULE_CUBE, dataset=_datasets(cubes, out))
     check_patients(out, cubes.set_axis(range(2, len(cubes) + 2)))
@@ -75,6 +72,25 @@ def _pairs(root: Path, contents: Contents) -> list[tuple[str, str]]:
     return list(cubes.items())
 
 
+def _read_cubes(root: Path, contents: Contents, workers: int) -> pd.DataFrame:
+    """What is kept of each cube, as `_read_cube`. InputError for what cannot be read, and for one cube in two files."""
+    jobs, doing = [(str(root), *pair) for pair in _pairs(root, contents)], "reading cubes"
+    if workers < 2:
+        found = [_read_cube(job) for job in tqdm(jobs, desc=doing)]
+    else:
+        found = map_in_processes(_read_cube, jobs, workers, doing, "call again with --workers 1")
+    wrong = [one["problem"] for one in found if "problem" in one]
+    if wrong:
+        raise InputError(wrong[0] + (f" (the first of {len(wrong)} such)" if len(wrong) > 1 else ""))
+    cubes = pd.DataFrame(found)
+    for keys in (["seriesuid", "number"], ["voxels"]):
+        twice = cubes[cubes.duplicated(keys, keep=False)]
+        if len(twice):
+            first, second = twice.loc[(twice[keys] == twice[keys].iloc[0]).all(axis=1), "path"].iloc[:2]
+            raise InputError(f"'{first}' and '{second}' are one cube in two files: keep one, with its mask")
+    return cubes
+
+
 def _read_cube(job: tuple[str, str, str]) -> dict:
     """What is kept of a cube (root, path, mask), or what is wrong with it as `problem`."""
     root, name, mask = job
@@ -103,22 +119,6 @@ def _read_cube(job: tuple[str, str, str]) -> dict:
     }
 
 
-def _check_found(found: list[dict]):
-    """InputError for the first cube that could not be read."""
-    wrong = [one["problem"] for one in found if "problem" in one]
-    if wrong:
-        raise InputError(wrong[0] + (f" (the first of {len(wrong)} such)" if len(wrong) > 1 else ""))
-
-
-def _check_twins(cubes: pd.DataFrame):
-    """InputError for one cube in two files: by its name, or by its voxels."""
-    for keys in (["seriesuid", "number"], ["voxels"]):
-        twice = cubes[cubes.duplicated(keys, keep=False)]
-        if len(twice):
-            first, second = twice.loc[(twice[keys] == twice[keys].iloc[0]).all(axis=1), "path"].iloc[:2]
-            raise InputError(f"'{first}' and '{second}' are one cube in two files: keep one, with its mask")
-
-
 def _describe(cubes, root, contents, nodules):
     """The cubes with patients, types, ratings and world_ok, where tables say them, and sentences."""
     path = Path(nodules).resolve() if nodules else None
@@ -129,13 +129,13 @@ def _describe(cubes, root, contents, nodules):
         said.append(f"'{unused}' was not used: name it with --nodules, if it is of these cubes.")
     blank = dict(patient="", type=UNSPECIFIED, world_ok="", **dict.fromkeys(RATINGS, np.nan))
     joined, sentences = join_nodules(cubes, path) if path else (cubes.assign(**blank), [])
-    listed = read_patients(root, contents).ids
-    known = [patient or listed.get(uid, "") for patient, uid in zip(joined["patient"], joined["seriesuid"], strict=True)]
+    listed = read_patients(root, contents).ids | dict(joined.loc[joined["patient"] != "", ["seriesuid", "patient"]].to_numpy().tolist())
+    known = [listed.get(uid, "") for uid in joined["seriesuid"]]
     unknown = joined["seriesuid"][[not patient for patient in known]].nunique()
     if unknown:
         said.append(
-            f"Patients are unknown for {plural(unknown, 'series') if unknown == 1 else f'{unknown} series'}: each counts as one, so two scans "
-            "of a person may be on both sides of the split; --nodules with a column patient, or TCIA's metadata.csv, would say who is who."
+            f"Patients are unknown for {unknown} series: each counts as one, so two scans of a person may be on both sides of the split; "
+            "--nodules with a column patient, or TCIA's metadata.csv, would say who is who."
         )
     patients = [patient or uid for patient, uid in zip(known, joined["seriesuid"], strict=True)]
     return joined.assign(patient=patients), [*said, *sentences]
