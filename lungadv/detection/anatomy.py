@@ -1,8 +1,8 @@
 """Which marks can be of the lung at all: by where the lungs are and by what a mark lies in, whatever its probability.
 
 Candidate generation looks a little beyond the lungs, since nodules on the pleura are at their rim. So it also meets ribs, vertebrae and
-the mediastinum. A mark goes when its middle is farther outside the lungs than a nodule's can be, or when it lies in something dense that
-is longer than any nodule: bone, calcified walls of the aorta, vessels full of contrast agent.
+the mediastinum. A mark goes when its middle is farther outside the lungs than a nodule's can be. It goes as well when its middle is outside
+at all and lies in something dense that is longer than any nodule: bone, vessels full of contrast agent.
 """
 
 import numpy as np
@@ -29,8 +29,11 @@ def in_lungs(scan: Scan, lungs: np.ndarray, centres_mm: ArrayLike, diameters_mm:
     """
     centres = np.asarray(centres_mm, float).reshape(-1, 3)
     outside = np.maximum(OUTSIDE_MM, OUTSIDE_SHARE * np.asarray(diameters_mm, float))
-    near = wall_context(lungs, scan, centres)[:, 0] >= -outside
-    return near & ~np.array([_in_something_long(scan, centre) for centre in centres], dtype=bool)
+    depth = wall_context(lungs, scan, centres)[:, 0]
+    possible = depth >= -outside
+    for k in np.flatnonzero(possible & (depth < 0)):
+        possible[k] = not _in_something_long(scan, centres[k])
+    return possible
 
 
 def _in_something_long(scan, centre):

@@ -47,14 +47,21 @@ def test_marks_in_the_mediastinum_and_the_chest_wall_go(chest):
     assert not in_lungs(made.scan, lungs, wall, np.full(len(wall), 8.0)).any()
 
 
-def test_a_calcified_ball_stays_and_a_calcified_rod_goes(ball_at):
+def test_a_calcified_ball_at_the_rim_stays_and_a_calcified_rod_goes(ball_at):
     scan = ball_at((0.0, 0.0, 0.0), 15.0, (1.0, 1.0, 1.0), core=900.0)
-    lungs = np.ones(scan.hu.shape, bool)
+    lungs = np.zeros(scan.hu.shape, bool)
+    lungs[:, :, :34] = True  # up to 1 mm from the ball's middle
     assert in_lungs(scan, lungs, [[0, 0, 0]], [15.0]).all()
-    rod = scan.hu.copy()
-    rod[30:40, 30:40] = 900
-    scan.hu[:] = rod
+    scan.hu[30:40, 30:40] = 900
     assert not in_lungs(scan, lungs, [[0, 0, 0]], [15.0]).any()
+    assert in_lungs(scan, np.ones_like(lungs), [[0, 0, 0]], [15.0]).all()  # in the lung it may be a vessel full of contrast agent
+
+
+def test_a_large_mark_may_lie_farther_outside(ball_at):
+    scan = ball_at((0.0, 0.0, 0.0), 26.0, (1.0, 1.0, 1.0))
+    lungs = np.zeros(scan.hu.shape, bool)
+    lungs[:, :, :31] = True  # up to 4.5 mm from the ball's middle
+    assert in_lungs(scan, lungs, [[0, 0, 0], [0, 0, 0]], [26.0, 10.0]).tolist() == [True, False]
 
 
 def test_no_mark_is_no_trouble(ball_at):
