@@ -4,6 +4,7 @@ What is made lies in the run's folder real/: candidates/ and fpr/<BASELINE>/ as 
 measured: nodules.csv and operating.csv on validation patients, benchmarks.csv on the run's benchmarks.
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -105,7 +106,7 @@ def _make_stage(run, target, stage, manifest, cubes, build):
 def _read_by(stage, settings):
     """The settings that a stage reads, of all settings of a run."""
     own = {key: value for key, value in settings["real"].items() if key.startswith("candidate_") == (stage == "candidates")}
-    return own, settings["candidates"], settings["patch"]
+    return json.dumps([own, settings["candidates"], settings["patch"]])  # of lists, which JSON makes of tuples
 
 
 def _train_candidates(run: Run, cubes: dict[str, list[NoduleCube]], folder: Path) -> None:
