@@ -11,7 +11,7 @@ from lungadv.data.patches import extract_patches
 from lungadv.data.scan import to_unit
 from lungadv.data.tables import SMALLEST_MM, XYZ
 from lungadv.detection.weights import default_weights, load_detector
-from lungadv.evaluation.real_nodules import markdown_table, nodule_table, operating_point, score_cubes
+from lungadv.evaluation.cube_detection import markdown_table, nodule_table, operating_point, score_cubes
 from lungadv.training.cube_crops import read_nodule_cubes
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from lungadv.detection.seen import read_seen
-from lungadv.evaluation.real_nodules import markdown_table
+from lungadv.evaluation.cube_detection import markdown_table
 from lungadv.pipeline.runs import REAL, Run
 from lungadv.training.strategies import BASELINE, STRATEGIES
 from lungadv.utils.files import sha256

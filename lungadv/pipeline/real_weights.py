@@ -26,8 +26,8 @@ from lungadv.detection.cube_candidates import cube_candidates
 from lungadv.detection.networks import load_networks, save_networks
 from lungadv.detection.seen import SEEN, hash_series
 from lungadv.detection.weights import Detector, load_detector
+from lungadv.evaluation.cube_detection import nodule_table, operating_point, score_cubes
 from lungadv.evaluation.froc import froc
-from lungadv.evaluation.real_nodules import nodule_table, operating_point, score_cubes
 from lungadv.models.dense_unet import predict
 from lungadv.pipeline.artefacts import describe, replace_folder, require, write_json
 from lungadv.pipeline.runs import REAL, Run
@@ -39,7 +39,7 @@ from lungadv.training.candidate_crops import training_grids
 from lungadv.training.candidates import train_networks
 from lungadv.training.checkpoint import load_network, save_network
 from lungadv.training.cube_crops import NoduleCube, cube_grids, read_nodule_cubes
-from lungadv.training.cube_patches import ThickPatches, cube_pools
+from lungadv.training.cube_pools import ThickPatches, cube_pools
 from lungadv.training.early_stopping import EarlyStopping
 from lungadv.training.loop import EMA_DECAY, fit
 from lungadv.training.losses import classification_loss

@@ -5,7 +5,6 @@ import shutil
 
 import pandas as pd
 import pytest
-from tests.data.made_cubes import clone
 
 from lungadv.data.ingest.run import ingest
 from lungadv.detection.seen import read_seen
@@ -16,6 +15,7 @@ from lungadv.pipeline.runs import REAL, Run
 from lungadv.settings import load_settings
 from lungadv.training.strategies import BASELINE
 from lungadv.utils.errors import InputError
+from tests.data.made_cubes import clone
 
 STAGES = ("datasets", "candidates", "patches", f"fpr/{BASELINE}")
 

@@ -9,7 +9,7 @@ from lungadv.data.nodule_cubes import Cubes
 from lungadv.data.scan import AIR, Scan
 from lungadv.settings import PatchSettings
 from lungadv.training.cube_crops import CubeGrid, NoduleCube, cube_crops, cube_grids, read_nodule_cubes
-from lungadv.training.cube_patches import CubePatches, ThickPatches, cube_pools
+from lungadv.training.cube_pools import CubePatches, ThickPatches, cube_pools
 from lungadv.utils.statistics import forest_auc
 
 NOTHING = np.empty((0, 4))
