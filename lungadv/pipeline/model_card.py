@@ -8,7 +8,7 @@ from lungadv.detection.seen import read_seen
 from lungadv.evaluation.cube_detection import markdown_table
 from lungadv.pipeline.runs import REAL, Run
 from lungadv.training.strategies import BASELINE, STRATEGIES
-from lungadv.utils.files import sha256
+from lungadv.utils.files import read_json, sha256
 
 __all__ = ["model_card", "real_card"]
 
@@ -21,7 +21,7 @@ def model_card(run: Run, folder: Path, provenance: dict, half: bool) -> str:
     card = PHANTOM_CARD if provenance["data"] == "phantom" else DATA_CARD
     table = pd.read_csv(run.path("benchmarks", "table2.csv"))
     table = table[table["strategy"] == STRATEGIES[BASELINE].label]
-    return _fill(run, folder, provenance, half, card, table, measured=_measured_rows(run, table), command="", real="")
+    return _fill(run, folder, provenance, half, card, table, measured=_measured_rows(run, table), command="", start="", real="")
 
 
 def real_card(run: Run, folder: Path, provenance: dict, half: bool) -> str:
@@ -31,12 +31,17 @@ def real_card(run: Run, folder: Path, provenance: dict, half: bool) -> str:
     seen = read_seen(folder)
     held = REAL_CARD["meaning"].format(sources="\n".join(f"- {source}" for source in seen.sources))
     card = REAL_CARD | {"meaning": held}
-    real = REAL_SECTION.format(table=markdown_table(nodules), **operating.iloc[0].to_dict())
-    return _fill(run, folder, provenance, half, card, table, measured="\n".join(rows), command=" CUBES=cubes.csv", real=real)
+    texts = {
+        "measured": "\n".join(rows),
+        "command": " CUBES=cubes.csv",
+        "start": f", from the networks of a run of commit {read_json(run.path(f'fpr/{BASELINE}', 'provenance.json'))['commit']}",
+        "real": REAL_SECTION.format(table=markdown_table(nodules), **operating.iloc[0].to_dict()),
+    }
+    return _fill(run, folder, provenance, half, card, table, **texts)
 
 
-def _fill(run, folder, provenance, half, card, table, *, measured, command, real):
-    """The model card from its parts; table: benchmark, cpm, lower, upper."""
+def _fill(run, folder, provenance, half, card, table, **texts):
+    """The model card from its parts; table: benchmark, cpm, lower, upper; texts: measured, command, start and real, as CARD has them."""
     scans, nodules = (pd.read_csv(run.path("datasets", f"{name}.csv"), dtype=str) for name in ("scans", "annotations"))
     return CARD.format(
         strategy=BASELINE,
@@ -46,9 +51,7 @@ def _fill(run, folder, provenance, half, card, table, *, measured, command, real
         benchmarks=card["benchmarks"],
         scans=(scans["dataset"] == "train").sum(),
         nodules=(nodules["dataset"] == "train").sum(),
-        measured=measured,
-        command=command,
-        real=real,
+        **texts,
         torch=provenance["versions"]["torch"],
         changed=" (with uncommitted changes)" if provenance["dirty"] else "",
         stored="bfloat16" if half else "float32",
@@ -163,7 +166,7 @@ look at each patch, where `lungadv detect` takes the mean over its eight mirror 
 {real}
 ## How it was made
 
-Commit {commit}{changed}, torch {torch}, on {device} in {precision}; stored in {stored}. The settings are in the two provenance.json.
+Commit {commit}{changed}{start}, torch {torch}, on {device} in {precision}; stored in {stored}. The settings are in the two provenance.json.
 `git checkout {commit} && make reproduce weights PROFILE={profile} SEED={seed}{data}{command}` makes this folder again. sha256:
 
 {sums}
