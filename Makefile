@@ -4,6 +4,7 @@
 #   make setup                                                 what both need, in .venv
 #   make test                                                  notebooks and package in step, style, tests
 #   make export                                                write the modules that notebooks export
+#   make weights CUBES=cubes.csv                               first train those networks on, with real nodules of a manifest of cubes
 #   make accept                                                copy that run's results into figures/<profile>/, its outputs into nbs/
 #   make weights                                               copy that run's networks into lungadv/weights/, with a model card
 #   make readme                                                README.md from nbs/index.ipynb, and the tables of docs/, from figures/quick/
@@ -47,7 +48,7 @@ accept: .venv/.ready
 	@$(BIN)/python -m lungadv.pipeline accept $(RUN)
 
 weights: .venv/.ready
-	@$(BIN)/python -m lungadv.pipeline weights $(RUN)
+	@$(BIN)/python -m lungadv.pipeline weights $(RUN) $(if $(CUBES),--real "$(CUBES)")
 
 readme: .venv/.ready
 	@$(BIN)/python -m lungadv.pipeline readme

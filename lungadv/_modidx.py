@@ -45,6 +45,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'lungadv/detection/candidates.py'),
                                               'lungadv.detection.candidates.calibrated_score': ( 'candidates.html#calibrated_score',
                                                                                                  'lungadv/detection/candidates.py'),
+                                              'lungadv.detection.candidates.candidates_on_grid': ( 'candidates.html#candidates_on_grid',
+                                                                                                   'lungadv/detection/candidates.py'),
                                               'lungadv.detection.candidates.find_candidates': ( 'candidates.html#find_candidates',
                                                                                                 'lungadv/detection/candidates.py'),
                                               'lungadv.detection.candidates.find_peaks': ( 'candidates.html#find_peaks',

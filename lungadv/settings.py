@@ -89,6 +89,19 @@ class FprSettings:
 
 
 @dataclass(frozen=True)
+class RealSettings:
+    """Training on with cubes of real nodules beside the simulated scans: half of each batch of candidate generation is real."""
+
+    candidate_updates: int  # of the first candidate network
+    candidate_finetune_updates: int  # of each candidate network that starts from it
+    updates: int  # of the network of false-positive reduction
+    batch_size: int  # patches of an update, half of them nodules
+    real_share: float  # of either half, how much comes from cubes
+    learning_rate: float  # the largest of its schedule
+    candidates: int  # of each cube, the best, that become negatives
+
+
+@dataclass(frozen=True)
 class SynthesizerSettings:
     """The VAE with its critic (Eqs. 1 to 6)."""
 
@@ -171,6 +184,7 @@ class Settings:
     latent: LatentSettings
     candidates: CandidateSettings
     fpr: FprSettings
+    real: RealSettings
     synthesizer: SynthesizerSettings
     banks: BankSettings
     froc: FrocSettings

@@ -19,10 +19,15 @@ from lungadv.phantom.realism import REAL
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import real_folder
 
-NODULE, RADIUS = (56.208, 86.343, -115.868), 23.35 / 2  # mm, of LIDC-IDRI-0001, from LUNA16's annotations
+NODULES = {  # LPS mm and diameter
+    "LIDC-IDRI-0001": ((56.208, 86.343, -115.868), 23.35),  # from LUNA16's annotations
+    "LIDC-IDRI-0001, nine slices": ((56.208, 86.343, -115.868), 23.35),
+    "QIN LUNG CT 0088": ((-70.5, -96.0, 344.8), 15.6),  # the middle and size of nine segmentations
+}
 SCANS = {
     "LIDC-IDRI-0001": REAL,
     "LIDC-IDRI-0001, nine slices": "lidc_idri_0001/dicom",
+    "QIN LUNG CT 0088": "qin_lung_ct/QIN-LSC-0088.mha",
     "CIP ct-64": "cip_ct64/ct-64.nrrd",
     "CIP ct-64, turned": "cip_ct64/ct-64-transformed.nrrd",
     "TotalSegmentator, thorax": "totalsegmentator/thorax_ct_cropped.nii.gz",
@@ -32,10 +37,13 @@ SCANS = {
 }
 
 
-def rank(findings):
-    """The place of the first finding inside the nodule of LIDC-IDRI-0001; None without one."""
-    inside = hits(findings[XYZ], [NODULE], [2 * RADIUS])[:, 0]
-    return int(inside.argmax()) + 1 if inside.any() else None
+def place_of_nodule(name, findings):
+    """Which finding is the first inside the known nodule of a scan, and its probability, in words."""
+    centre, diameter = NODULES[name]
+    inside = hits(findings[XYZ], [centre], [diameter])[:, 0]
+    if not inside.any():
+        return "no finding lies in the nodule"
+    return f"the nodule is finding {inside.argmax() + 1} ({findings['probability'][inside.argmax()]:.2f})"
 
 
 def main(weights: Path = None, sheets: Path = None):
@@ -57,7 +65,7 @@ def main(weights: Path = None, sheets: Path = None):
             print(f"| {name} | | | | | | refused: {error} |")
             continue
         seconds, litres = time.perf_counter() - started, lung_mask(scan).sum() * np.prod(scan.spacing) / 1e6
-        said = [f"the nodule is finding {rank(findings)}"] * ("LIDC" in name) + said
+        said = [place_of_nodule(name, findings)] * (name in NODULES) + said
         size = " x ".join(map(str, scan.hu.shape[::-1]))
         above = (findings["probability"] > 0.5).sum()
         print(f"| {name} | {size} | {litres:.1f} | {len(findings)} | {above} | {seconds:.0f} | {'; '.join(said)} |", flush=True)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SOURCES', 'predict_heatmap', 'find_peaks', 'refine_peaks', 'best_boxes', 'propose_boxes', 'heatmap_candidates',
-           'raw_candidates', 'Calibration', 'calibrate', 'calibrated_score', 'merge_sources', 'top_candidates',
-           'find_candidates']
+           'raw_candidates', 'candidates_on_grid', 'Calibration', 'calibrate', 'calibrated_score', 'merge_sources',
+           'top_candidates', 'find_candidates']
 
 # %% ../../nbs/06_candidates.ipynb #7cef9632
 from collections.abc import Mapping, Sequence
@@ -140,7 +140,11 @@ def raw_candidates(networks: Mapping[str, nn.Module], scan: Scan, lungs: np.ndar
     networks: "blob", "blob-ggo", "rpn"; lungs: bool (z, y, x) on the scan's voxels.
     Sources: those of `heatmap_candidates`, and 'rpn', the boxes whose centre lies in the lungs.
     """
-    grid, inside = lung_grid(scan, lungs, settings.spacing)
+    return candidates_on_grid(networks, *lung_grid(scan, lungs, settings.spacing), settings)
+
+
+def candidates_on_grid(networks: Mapping[str, nn.Module], grid: Scan, inside: np.ndarray, settings: CandidateSettings) -> pd.DataFrame:
+    """`raw_candidates` of a scan on the networks' grid, sides multiples of 4, within `inside`, bool (D, H, W)."""
     sides = anchor_sides(settings.anchors, settings.spacing)
     terms = sides, settings.per_source, _SMALLEST_MM / settings.spacing
     centres, diameters, scores = propose_boxes(networks["rpn"], unit_volume(grid), *terms)

@@ -14,6 +14,7 @@ from lungadv.data.hounsfield import doubt_hu
 from lungadv.data.lungs import lung_mask
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan, to_unit
+from lungadv.detection.anatomy import in_lungs
 from lungadv.detection.candidates import find_candidates
 from lungadv.detection.measure import measure_diameters
 from lungadv.detection.weights import Detector, default_weights, load_detector
@@ -45,6 +46,7 @@ def detect(scan: Scan, weights: str | Path | Detector | None = None, mask: np.nd
     weights: a folder of weights or of a finished run, or what `load_detector` made of one; without it the shipped ones, else those of the
     latest quick run.
     mask: the lungs, bool (z, y, x), where they are known; see `find_lungs`. The diameter is measured in the scan.
+    A finding that `in_lungs` calls impossible is left out, whatever the networks say of it; there may be none left.
     A finding inside the sphere of a more probable one is the same and left out.
     Shows its progress on stderr, unless it is one process of many.
     Raises InputError for a folder without weights, or with broken ones, and for a scan that is empty or shows no lungs.
@@ -68,6 +70,7 @@ def detect(scan: Scan, weights: str | Path | Detector | None = None, mask: np.nd
         probability, uncertainty = step(classify, detector.fpr_network, patches)
         findings = found.assign(seriesuid=scan.uid, probability=probability, uncertainty=uncertainty)
         findings["diameter_mm"] = step(measure_diameters, scan, centres)
+        findings = findings[in_lungs(scan, mask, centres, findings["diameter_mm"])]
     return deduplicate(findings[COLUMNS].sort_values("probability", ascending=False, ignore_index=True))
 
 

@@ -12,6 +12,7 @@ from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan, to_unit
 from lungadv.data.tables import write_table
 from lungadv.detection.detect import COLUMNS, find_lungs
+from lungadv.detection.seen import read_seen
 from lungadv.detection.weights import read_provenance
 from lungadv.utils.files import atomic_write
 
@@ -35,7 +36,7 @@ def scan_warnings(scan: Scan, weights: str | Path, mask: np.ndarray | None = Non
     weights: a folder of weights; mask: the lungs, bool (z, y, x), where they are known. Raises InputError as `find_lungs` and
     `read_provenance` do.
     """
-    said = list(scan.notes)
+    said = [*scan.notes, *read_seen(weights).warnings(scan.uid)]
     short, upright = slab_remark(scan), int(np.abs(scan.direction[2]).argmax())  # the axis from foot to head
     mask = find_lungs(scan) if mask is None else mask
     litres = mask.sum() * np.prod(scan.spacing) / 1e6
@@ -126,7 +127,7 @@ def write_markups(findings: pd.DataFrame, path: str | Path) -> None:
 def write_json(scan: Scan, findings: pd.DataFrame, weights: str | Path, said: list[str], path: str | Path) -> None:
     """Write findings as JSON, whole or not at all, with what they were made from.
 
-    Keys: seriesuid, size and spacing_mm (x, y, z), coordinates ("LPS mm"), weights (profile, seed, data, commit), warnings, findings
+    Keys: seriesuid, size and spacing_mm (x, y, z), coordinates ("LPS mm"), weights (profile, seed, data, commit, seen), warnings, findings
     (coordX, coordY, coordZ, probability, uncertainty, diameter_mm of each, most probable first).
     weights: a folder of weights; said: see `scan_warnings`.
     """
@@ -136,7 +137,7 @@ def write_json(scan: Scan, findings: pd.DataFrame, weights: str | Path, said: li
         "size": scan.hu.shape[::-1],
         "spacing_mm": scan.spacing,
         "coordinates": "LPS mm",
-        "weights": {key: made.get(key) for key in ("stage", "profile", "seed", "data", "commit")},
+        "weights": {key: made.get(key) for key in ("stage", "profile", "seed", "data", "commit")} | {"seen": read_seen(weights).sources},
         "warnings": said,
         "not_for_clinical_use": True,
         "findings": findings[COLUMNS[1:]].astype(float).round(6).to_dict("records"),

@@ -10,7 +10,7 @@ from torch import nn
 
 from lungadv.utils.device import autocast
 
-__all__ = ["ResUNet", "gaussian_heatmap", "heatmap_focal_loss", "heatmap_targets"]
+__all__ = ["ResUNet", "gaussian_heatmap", "heatmap_focal_loss", "heatmap_targets", "inside_any"]
 
 RARE_LOGIT = -4.0  # nodules are rare: an untrained head answers "none here" everywhere
 
@@ -81,13 +81,24 @@ def heatmap_targets(shape: Sequence[int], nodules: Sequence[np.ndarray], sigma: 
     return torch.stack([gaussian_heatmap(shape, inside[:, :3], sigma) for inside in nodules])[:, None]
 
 
-def heatmap_focal_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def inside_any(points: torch.Tensor, spheres: ArrayLike, margin: float) -> torch.Tensor:
+    """Which points (..., 3) lie in one of the spheres (n, 4), z, y, x, radius, each grown by `margin`: bool (...)."""
+    found = torch.zeros(points.shape[:-1], dtype=torch.bool, device=points.device)
+    for *centre, radius in np.asarray(spheres, float).reshape(-1, 4):
+        found |= ((points - points.new_tensor(centre)) ** 2).sum(-1) < (radius + margin) ** 2
+    return found
+
+
+def heatmap_focal_loss(logits: torch.Tensor, target: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Tensor:
     """The focal loss of a heatmap (Law and Deng 2018, Eq. 1): (N,), summed over voxels, per nodule of each sample, at least one.
 
     logits, target: (N, 1, D, H, W), the target in [0, 1]. Voxels near a centre cost less, by (1 - target)^4.
+    ignored: bool of the same shape; there the loss is 0, but at peaks.
     """
     log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
     p = logits.sigmoid()
     peak = target > 0.99
     loss = torch.where(peak, (1 - p) ** 2 * log_p, (1 - target) ** 4 * p**2 * log_q)
+    if ignored is not None:
+        loss = loss.masked_fill(ignored & ~peak, 0.0)
     return -loss.flatten(1).sum(1) / peak.flatten(1).sum(1).clamp(min=1)

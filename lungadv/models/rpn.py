@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lungadv.models.resunet import RARE_LOGIT, ResUNet
+from lungadv.models.resunet import RARE_LOGIT, ResUNet, inside_any
 
 __all__ = ["RPN", "RPNLoss", "anchor_boxes", "anchor_sides", "box_coder"]
+
+NEITHER = -3  # the match of an anchor that counts neither way; MONAI's matcher uses -1 and -2
+IGNORED_MARGIN = 1.5  # voxels around what counts neither way
 
 
 class RPN(nn.Module):
@@ -79,12 +82,21 @@ class RPNLoss:
         self.matcher = ATSSMatcher(num_candidates=4, center_in_gt=False)
         self.sampler = HardNegativeSampler(batch_size_per_image=64, positive_fraction=0.25, min_neg=16, pool_size=10)
 
-    def __call__(self, network: nn.Module, volumes: torch.Tensor, nodules: Sequence[np.ndarray]) -> torch.Tensor:
-        """The loss, a scalar, of `network` on volumes (N, 1, D, H, W) with nodules (n, 4) in each: z, y, x, radius in voxels."""
+    def __call__(
+        self, network: nn.Module, volumes: torch.Tensor, nodules: Sequence[np.ndarray], ignored: Sequence[np.ndarray] | None = None
+    ) -> torch.Tensor:
+        """The loss, a scalar, of `network` on volumes (N, 1, D, H, W) with nodules (n, 4) in each: z, y, x, radius in voxels.
+
+        ignored: likewise; an anchor without a nodule whose middle lies there counts neither way.
+        """
         objectness, codes = network(volumes)
         anchors = anchor_boxes(volumes, self.sides)
         truth = [_nodule_boxes(inside).to(volumes.device) for inside in nodules]
         matches = [self.matcher(boxes, anchors, [len(anchors)], len(self.sides))[1] for boxes in truth]
+        if ignored is not None:
+            middles = (anchors[:, :3] + anchors[:, 3:]) / 2
+            nowhere = [inside_any(middles, spheres, IGNORED_MARGIN) for spheres in ignored]
+            matches = [match.where((match >= 0) | ~out, NEITHER) for match, out in zip(matches, nowhere, strict=True)]
         value = self._objectness_loss(objectness, matches)
         for boxes, match, code in zip(truth, matches, codes, strict=True):
             hit = match >= 0
@@ -93,8 +105,11 @@ class RPNLoss:
         return value
 
     def _objectness_loss(self, objectness, matches):
-        """Binary cross-entropy of objectness logits (N, M) on sampled anchors; matches: of each sample (M,), below 0 for no nodule."""
-        labels = [(match >= 0).float() for match in matches]
+        """Binary cross-entropy of objectness logits (N, M) on sampled anchors.
+
+        matches: of each sample (M,), below 0 for no nodule, NEITHER for what is not to be sampled.
+        """
+        labels = [(match >= 0).float().masked_fill(match == NEITHER, -1.0) for match in matches]
         with torch.random.fork_rng(devices=[]):  # the sampler draws from torch's global generator
             torch.manual_seed(torch.randint(2**31, (), generator=self.generator).item())
             positive, negative = self.sampler(labels, objectness.detach().sigmoid().flatten())

@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
         command.add_argument("--profile", default="quick")
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--data", default="phantom")
+        if name == "weights":
+            command.add_argument("--real", metavar="CUBES", help="a manifest of nodule cubes: train on with them first")
     commands.add_parser("readme", help="write README.md from nbs/index.ipynb, and the tables of docs/")
     options = parser.parse_args(arguments)
     try:
@@ -53,7 +55,12 @@ def _run_command(options):
         from lungadv.pipeline.export import export_weights
 
         run = open_run(options.profile, options.seed, options.data)
-        print(f"the networks of {run.folder.name} and their model card are now in {export_weights(run, shipped_folder())}")
+        if options.real:
+            from lungadv.pipeline.real_weights import train_on_cubes
+
+            train_on_cubes(run, options.real)
+        target = export_weights(run, shipped_folder(), real=bool(options.real))
+        print(f"the networks of {run.folder.name} and their model card are now in {target}")
     else:
         name = options.stage if options.command == "stage" else options.out.stem
         started = time.perf_counter()

@@ -24,7 +24,7 @@ BUDGET = {  # minutes of computing that the quick profile may take on 2 cores; o
     ("patches", "segmentation"): 0.9,
     ("08_synthesizer", *_training("baselines")): 2.6,
     _training("controls"): 1.0,
-    ("00_two_moons", "04_phantom"): 0.4,
+    ("00_two_moons", "04_phantom"): 2.4,  # two for the comparison with real scans, where they are at hand
     ("09_banks", "oracle"): 1.1,
     _training("augmented"): 1.8,
     ("11_benchmarks",): 1.0,

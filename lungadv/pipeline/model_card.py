@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from lungadv.pipeline.runs import Run
+from lungadv.detection.seen import read_seen
+from lungadv.evaluation.cube_detection import markdown_table
+from lungadv.pipeline.runs import REAL, Run
 from lungadv.training.strategies import BASELINE, STRATEGIES
-from lungadv.utils.files import sha256
+from lungadv.utils.files import read_json, sha256
 
-__all__ = ["model_card"]
+__all__ = ["model_card", "real_card"]
 
 
 def model_card(run: Run, folder: Path, provenance: dict, half: bool) -> str:
@@ -16,17 +18,40 @@ def model_card(run: Run, folder: Path, provenance: dict, half: bool) -> str:
 
     provenance: of the FPR network; half: whether the weights are stored in bfloat16.
     """
-    scans, nodules = (pd.read_csv(run.path("datasets", f"{name}.csv"), dtype=str) for name in ("scans", "annotations"))
     card = PHANTOM_CARD if provenance["data"] == "phantom" else DATA_CARD
+    table = pd.read_csv(run.path("benchmarks", "table2.csv"))
+    table = table[table["strategy"] == STRATEGIES[BASELINE].label]
+    return _fill(run, folder, provenance, half, card, table, measured=_measured_rows(run, table), command="", start="", real="")
+
+
+def real_card(run: Run, folder: Path, provenance: dict, half: bool) -> str:
+    """`model_card` of weights that `real_weights.train_on_cubes` made; its numbers are those of the run's folder REAL."""
+    table, nodules, operating = (pd.read_csv(run.path(REAL, f"{name}.csv")) for name in ("benchmarks", "nodules", "operating"))
+    rows = [f"| {row.benchmark} | {row.found:.3f} of {row.nodules}, at 100 candidates a scan | {_cpm(row)} |" for row in table.itertuples()]
+    seen = read_seen(folder)
+    held = REAL_CARD["meaning"].format(sources="\n".join(f"- {source}" for source in seen.sources))
+    card = REAL_CARD | {"meaning": held}
+    texts = {
+        "measured": "\n".join(rows),
+        "command": " CUBES=cubes.csv",
+        "start": f", from the networks of a run of commit {read_json(run.path(f'fpr/{BASELINE}', 'provenance.json'))['commit']}",
+        "real": REAL_SECTION.format(table=markdown_table(nodules), **operating.iloc[0].to_dict()),
+    }
+    return _fill(run, folder, provenance, half, card, table, **texts)
+
+
+def _fill(run, folder, provenance, half, card, table, **texts):
+    """The model card from its parts; table: benchmark, cpm, lower, upper; texts: measured, command, start and real, as CARD has them."""
+    scans, nodules = (pd.read_csv(run.path("datasets", f"{name}.csv"), dtype=str) for name in ("scans", "annotations"))
     return CARD.format(
         strategy=BASELINE,
-        results=_model_index_rows(run, card["kind"]),
+        results=_model_index_rows(table, card["kind"]),
         origin=card["origin"].format(**provenance),
         meaning=card["meaning"],
         benchmarks=card["benchmarks"],
         scans=(scans["dataset"] == "train").sum(),
         nodules=(nodules["dataset"] == "train").sum(),
-        measured=_measured_rows(run),
+        **texts,
         torch=provenance["versions"]["torch"],
         changed=" (with uncommitted changes)" if provenance["dirty"] else "",
         stored="bfloat16" if half else "float32",
@@ -36,30 +61,29 @@ def model_card(run: Run, folder: Path, provenance: dict, half: bool) -> str:
     )
 
 
-def _measured_rows(run):
+def _measured_rows(run, table):
     """The rows of the model card's table, from the run's own."""
     numbers = pd.read_csv(run.path("candidates", "numbers.csv"))
     rows = []
-    for row in _benchmark_rows(run):
+    for row in table.itertuples():
         mine = numbers[(numbers["claim"] == "M2") & (numbers["condition"] == row.benchmark)].groupby("measure")["value"]
         found, per_scan = mine.get_group("detected"), mine.get_group("candidates_per_scan").iloc[0]
         share = f"{found.mean():.3f} of {len(found)}, at {per_scan:.0f} candidates a scan"
-        rows.append(f"| {row.benchmark} | {share} | {row.cpm:.3f} ({row.lower:.3f} to {row.upper:.3f}) |")
+        rows.append(f"| {row.benchmark} | {share} | {_cpm(row)} |")
     return "\n".join(rows)
 
 
-def _benchmark_rows(run):
-    """The rows of the run's Table II that are of the shipped network: benchmark, cpm, lower, upper."""
-    table = pd.read_csv(run.path("benchmarks", "table2.csv"))
-    return table[table["strategy"] == STRATEGIES[BASELINE].label].itertuples()
+def _cpm(row):
+    """A row's CPM and its interval."""
+    return f"{row.cpm:.3f} ({row.lower:.3f} to {row.upper:.3f})"
 
 
-def _model_index_rows(run, kind):
+def _model_index_rows(table, kind):
     """The results of the front matter's model-index: the CPM on each benchmark, a data set of that kind."""
     return "\n".join(
         f"  - task: {{type: object-detection}}\n    dataset: {{type: {kind}, name: {row.benchmark}}}\n"
         f"    metrics:\n    - {{type: cpm, name: CPM, value: {row.cpm:.3f}}}"
-        for row in _benchmark_rows(run)
+        for row in table.itertuples()
     )
 
 
@@ -77,6 +101,28 @@ DATA_CARD = {
     "meaning": "What that means: on scans from other scanners, protocols or populations the numbers below need not hold.",
     "benchmarks": "the benchmark scans of the same data set",
 }
+REAL_CARD = PHANTOM_CARD | {
+    "origin": "simulated chests (this project's phantom) and real nodules",
+    "meaning": """What the weights have seen, as seen.json beside them says:
+
+{sources}
+
+The cubes are of 50 mm around a nodule: what lies in them beside it is all that the networks know of real anatomy. No whole real scan was
+trained on. Cubes of the patient LIDC-IDRI-0001 are left out, since its whole scan is a test of this project. The cubes come from NODE21,
+LUNA16 (CC BY 4.0) and LIDC-IDRI (CC BY 3.0, The Cancer Imaging Archive); no voxel of them is in this folder.
+`lungadv detect` warns when a scan's series is among those seen.""",
+}
+REAL_SECTION = """
+On real nodules of {patients:.0f} patients whom no network was trained on, in cubes of 50 mm with {litres:.1f} litres of lung. Shares with
+95 % intervals over patients; sizes are those of the mask. One false positive a litre is at a probability above {threshold_at_one:.2f};
+above 0.5 there are {above_half:.1f} a litre. "End to end" is a candidate in the nodule above that threshold.
+
+{table}
+
+What these numbers do not say: the networks' recipe was chosen by these patients, so new ones may fare worse. A cube has a nodule in its
+middle and is a small part of a lung, so a litre of cubes is not a litre of a whole scan, and this is not LUNA16's FROC. All are nodules
+that three of four readers of LIDC-IDRI marked. Nothing is said of other scanners, of thick slices, of contrast agent or of children.
+"""
 # The front matter is that of model cards on Hugging Face.
 CARD = """---
 license: apache-2.0
@@ -117,11 +163,11 @@ look at each patch, where `lungadv detect` takes the mean over its eight mirror 
 | benchmark | nodules named as candidates | CPM (95 % interval) |
 |---|---|---|
 {measured}
-
+{real}
 ## How it was made
 
-Commit {commit}{changed}, torch {torch}, on {device} in {precision}; stored in {stored}. The settings are in the two provenance.json.
-`git checkout {commit} && make reproduce weights PROFILE={profile} SEED={seed}{data}` makes this folder again. sha256:
+Commit {commit}{changed}{start}, torch {torch}, on {device} in {precision}; stored in {stored}. The settings are in the two provenance.json.
+`git checkout {commit} && make reproduce weights PROFILE={profile} SEED={seed}{data}{command}` makes this folder again. sha256:
 
 {sums}
 """

@@ -15,6 +15,7 @@ from lungadv.utils.files import repo_root, runs_folder, sha256
 if TYPE_CHECKING:
     import torch
 
+REAL = "real"  # the folder of a run with its networks trained on with real nodules, see `real_weights`
 DEVELOPMENT_SEEDS = 100  # seeds from here on are for development; the ledger counts those below
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "nodule_contrast",
     "nodule_spheres",
     "training_grids",
+    "vary_brightness",
 ]
 
 RARE_TYPES = ("ground_glass", "part_solid")  # under-represented in training: what the second network is fine-tuned on
@@ -110,7 +111,7 @@ def candidate_crops(
             lost = 1 - rng.uniform(*FADED_CONTRAST) if rng.random() < faded else 0
             crop, inside = _resize(crop.float() - lost * added.float(), inside, size)
             crop, inside = _random_symmetry(crop, inside, rng, turn=max_scale > 1)
-            volumes.append(_vary_brightness(crop, rng))
+            volumes.append(vary_brightness(crop, rng))
             contents.append(inside)
         yield torch.stack(volumes)[:, None].to(memory_format=torch.channels_last_3d), contents
 
@@ -151,7 +152,7 @@ def _random_symmetry(crop, nodules, rng, turn):
     return cube_symmetry(crop, axes, flips), moved
 
 
-def _vary_brightness(crop, rng):
-    """A cube with other contrast and with noise, clipped to [0, 1]."""
+def vary_brightness(crop: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """A cube (D, H, W) in [0, 1] with other contrast and with noise, clipped to [0, 1]."""
     noise = rng.uniform(0, MAX_NOISE) * rng.standard_normal(crop.shape, dtype=np.float32)
     return (crop * rng.uniform(0.8, 1.1) + torch.from_numpy(noise)).clamp(0, 1)

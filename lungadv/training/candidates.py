@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from lungadv.attacks.pgd import frozen, pgd
-from lungadv.models.resunet import ResUNet, heatmap_focal_loss, heatmap_targets
-from lungadv.models.rpn import RPN, RPNLoss, anchor_sides
+from lungadv.models.resunet import ResUNet, heatmap_focal_loss, heatmap_targets, inside_any
+from lungadv.models.rpn import IGNORED_MARGIN, RPN, RPNLoss, anchor_sides
 from lungadv.settings import CandidateSettings, Settings
 from lungadv.training.candidate_crops import TrainingGrid, candidate_crops
+from lungadv.training.cube_crops import CubeGrid, cube_crops, vary_thickness
 from lungadv.training.loop import fit
 from lungadv.utils.device import get_device
 from lungadv.utils.errors import InputError
@@ -21,26 +22,44 @@ from lungadv.utils.streams import RandomStreams
 __all__ = ["adversarial_finetune", "adversarial_heatmap_loss", "heatmap_loss", "train_networks"]
 
 CROP_OPTIONS = {"blob": {}, "blob-ggo": {"faded": 0.75, "rare": 0.5}}  # of the crops that each heatmap network learns from
+THICK_SHARE = 0.4  # of the crops of simulated scans that get thick slices where real cubes are learnt from
 
 BatchLoss = Callable[[nn.Module, torch.Tensor, Sequence[np.ndarray]], torch.Tensor]
 
 
 def heatmap_loss(sigma: float) -> BatchLoss:
-    """The mean focal loss as a function of (network, volumes (N, 1, D, H, W), nodules (n, 4) of each); sigma in voxels."""
+    """The mean focal loss as a function of (network, volumes (N, 1, D, H, W), nodules (n, 4) of each); sigma in voxels.
 
-    def loss(network, volumes, nodules):
+    It also takes what counts neither way, (n, 4) of each.
+    """
+
+    def loss(network, volumes, nodules, ignored=None):
         target = heatmap_targets(volumes.shape[2:], nodules, sigma).to(volumes.device)
-        return heatmap_focal_loss(network(volumes)[0], target).mean()
+        nowhere = None if ignored is None else _ignored_voxels(volumes, ignored)
+        return heatmap_focal_loss(network(volumes)[0], target, nowhere).mean()
 
     return loss
 
 
+def _ignored_voxels(volumes, ignored):
+    """Which voxels of volumes (N, 1, D, H, W) lie in or near spheres (n, 4) of each, bool of the same shape."""
+    axes = [torch.arange(side, dtype=torch.float32, device=volumes.device) for side in volumes.shape[2:]]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    return torch.stack([inside_any(points, spheres, IGNORED_MARGIN) for spheres in ignored])[:, None]
+
+
 def train_networks(
-    grids: Sequence[TrainingGrid], settings: CandidateSettings, streams: RandomStreams
+    grids: Sequence[TrainingGrid],
+    settings: CandidateSettings,
+    streams: RandomStreams,
+    cubes: Sequence[CubeGrid] = (),
+    start: nn.Module | None = None,
 ) -> tuple[dict[str, nn.Module], pd.DataFrame]:
     """The three networks "blob", "blob-ggo" and "rpn", frozen, and their losses: network, update, loss.
 
     The first learns from all nodules; the other two start from it, at half the learning rate.
+    cubes: with them half of every batch is crops of real cubes, and the crops of scans get thick slices.
+    start: the network "blob" whose weights the first begins with.
     Raises InputError when the training scans hold no nodule.
     """
     if all(grid.nodules.empty for grid in grids):
@@ -48,12 +67,14 @@ def train_networks(
 
     def train(name, network, loss, updates, learning_rate, desc) -> None:
         network.to(memory_format=torch.channels_last_3d)
-        crops = _crops_for(name, grids, settings, streams.rng("candidates", name))
+        crops = _crops_for(name, grids, settings, streams.rng("candidates", name), cubes)
         losses.append(_named(name, fit(network, loss, crops, updates, learning_rate=learning_rate, desc=desc)))
 
     torch.manual_seed(streams.generator("candidates", "weights").initial_seed())
     loss, losses = heatmap_loss(settings.sigma / settings.spacing), []
     blob = ResUNet(settings.width)
+    if start is not None:
+        blob.load_state_dict(start.state_dict())
     train("blob", blob, loss, settings.updates, settings.learning_rate, "blob network")
 
     ground_glass = ResUNet(settings.width)
@@ -73,9 +94,19 @@ def _named(name, losses):
     return losses.assign(network=name)[["network", "update", "loss"]]
 
 
-def _crops_for(name, grids, settings: CandidateSettings, rng):
+def _crops_for(name, grids, settings: CandidateSettings, rng, cubes=()):
     """The crops that a network learns from."""
-    return candidate_crops(grids, settings.crop_size, settings.batch_size, rng, settings.max_scale, **CROP_OPTIONS.get(name, {}))
+    crops = candidate_crops(grids, settings.crop_size, settings.batch_size, rng, settings.max_scale, **CROP_OPTIONS.get(name, {}))
+    return _with_cubes(crops, cubes, settings, rng) if cubes else crops
+
+
+def _with_cubes(crops, cubes, settings, rng):
+    """Batches of crops of scans, some with thick slices, and as many crops of real cubes; what counts neither way comes last."""
+    for volumes, nodules in crops:
+        thick = torch.stack([vary_thickness(volume, settings.spacing, THICK_SHARE, rng) for volume in volumes])
+        real, inside, ignored = cube_crops(cubes, settings.crop_size, len(volumes), rng)
+        both = torch.cat([thick, real]).to(memory_format=torch.channels_last_3d)
+        yield both, nodules + inside, [np.empty((0, 4))] * len(volumes) + ignored
 
 
 def adversarial_finetune(

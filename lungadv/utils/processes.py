@@ -54,7 +54,7 @@ def each_in_processes(function: Callable[[Job], Made], jobs: Sequence[Job], work
     left, suspects = dict(enumerate(jobs)), []
     while left:
         numbers = suspects[:1] or list(left)
-        with ProcessPoolExecutor(min(workers, len(numbers)), _Context(), _use_one_thread) as pool:
+        with ProcessPoolExecutor(min(workers, len(numbers)), _Context(), _begin) as pool:
             try:
                 futures = {pool.submit(function, left[number]): number for number in numbers}
                 for future in as_completed(futures):

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lungadv.models.resunet import ResUNet, gaussian_heatmap, heatmap_focal_loss
+from lungadv.models.resunet import ResUNet, gaussian_heatmap, heatmap_focal_loss, inside_any
 
 
 def generator(seed=0):
@@ -26,6 +26,22 @@ def test_the_loss_is_the_focal_loss_written_out():
     terms = np.where(y == 1, (1 - p) ** 2 * np.log(p), (1 - y) ** 4 * p**2 * np.log(1 - p))
     expected = -terms.reshape(3, -1).sum(1) / [2, 1, 1]
     np.testing.assert_allclose(heatmap_focal_loss(logits, target), expected, rtol=1e-5)
+
+
+def test_what_is_ignored_costs_nothing_but_a_missed_nodule_does():
+    target = gaussian_heatmap((6, 6, 6), [[2, 2, 2]], 1.2)[None, None]
+    ignored = torch.zeros(1, 1, 6, 6, 6, dtype=torch.bool)
+    ignored[..., 4:] = True
+    false_alarm, missed = torch.full((1, 1, 6, 6, 6), -8.0), torch.full((1, 1, 6, 6, 6), -8.0)
+    false_alarm[..., 5, 5, 5], false_alarm[..., 2, 2, 2] = 8.0, 8.0
+    assert heatmap_focal_loss(false_alarm, target) > 5 > 0.1 > heatmap_focal_loss(false_alarm, target, ignored)
+    assert heatmap_focal_loss(missed, target, torch.ones_like(ignored)) > 5
+
+
+def test_points_are_found_inside_grown_spheres():
+    points = torch.tensor([[0.0, 0, 0], [0, 0, 3.4], [0, 3.6, 0], [9, 9, 9]])
+    found = inside_any(points, [[0, 0, 0, 2.0], [9, 9, 9.5, 1.0]], 1.5)
+    assert found.tolist() == [True, True, False, True] and not inside_any(points, [], 1.5).any()
 
 
 def test_an_untrained_network_finds_nothing_whatever_its_weights():

@@ -44,6 +44,23 @@ def test_rpn_loss_is_least_for_the_right_boxes():
     assert value(codes) < value(codes + 0.3) < value(codes + 3)
 
 
+def test_anchors_on_what_counts_neither_way_are_not_learnt_from():
+    volumes = torch.zeros(2, 1, 16, 16, 16)
+    anchors = anchor_boxes(volumes, [2, 4])
+    alarm = torch.full((2, len(anchors)), -9.0)
+    middle = (anchors[:, :3] + anchors[:, 3:]) / 2
+    alarm[:, ((middle - torch.tensor([12.0, 12, 12])) ** 2).sum(1) < 4] = 9.0  # sure of a nodule where none is listed
+    nodules, disputed = [np.array([[4.0, 4, 4, 2.0]])] * 2, [np.array([[12.0, 12, 12, 2.0]])] * 2
+
+    def value(ignored):
+        codes = torch.zeros(2, len(anchors), 6)
+        return RPNLoss([2, 4], generator())(lambda x: (alarm, codes), volumes, nodules, ignored).item()
+
+    assert value(disputed) < value([np.empty((0, 4))] * 2) == value(None)
+    on_nodule = [np.array([[4.0, 4, 4, 2.0]])] * 2
+    assert value(on_nodule) == value(None)  # a nodule outweighs what counts neither way
+
+
 def test_a_head_lists_its_outputs_in_the_order_of_the_anchors():
     class Given(nn.Module):
         def forward(self, x):

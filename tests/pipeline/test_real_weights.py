@@ -1,0 +1,85 @@
+"""A run's networks trained on with cubes of real nodules, exported, and what they say of it."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from lungadv.data.ingest.run import ingest
+from lungadv.detection.seen import read_seen
+from lungadv.detection.weights import is_weights, load_detector
+from lungadv.pipeline.export import export_weights
+from lungadv.pipeline.real_weights import HELD_BACK, train_on_cubes
+from lungadv.pipeline.runs import REAL, Run
+from lungadv.settings import load_settings
+from lungadv.training.strategies import BASELINE
+from lungadv.utils.errors import InputError
+from tests.data.made_cubes import clone
+
+STAGES = ("datasets", "candidates", "patches", f"fpr/{BASELINE}")
+
+
+@pytest.fixture(scope="module")
+def made(chain, tmp_path_factory):
+    """A tiny run trained on with twelve made cubes of six patients, and the manifest of these."""
+    root = tmp_path_factory.mktemp("real")
+    run = Run("tiny", 0, "phantom", load_settings("tiny"), root / "phantom-tiny-0")
+    for stage in STAGES:
+        shutil.copytree(chain[0] / "phantom-tiny-0" / stage, run.path(stage))
+    clone(root / "clone")
+    ingest(root / "clone", "nodule-cubes", root / "cubes.csv")
+    table = pd.read_csv(root / "cubes.csv", dtype=str, keep_default_na=False)
+    last = table["patient"] == table["patient"].iloc[-1]
+    table.assign(dataset=["validation" if own else "train" for own in last]).to_csv(root / "cubes.csv", index=False)
+    train_on_cubes(run, root / "cubes.csv")
+    return run, root / "cubes.csv"
+
+
+def test_the_networks_learn_from_cubes_and_are_measured(made):
+    run, _ = made
+    for stage in ("candidates", f"fpr/{BASELINE}"):
+        weights = next(iter(run.path(stage).glob("*.safetensors"))).name
+        assert run.path(REAL, stage, weights).read_bytes() != run.path(stage, weights).read_bytes()
+    load_detector(run.path(REAL))
+    nodules, benchmarks = (pd.read_csv(run.path(REAL, f"{name}.csv")) for name in ("nodules", "benchmarks"))
+    assert nodules["nodules"].iloc[0] == 2 and nodules["proposed"].iloc[0] in (0, 0.5, 1)
+    assert benchmarks["benchmark"].tolist() == ["in-house", "nlst"] and benchmarks["cpm"].between(0, 1).all()
+
+
+def test_the_exported_weights_say_what_they_have_seen(made, tmp_path):
+    run, _ = made
+    target = export_weights(run, tmp_path / "weights", real=True)
+    assert is_weights(target)
+    seen = read_seen(target)
+    assert "10 cubes of 5 patients for training" in seen.sources[1]
+    assert any("trained on" in line for line in seen.warnings("1.2.0")) and any("chosen by" in line for line in seen.warnings("1.2.5"))
+    card = (target / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for text in ("Not for clinical use", "| 6 mm and more | 2 |", "What these numbers do not say", "CUBES=cubes.csv", *seen.sources):
+        assert text in card
+
+
+def test_a_stopped_call_goes_on_with_its_candidate_networks(made, monkeypatch):
+    run, manifest = made
+    run.path(REAL).rename(run.path(f".{REAL}"))
+    shutil.rmtree(run.path(f".{REAL}", "fpr"))
+    before = json.loads(run.path(f".{REAL}", "candidates", "provenance.json").read_text())
+    monkeypatch.setattr("lungadv.pipeline.real_weights._train_candidates", None)  # would fail
+    train_on_cubes(run, manifest)
+    assert json.loads(run.path(REAL, "candidates", "provenance.json").read_text()) == before
+
+
+def test_patients_whose_whole_scan_is_a_test_are_left_out(made, tmp_path):
+    run, manifest = made
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    table["patient"] = HELD_BACK[0]
+    shutil.copy(manifest.with_name("cubes.ingest.json"), tmp_path / "cubes.ingest.json")
+    table.assign(dataset="train").to_csv(tmp_path / "cubes.csv", index=False)
+    with pytest.raises(InputError, match="no cube"):
+        train_on_cubes(run, tmp_path / "cubes.csv")
+
+
+def test_a_run_that_is_not_finished_is_not_trained_on(tmp_path, made):
+    run = Run("quick", 0, "phantom", load_settings("quick"), tmp_path / "nothing")
+    with pytest.raises(InputError, match="datasets is missing"):
+        train_on_cubes(run, made[1])
