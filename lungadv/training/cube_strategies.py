@@ -20,12 +20,12 @@ from lungadv.training.strategies import STRATEGIES
 from lungadv.utils.device import get_device
 from lungadv.utils.errors import InputError
 
-__all__ = ["train_on_cubes"]
+__all__ = ["train_cube_strategy"]
 
 Patches = tuple[pd.DataFrame, torch.Tensor]  # as of `cut_cube_patches`
 
 
-def train_on_cubes(
+def train_cube_strategy(
     strategy: str, train: Patches, validation: Patches, size: int, settings: Settings, seed: int, start: FPR | None = None
 ) -> tuple[FPR, ValidationMonitor]:
     """Train a row of Table II on patches of cubes; returns the network and what validation said on the way.

@@ -7,7 +7,7 @@ import torch
 
 from lungadv.models.dense_unet import predict
 from lungadv.settings import load_settings
-from lungadv.training.cube_strategies import train_on_cubes
+from lungadv.training.cube_strategies import train_cube_strategy
 from lungadv.utils.errors import InputError
 
 SETTINGS = load_settings("tiny", fpr={"updates": 30, "check_every": 10, "annealing_updates": 5, "learning_rate": 0.01})
@@ -24,7 +24,7 @@ def patches(count, seed, labels=None):
 
 @pytest.fixture(scope="module")
 def baseline():
-    return train_on_cubes("baseline-beta", patches(64, 0), patches(32, 1), 16, SETTINGS, 0)
+    return train_cube_strategy("baseline-beta", patches(64, 0), patches(32, 1), 16, SETTINGS, 0)
 
 
 def test_a_baseline_learns_what_a_nodule_is(baseline):
@@ -36,12 +36,12 @@ def test_a_baseline_learns_what_a_nodule_is(baseline):
 
 
 def test_one_seed_gives_one_network(baseline):
-    again, _ = train_on_cubes("baseline-beta", patches(64, 0), patches(32, 1), 16, SETTINGS, 0)
+    again, _ = train_cube_strategy("baseline-beta", patches(64, 0), patches(32, 1), 16, SETTINGS, 0)
     assert all(torch.equal(a, b) for a, b in zip(baseline[0].state_dict().values(), again.state_dict().values(), strict=True))
 
 
 def test_an_online_strategy_starts_from_the_network_it_is_given(baseline):
-    network, monitor = train_on_cubes("beta+online", patches(64, 0), patches(32, 1), 16, SETTINGS, 0, baseline[0])
+    network, monitor = train_cube_strategy("beta+online", patches(64, 0), patches(32, 1), 16, SETTINGS, 0, baseline[0])
     first = [(a - b).abs().max().item() for a, b in zip(network.parameters(), baseline[0].parameters(), strict=True)]
     assert len(monitor.rows) > 1 and 0 < max(first) < 0.2  # it moved, but not from untrained weights
 
@@ -54,4 +54,4 @@ def test_what_cubes_cannot_train_is_said():
         ("baseline-ce", patches(8, 0, labels=1), "8 patches of nodules, 0 others: both are needed"),
     ):
         with pytest.raises(InputError, match=words):
-            train_on_cubes(strategy, given, some, 16, SETTINGS, 0)
+            train_cube_strategy(strategy, given, some, 16, SETTINGS, 0)
