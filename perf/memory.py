@@ -1,8 +1,8 @@
 """Does memory stay flat as scans grow in number? `python perf/memory.py RUN [--profile tiny] [--scans 4]`
 
-RUN is a finished run of the phantom. Its first training scans are taken 1, 4 and 16 times over, each copy under an id of its own that
-stands for the same files. In a process each, the patches of all are cut and written, and batches drawn from them. Then all lung grids
-are written, and crops drawn from them. Printed are seconds and the most memory above that of the imports.
+RUN is a finished run of the phantom. Its first training scans are taken 1, 4 and 16 times over, each copy under an id of its own, from
+the same files. In a process each, the patches of all are cut and written, and batches drawn from them. Then all lung grids are written,
+and crops drawn from them. Printed are seconds and the most memory above that of the imports.
 """
 
 import argparse

@@ -13,7 +13,7 @@ import numpy as np
 
 from lungadv.utils.errors import InputError
 
-__all__ = ["DiskArray", "RowWriter", "stored_tensor", "write_array", "write_rows"]
+__all__ = ["DiskArray", "stored_tensor", "write_array", "write_rows"]
 
 DTYPES = {"I16": "<i2", "U8": "|u1", "F16": "<f2", "F32": "<f4"}  # of safetensors: the ones that are written here
 HEADER_BYTES = 1024  # room for the header, which is known last; the format allows blanks at its end
