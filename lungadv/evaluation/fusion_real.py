@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy.ndimage import distance_transform_edt
 
+from lungadv.data.cube_patches import cube_lung
 from lungadv.data.cutouts import cut_out
 from lungadv.data.io.read import read_scan
 from lungadv.data.masks import surroundings
 from lungadv.data.patches import extract_patches
-from lungadv.data.scan import Scan, to_unit
+from lungadv.data.scan import to_unit
 from lungadv.data.tables import SMALLEST_MM, UNSPECIFIED
 from lungadv.data.walls import INWARD, WALL, on_wall, wall_context
 from lungadv.training.augment import crop
@@ -25,7 +25,6 @@ from lungadv.training.augment import crop
 __all__ = ["FOLDER", "MOVE", "move_sites", "read_cubes", "without_nodules"]
 
 FOLDER = "luna16_nodules"
-LUNG_HU, VESSEL_MM = -500, 4.0  # lung is darker; what is thinner than twice the second does not part it
 MOVE = 3  # voxels by which a nodule is moved along an axis at most
 
 Cubes = tuple[pd.DataFrame, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -44,19 +43,12 @@ def read_cubes(folder: Path, count: int, rng: np.random.Generator, size: int, sp
         path = folder / FOLDER / "nodule_patches" / row.file
         scan, inside = read_scan(path), read_scan(path.with_name(row.file.replace("_dcm_", "_seg_"))).hu > 0
         center = scan.to_world([np.argwhere(inside).mean(axis=0)])
-        lung = _find_lung(scan, inside)
+        lung = cube_lung(scan, inside)
         context = wall_context(lung, scan, center)[0]
         patch = to_unit(extract_patches(scan, center, size, spacing))
         cubes.append(torch.cat([patch, *cut_out(scan, inside.astype(np.uint8), center, size, spacing, edge, lung)]))
         rows.append((row.patient, row.type, row.mask_mm, *context))
     return pd.DataFrame(rows, columns=["seriesuid", "type", "diameter_mm", *WALL]), *torch.stack(cubes).unbind(1)
-
-
-def _find_lung(scan: Scan, nodule: np.ndarray) -> np.ndarray:
-    """The lung in a cube, bool (z, y, x): what is dark, closed over vessels, and the nodule."""
-    lung, voxel = (scan.hu < LUNG_HU) | nodule, scan.spacing[::-1]
-    grown = np.pad(distance_transform_edt(~lung, voxel) <= VESSEL_MM, 1, mode="edge")
-    return lung | (distance_transform_edt(grown, voxel)[1:-1, 1:-1, 1:-1] > VESSEL_MM)
 
 
 def without_nodules(patches: torch.Tensor, masks: torch.Tensor, spacing: float) -> torch.Tensor:

@@ -1,0 +1,123 @@
+"""Patches of nodules and of what is none, cut from the same cubes, so that no network can tell the two by where they come from.
+
+A cube of 50 mm has its nodule in the middle. Beside it a patch must be small to hold no nodule and to lie inside the cube: 16 mm fit
+beside a nodule of 10 mm, even when they are stored larger by MARGIN for random shifts. Nothing is cut where a cube has no voxels.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.ndimage import distance_transform_edt
+from tqdm import tqdm
+
+from lungadv.data.hits import hits
+from lungadv.data.nodule_cubes import EXCLUDED, FALSE_POSITIVE, Cubes, load_cube
+from lungadv.data.patches import extract_patches
+from lungadv.data.positions import MARGIN, background_positions, world_positions
+from lungadv.data.scan import Scan
+from lungadv.data.tables import LUNA16, SMALLEST_MM, XYZ
+
+__all__ = ["cube_lung", "cut_cube_patches", "findings_in", "fitting_places"]
+
+LUNG_HU, VESSEL_MM = -500, 4.0  # lung is darker; what is thinner than twice the second does not part it
+OFFSET = 0.3  # a patch's centre is off the nodule's by this share of its diameter at most, and by OFFSET_MM
+OFFSET_MM = 3.0
+TRIES = 8  # positions tried for each that is wanted
+COLUMNS = [*LUNA16, "patient", "path", "kind", "label", "type", "has_both"]
+
+
+def cube_lung(scan: Scan, nodule: np.ndarray) -> np.ndarray:
+    """The lung in a cube, bool (z, y, x): what is dark, closed over vessels, and the nodule (bool, of the same shape)."""
+    lung, voxel = (scan.hu < LUNG_HU) | nodule, scan.spacing[::-1]
+    grown = np.pad(distance_transform_edt(~lung, voxel) <= VESSEL_MM, 1, mode="edge")
+    return lung | (distance_transform_edt(grown, voxel)[1:-1, 1:-1, 1:-1] > VESSEL_MM)
+
+
+def fitting_places(scan: Scan, width: float) -> np.ndarray:
+    """Where a patch of `width` mm may have its centre and lie inside the cube: bool (z, y, x)."""
+    voxel = np.array(scan.spacing[::-1])
+    reach = np.ceil(width / 2 / voxel).astype(int)
+    inside = np.zeros(scan.hu.shape, dtype=bool)
+    inside[tuple(slice(margin, count - margin) for margin, count in zip(reach, scan.hu.shape, strict=True))] = True
+    return inside
+
+
+def findings_in(cubes: Cubes, cube: dict, scan: Scan) -> pd.DataFrame:
+    """What lies in a cube beside its own nodule: the series' other nodules and the excluded findings, LUNA16 columns.
+
+    cube: a row of `cubes.table`; scan: as of `load_cube`. An empty diameter is -1, see `hits.radius_mm`.
+    """
+    others = cubes.table[(cubes.table["seriesuid"] == cube["seriesuid"]) & (cubes.table["path"] != cube["path"])]
+    listed = cubes.not_nodules[(cubes.not_nodules["path"] == cube["path"]) & (cubes.not_nodules["kind"] == EXCLUDED)]
+    found = pd.concat([others[LUNA16], listed[LUNA16]], ignore_index=True)
+    voxels = scan.to_voxel(world_positions(found))
+    return found[((voxels > -0.5) & (voxels < np.array(scan.hu.shape) - 0.5)).all(axis=1)].reset_index(drop=True)
+
+
+def cut_cube_patches(cubes: Cubes, size: int, spacing: float, *, count: int, rng: np.random.Generator) -> tuple[pd.DataFrame, torch.Tensor]:
+    """Up to `count` patches of each nodule of SMALLEST_MM and more, and as many of lung beside it, all inside its cube.
+
+    Args:
+        cubes: of one data set.
+        size: voxels of a patch of `spacing` mm; they are stored larger by MARGIN on every side.
+        rng: draws the offsets of nodules and the places of the others.
+
+    Returns a table, a row a patch, and int16 HU (N, 1, Q, Q, Q). Columns: LUNA16's (the patch's centre and the nodule's diameter; NaN for
+    others), patient, path, kind ("nodule", "background" or FALSE_POSITIVE), label (1 or 0), type, and has_both: whether the cube gives both
+    labels. What lies beside a nodule holds no part of it, of another nodule, or of an excluded finding.
+    """
+    width = (size + 2 * MARGIN) * spacing
+    tables, patches = [], []
+    for cube in tqdm(cubes.table[cubes.table["diameter_mm"] >= SMALLEST_MM].to_dict("records"), desc="patches of cubes", mininterval=2):
+        scan, inside = load_cube(cube)
+        fits = fitting_places(scan, width)
+        nodule = _offset_centres(cube, scan, fits, count, rng)
+        others = _places_beside(cubes, cube, scan, inside, fits, width, count, rng)
+        rows = pd.concat([nodule, others], ignore_index=True)
+        rows = rows.assign(seriesuid=cube["seriesuid"], patient=cube["patient"], path=cube["path"], has_both=rows["label"].nunique() == 2)
+        tables.append(rows)
+        patches.append(extract_patches(scan, world_positions(rows), size + 2 * MARGIN, spacing).round().to(torch.int16))
+    if not tables:
+        return pd.DataFrame(columns=COLUMNS), torch.empty((0, 1, *(size + 2 * MARGIN,) * 3), dtype=torch.int16)
+    return pd.concat(tables, ignore_index=True)[COLUMNS], torch.cat(patches)
+
+
+def _offset_centres(cube, scan, fits, count, rng):
+    """Centres at random offsets from the nodule's, where a patch fits."""
+    steps = rng.standard_normal((TRIES * count, 3))
+    steps *= (rng.random(len(steps)) ** (1 / 3) * min(OFFSET * cube["diameter_mm"], OFFSET_MM) / np.linalg.norm(steps, axis=1))[:, None]
+    places = _kept(np.array([cube[name] for name in XYZ]) + steps, scan, fits)[:count]
+    known = {"kind": "nodule", "label": 1, "type": cube["type"], "diameter_mm": cube["diameter_mm"]}
+    return pd.DataFrame(places, columns=XYZ).assign(**known)
+
+
+def _kept(places, scan, allowed):
+    """Those of world positions (N, 3) whose voxel is `allowed`, bool (z, y, x)."""
+    voxels = np.rint(scan.to_voxel(places)).astype(int)
+    inside = ((voxels >= 0) & (voxels < allowed.shape)).all(axis=1)
+    inside[inside] = allowed[tuple(voxels[inside].T)]
+    return places[inside]
+
+
+def _places_beside(cubes, cube, scan, inside, fits, width, count, rng):
+    """A detector's false positives and random places of lung, whose patch fits and holds nothing of a finding: up to `count`."""
+    findings, lung = findings_in(cubes, cube, scan), cube_lung(scan, inside)
+    false = cubes.not_nodules[(cubes.not_nodules["path"] == cube["path"]) & (cubes.not_nodules["kind"] == FALSE_POSITIVE)]
+    free = _free_of_nodule(inside, scan, width) & fits
+    false = _kept(world_positions(false), scan, free)
+    false = false[~hits(false, world_positions(findings), findings["diameter_mm"]).any(axis=1)][:count]
+    places = np.empty((0, 3))
+    if (lung & free).any():
+        places = background_positions(lung & free, scan, findings, width, count - len(false), rng, inside.astype(np.uint8))
+        places = _kept(places, scan, fits)
+    kinds = [FALSE_POSITIVE] * len(false) + ["background"] * len(places)
+    return pd.DataFrame(np.concatenate([false, places]), columns=XYZ).assign(kind=kinds, label=0, type="", diameter_mm=np.nan)
+
+
+def _free_of_nodule(inside, scan, width):
+    """Where a patch of `width` mm may have its centre and hold no voxel of the nodule: bool (z, y, x)."""
+    voxels, reach = np.argwhere(inside), np.ceil(width / 2 / np.array(scan.spacing[::-1])).astype(int)
+    blocked = np.zeros(inside.shape, dtype=bool)
+    low, high = np.maximum(voxels.min(axis=0) - reach, 0), voxels.max(axis=0) + reach + 1
+    blocked[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True
+    return ~blocked
