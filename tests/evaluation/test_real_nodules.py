@@ -1,5 +1,8 @@
 """Sensitivity against false positives a litre on cubes, and whether borders tell labels."""
 
+import json
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +12,7 @@ from torch import nn
 from lungadv.data.ingest import ingest
 from lungadv.data.nodule_cubes import read_cubes
 from lungadv.evaluation.real_nodules import Searched, border_auc, search_cubes, sensitivity_per_litre
+from lungadv.utils.files import repo_root
 from tests.data.made_cubes import write_cube
 
 PLACE = {"coordX": 0.0, "coordY": 0.0, "coordZ": 0.0}
@@ -110,3 +114,13 @@ def test_further_patches_of_one_cube_are_not_known_again():
 def test_a_border_of_too_few_cubes_is_no_measurement():
     with pytest.raises(ValueError, match="3 cubes have patches of both labels, at least 5 are needed"):
         border_auc(*labelled(3, np.random.default_rng(0)))
+
+
+def test_the_notebook_says_why_it_shows_nothing_where_no_cubes_are(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("LUNGADV_REAL_CT", str(tmp_path))
+    names = {"display": print}
+    with plt.rc_context():
+        for cell in json.loads((repo_root() / "nbs" / "16_real_nodules.ipynb").read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                exec("".join(cell["source"]), names)
+    assert capsys.readouterr().out == "no folder luna16_nodules in LUNGADV_REAL_CT, and no manifest: nothing is shown below\n"
