@@ -65,7 +65,7 @@ def main(weights: Path = None, sheets: Path = None):
             print(f"| {name} | | | | | | refused: {error} |")
             continue
         seconds, litres = time.perf_counter() - started, lung_mask(scan).sum() * np.prod(scan.spacing) / 1e6
-        said = [place_of_nodule(name, findings)] * (name in NODULES) + said
+        said = [place_of_nodule(name, findings), *said] if name in NODULES else said
         size = " x ".join(map(str, scan.hu.shape[::-1]))
         above = (findings["probability"] > 0.5).sum()
         print(f"| {name} | {size} | {litres:.1f} | {len(findings)} | {above} | {seconds:.0f} | {'; '.join(said)} |", flush=True)

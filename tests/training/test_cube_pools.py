@@ -26,9 +26,9 @@ def make_cube(seed=0, diameter=10.0, ignored=NOTHING, hu=None):
     return NoduleCube(str(seed), scan, np.array([[0.0, 0, 0, diameter]]), ignored, np.empty((0, 3)))
 
 
-def anywhere(cube, count=30):
+def anywhere(seed, count=8):
     """Places at random in a cube."""
-    return np.random.default_rng(1).uniform(-20, 20, (count, 3))
+    return np.random.default_rng(1000 + seed).uniform(-20, 20, (count, 3))
 
 
 def test_a_crop_brings_its_nodule_wherever_it_lies_in_it():
@@ -85,16 +85,16 @@ def test_negative_patches_hold_the_middle_of_no_nodule_and_of_nothing_disputed()
 
 @pytest.mark.parametrize("own", [False, True])
 def test_padding_tells_nothing_of_the_label(own):
-    cubes = [make_cube(k, hu=-700) for k in range(12)]
-    pools = cube_pools(cubes, {cube.name: anywhere(cube) for cube in cubes}, SETTINGS, np.random.default_rng(0))
+    cubes = [make_cube(k, hu=-700) for k in range(45)]
+    pools = cube_pools(cubes, {cube.name: anywhere(int(cube.name)) for cube in cubes}, SETTINGS, np.random.default_rng(0))
     if own:  # what would happen without the rule
         pools[1].ends, pools[1].own = np.tile([[[0] * 3, [36] * 3]], (len(pools[1]), 1, 1)), True
     rng, count = np.random.default_rng(1), 150
-    patches = torch.cat([pools[label][torch.from_numpy(rng.integers(len(pools[label]), size=count))] for label in (1, 0)])
+    patches = torch.cat([pools[label][torch.from_numpy(rng.permutation(len(pools[label]))[:count])] for label in (1, 0)])  # each once
     sides = [patches[:, 0].movedim(axis, 1)[:, end].float().mean((1, 2)) for axis in (1, 2, 3) for end in (0, 4, 8, -9, -5, -1)]
     labels = np.repeat([1, 0], count)
     told = forest_auc(torch.stack(sides, dim=1).numpy(), labels, 60)
-    assert told > 0.9 if own else abs(told - 0.5) < 0.08
+    assert told > 0.8 if own else abs(told - 0.5) < 0.08
 
 
 def test_what_lies_beyond_a_cube_is_mirrored_or_air():
