@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lungadv.data.patches import resample
-from lungadv.data.positions import MARGIN
+from lungadv.data.positions import shift_margin
 from lungadv.data.scan import AIR
 from lungadv.settings import PatchSettings
 from lungadv.training.cube_crops import SMALLEST_LEARNT_MM, NoduleCube, vary_thickness
@@ -86,12 +86,12 @@ class ThickPatches:
 def cube_pools(
     cubes: Sequence[NoduleCube], candidates: Mapping[str, np.ndarray], settings: PatchSettings, rng: np.random.Generator
 ) -> dict[int, CubePatches]:
-    """The pools of positive (1) and negative (0) patches of cubes, with MARGIN voxels on each side for random shifts.
+    """The pools of positive (1) and negative (0) patches of cubes, larger by `shift_margin` on every side.
 
     candidates: of each cube's name, places (n, 3) in LPS mm that candidate generation proposes. Negatives are those away from nodules and
     from what counts neither way, published false positives, and random places in the lung.
     """
-    size, grids, rows = settings.size + 2 * MARGIN, [], {1: [], 0: []}
+    size, grids, rows = settings.size + 2 * shift_margin(settings.spacing), [], {1: [], 0: []}
     for number, cube in enumerate(cubes):
         grid = resample(cube.scan, settings.spacing)
         grids.append(grid.hu)
