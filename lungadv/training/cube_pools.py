@@ -89,9 +89,11 @@ def cube_pools(
     """The pools of positive (1) and negative (0) patches of cubes, larger by `shift_margin` on every side.
 
     candidates: of each cube's name, places (n, 3) in LPS mm that candidate generation proposes. Negatives are those away from nodules and
-    from what counts neither way, published false positives, and random places in the lung.
+    from what counts neither way, published false positives, and random places in the lung. A type of nodule has as many positives as the
+    root of its number of cubes says, so that rare ones are learnt too.
     """
     size, grids, rows = settings.size + 2 * shift_margin(settings.spacing), [], {1: [], 0: []}
+    numbers = Counter(cube.kind for cube in cubes)
     for number, cube in enumerate(cubes):
         grid = resample(cube.scan, settings.spacing)
         grids.append(grid.hu)
