@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -23,12 +24,13 @@ from lungadv.data.scan import to_unit
 from lungadv.data.tables import XYZ
 from lungadv.detection.candidates import calibrate, find_candidates, raw_candidates
 from lungadv.detection.cube_candidates import cube_candidates
+from lungadv.detection.detect import classify
 from lungadv.detection.networks import load_networks, save_networks
 from lungadv.detection.seen import SEEN, hash_series
 from lungadv.detection.weights import Detector, load_detector
 from lungadv.evaluation.cube_detection import nodule_table, operating_point, score_cubes
 from lungadv.evaluation.froc import froc
-from lungadv.models.dense_unet import predict
+from lungadv.models.dense_unet import FPR, predict
 from lungadv.pipeline.artefacts import describe, replace_folder, require, write_json
 from lungadv.pipeline.runs import REAL, Run
 from lungadv.pipeline.stages.datasets import load
@@ -51,6 +53,8 @@ from lungadv.utils.files import read_json
 
 __all__ = ["train_on_cubes"]
 
+SHIFTED = 4  # false positives that the threshold is set by, for each that may lie above it
+WIDEST, SURE = 32.0, 1e-3  # the largest shift tried, and how well it is known
 WATCHED = 400  # validation patches of each label that the loss is followed on
 HELD_BACK = ("LIDC-IDRI-0001",)  # patients whose whole scan this project tests on: their cubes are neither trained on nor chosen by
 
@@ -74,8 +78,10 @@ def train_on_cubes(run: Run, manifest: str | Path) -> Path:
     for stage, build in (("candidates", _train_candidates), (f"fpr/{BASELINE}", _train_fpr)):
         _make_stage(run, temporary, stage, manifest, known, build)
     write_json(temporary / SEEN, _seen(run, cubes))
-    detector = load_detector(temporary)
-    _measure_cubes(detector, known["validation"], cubes.of("validation").table, temporary)
+    detector, unseen = load_detector(temporary), cubes.of("validation").table
+    _set_threshold(detector, known["validation"], unseen)
+    save_network(detector.fpr_network, temporary / "fpr" / BASELINE)
+    _measure_cubes(detector, known["validation"], unseen, temporary)
     _measure_benchmarks(run, detector).to_csv(temporary / "benchmarks.csv", index=False)
     replace_folder(temporary, run.path(REAL))
     return run.path(REAL)
@@ -112,10 +118,11 @@ def _read_by(stage, settings):
 def _train_candidates(run: Run, cubes: dict[str, list[NoduleCube]], folder: Path) -> None:
     """Train the three candidate networks on, and calibrate them on the simulated validation scans."""
     data, settings = load(run), _candidate_settings(run.settings)
-    grids = training_grids(data.of("train"), settings.spacing)
     real = cube_grids(cubes["train"], settings.spacing, run.rng(REAL, "grids"))
     start = load_networks(run.path("candidates"))[0]["blob"]
-    networks, losses = train_networks(grids, settings, run, real, start)
+    with TemporaryDirectory(dir=folder) as grids_folder:
+        grids = training_grids(data.of("train"), settings.spacing, Path(grids_folder))
+        networks, losses = train_networks(grids, settings, run, real, start)
     part = data.of("validation")
     found = [raw_candidates(networks, data.scan(uid), data.lungs(uid), settings) for uid in tqdm(part.uids, desc="calibrating")]
     save_networks(networks, calibrate(pd.concat(found, ignore_index=True), len(part.uids)), folder)
@@ -179,6 +186,37 @@ def _seen(run: Run, cubes: Cubes) -> dict:
         "sources": [simulated, f"LUNA16's nodules as NODE21 gives them: {' and '.join(real)}"],
         "series": {part: hash_series(table["seriesuid"]) for part, table in parts.items()},
     }
+
+
+def _set_threshold(detector: Detector, cubes: Sequence[NoduleCube], table: pd.DataFrame) -> None:
+    """Shift the answers of false-positive reduction, in place, so that one false positive a litre of cubes lies above probability 0.5.
+
+    The best false positives are weighed again with each shift tried: the probability is a mean over mirror images.
+    """
+    _, others, litres = score_cubes(detector, cubes, table)
+    allowed, scans = int(litres), {cube.name: cube.scan for cube in cubes}
+    best = others.nlargest(SHIFTED * max(allowed, 1), "probability")
+    patch = detector.patch
+    cut = [extract_patches(scans[path], world_positions(rows), patch.size, patch.spacing) for path, rows in best.groupby("path")]
+    if len(best) > allowed:
+        shift_threshold(detector.fpr_network, to_unit(torch.cat(cut)), allowed)
+
+
+def shift_threshold(network: FPR, patches: torch.Tensor, allowed: int) -> None:
+    """Shift the bias of a network's head so that `allowed` of the patches (N, 1, P, P, P) in [0, 1] lie above 0.5, as `classify` has it.
+
+    The shift is found by halving, to SURE in the outputs before softplus or softmax: as many as possible lie above, but no more.
+    """
+    bias = network.head[-1].bias.data  # against a nodule, and for one
+    start, low, high = bias.clone(), -WIDEST, WIDEST
+    while high - low > SURE:
+        shift = (low + high) / 2
+        bias.copy_(start + torch.tensor([shift, -shift]) / 2)
+        if (classify(network, patches)[0] > 0.5).sum() > allowed:
+            low = shift
+        else:
+            high = shift
+    bias.copy_(start + torch.tensor([high, -high]) / 2)
 
 
 def _measure_cubes(detector: Detector, cubes: Sequence[NoduleCube], table: pd.DataFrame, folder: Path) -> None:

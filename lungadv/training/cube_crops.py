@@ -34,6 +34,7 @@ class NoduleCube:
     nodules: np.ndarray  # (n, 4); the first is the cube's own
     ignored: np.ndarray  # (n, 4): excluded findings, and nodules under SMALLEST_LEARNT_MM but the cube's own
     false_positives: np.ndarray  # (n, 3): what a published detector took for a nodule
+    kind: str = ""  # of the cube's own nodule, as the manifest's column "type" names it
 
 
 def read_nodule_cubes(cubes: Cubes, desc: str = "cubes") -> list[NoduleCube]:
@@ -56,7 +57,7 @@ def read_nodule_cubes(cubes: Cubes, desc: str = "cubes") -> list[NoduleCube]:
         small = more[:, 3] < SMALLEST_LEARNT_MM
         nodules = np.concatenate([own, more[~small]])
         ignored = np.concatenate([_apart(_spheres(known[excluded]), nodules), more[small]])
-        made.append(NoduleCube(row["path"], scan, nodules, ignored, known.loc[~excluded, XYZ].to_numpy(float)))
+        made.append(NoduleCube(row["path"], scan, nodules, ignored, known.loc[~excluded, XYZ].to_numpy(float), row.get("type", "")))
     return made
 
 

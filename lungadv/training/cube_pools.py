@@ -5,6 +5,7 @@ tell the label. Every positive patch is therefore cut as if its cube ended where
 filled by one rule for both: mirrored at the end in half of the draws, air in the others.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from lungadv.data.patches import resample
-from lungadv.data.positions import MARGIN
+from lungadv.data.positions import shift_margin
 from lungadv.data.scan import AIR
 from lungadv.settings import PatchSettings
 from lungadv.training.cube_crops import SMALLEST_LEARNT_MM, NoduleCube, vary_thickness
@@ -20,7 +21,7 @@ from lungadv.training.cube_crops import SMALLEST_LEARNT_MM, NoduleCube, vary_thi
 __all__ = ["CubePatches", "ThickPatches", "cube_pools"]
 
 THICK_SHARE = 0.4  # of the patches that get thick slices
-COPIES = 4  # of a nodule, each at another offset
+COPIES = 4  # of a nodule of the most common type, each at another offset
 SHIFT, MAX_SHIFT_MM = 0.3, 3.5  # of a positive patch from the nodule's middle: share of the diameter, and at most
 FREE_MM = 4.0  # between a nodule and the middle of a negative patch
 EDGE_MM = 5.0  # between the middle of a patch and its cube's edge
@@ -85,18 +86,20 @@ class ThickPatches:
 def cube_pools(
     cubes: Sequence[NoduleCube], candidates: Mapping[str, np.ndarray], settings: PatchSettings, rng: np.random.Generator
 ) -> dict[int, CubePatches]:
-    """The pools of positive (1) and negative (0) patches of cubes, with MARGIN voxels on each side for random shifts.
+    """The pools of positive (1) and negative (0) patches of cubes, larger by `shift_margin` on every side.
 
     candidates: of each cube's name, places (n, 3) in LPS mm that candidate generation proposes. Negatives are those away from nodules and
-    from what counts neither way, published false positives, and random places in the lung.
+    from what counts neither way, published false positives, and random places in the lung. A type of nodule has as many positives as the
+    root of its number of cubes says, so that rare ones are learnt too.
     """
-    size, grids, rows = settings.size + 2 * MARGIN, [], {1: [], 0: []}
+    size, grids, rows = settings.size + 2 * shift_margin(settings.spacing), [], {1: [], 0: []}
+    numbers = Counter(cube.kind for cube in cubes)
     for number, cube in enumerate(cubes):
         grid = resample(cube.scan, settings.spacing)
         grids.append(grid.hu)
         lung = np.argwhere(grid.hu < LUNG_HU)
         places = [candidates.get(cube.name, np.empty((0, 3))), cube.false_positives, grid.to_world(rng.permutation(lung)[:BACKGROUNDS])]
-        for label, centres in ((1, _positives(cube, rng)), (0, _negatives(cube, np.concatenate(places)))):
+        for label, centres in ((1, _positives(cube, _copies(cube.kind, numbers), rng)), (0, _negatives(cube, np.concatenate(places)))):
             voxels = grid.to_voxel(centres)
             from_edge = np.minimum(voxels, np.array(grid.hu.shape) - 1 - voxels).min(axis=1) * settings.spacing
             start = np.round(voxels[from_edge >= EDGE_MM] - (size - 1) / 2).astype(int)
@@ -106,9 +109,14 @@ def cube_pools(
     return {label: CubePatches(grids, rows[label], ends, size, label == 0, rng) for label in (1, 0)}
 
 
-def _positives(cube, rng):
-    """Places (n, 3) in LPS mm: COPIES around the middle of each nodule of a cube of SMALLEST_LEARNT_MM and more."""
-    nodules = np.repeat(cube.nodules[cube.nodules[:, 3] >= SMALLEST_LEARNT_MM], COPIES, axis=0)
+def _copies(kind, numbers):
+    """How many positives a nodule of a type gets: COPIES, times the root of how much more cubes the most common type has."""
+    return round(COPIES * (max(numbers.values()) / numbers[kind]) ** 0.5)
+
+
+def _positives(cube, copies, rng):
+    """Places (n, 3) in LPS mm: `copies` around the middle of each nodule of a cube of SMALLEST_LEARNT_MM and more."""
+    nodules = np.repeat(cube.nodules[cube.nodules[:, 3] >= SMALLEST_LEARNT_MM], copies, axis=0)
     away = rng.standard_normal((len(nodules), 3))
     away /= np.linalg.norm(away, axis=1, keepdims=True)
     reach = np.minimum(SHIFT * nodules[:, 3], MAX_SHIFT_MM) * rng.random(len(nodules)) ** (1 / 3)
