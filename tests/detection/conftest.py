@@ -66,7 +66,7 @@ def ball_at():
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    """A folder that looks like weights, and networks that are certain of what is bright; all that is dark, and what lies in it, counts as lung."""
+    """A folder that looks like weights, and networks that are certain of what is bright; what is dark, and what lies in it, is lung."""
     strategy = tmp_path / "fpr" / BASELINE
     strategy.mkdir(parents=True)
     (strategy / "weights.safetensors").touch()
