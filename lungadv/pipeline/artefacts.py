@@ -28,8 +28,7 @@ def require(run: Run, stage: str) -> Path:
     if not (folder / "provenance.json").exists():
         if run.profile != "tiny":
             raise InputError(
-                f"{folder} is missing: run `make reproduce PROFILE={run.profile} SEED={run.seed}`, "
-                "or the notebook of that stage, first"
+                f"{folder} is missing: run `make reproduce PROFILE={run.profile} SEED={run.seed}`, or the notebook of that stage, first"
             )
         build_stage(run, stage)
     return folder

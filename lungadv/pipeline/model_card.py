@@ -114,8 +114,9 @@ LUNA16 (CC BY 4.0) and LIDC-IDRI (CC BY 3.0, The Cancer Imaging Archive); no vox
 }
 REAL_SECTION = """
 On real nodules of {patients:.0f} patients whom no network was trained on, in cubes of 50 mm with {litres:.1f} litres of lung. Shares with
-95 % intervals over patients; sizes are those of the mask. One false positive a litre is at a probability above {threshold_at_one:.2f};
-above 0.5 there are {above_half:.1f} a litre. "End to end" is a candidate in the nodule above that threshold.
+95 % intervals over patients; sizes are those of the mask. The answers were shifted until one false positive a litre of these cubes lay
+above a probability of 0.5: now {above_half:.2f} a litre do. One a litre is at {threshold_at_one:.2f}. "End to end" is a candidate in the
+nodule above that threshold.
 
 {table}
 

@@ -112,7 +112,7 @@ def _make_stage(run, target, stage, manifest, cubes, build):
 def _read_by(stage, settings):
     """The settings that a stage reads, of all settings of a run."""
     own = {key: value for key, value in settings["real"].items() if key.startswith("candidate_") == (stage == "candidates")}
-    return json.dumps([own, settings["candidates"], settings["patch"]])  # of lists, which JSON makes of tuples
+    return json.dumps([own, settings["candidates"], settings["patch"]], sort_keys=True)  # of lists, which JSON makes of tuples
 
 
 def _train_candidates(run: Run, cubes: dict[str, list[NoduleCube]], folder: Path) -> None:

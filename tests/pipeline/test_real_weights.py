@@ -3,14 +3,18 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lungadv.data.ingest.run import ingest
+from lungadv.detection.detect import classify
 from lungadv.detection.seen import read_seen
 from lungadv.detection.weights import is_weights, load_detector
+from lungadv.models.dense_unet import FPR
 from lungadv.pipeline.export import export_weights
-from lungadv.pipeline.real_weights import HELD_BACK, train_on_cubes
+from lungadv.pipeline.real_weights import HELD_BACK, shift_threshold, train_on_cubes
 from lungadv.pipeline.runs import REAL, Run
 from lungadv.settings import load_settings
 from lungadv.training.strategies import BASELINE
@@ -45,6 +49,24 @@ def test_the_networks_learn_from_cubes_and_are_measured(made):
     nodules, benchmarks = (pd.read_csv(run.path(REAL, f"{name}.csv")) for name in ("nodules", "benchmarks"))
     assert nodules["nodules"].iloc[0] == 2 and nodules["proposed"].iloc[0] in (0, 0.5, 1)
     assert benchmarks["benchmark"].tolist() == ["in-house", "nlst"] and benchmarks["cpm"].between(0, 1).all()
+
+
+def test_half_is_the_probability_of_one_false_positive_a_litre(made):
+    operating = pd.read_csv(made[0].path(REAL, "operating.csv")).iloc[0]
+    assert operating["above_half"] * operating["litres"] <= 1 * operating["litres"] and operating["threshold_at_one"] <= 0.5
+
+
+@pytest.mark.parametrize("output", ["evidence", "logits"])
+def test_a_shifted_network_calls_as_many_patches_nodules_as_are_allowed_and_ranks_them_as_before(output):
+    torch.manual_seed(0)
+    network = FPR(output, width=4).eval().requires_grad_(False)
+    network.head[-1].weight.data *= 30  # answers that differ
+    patches = torch.rand(30, 1, 16, 16, 16) * torch.linspace(0.1, 1, 30)[:, None, None, None, None]
+    before = classify(network, patches)[0]
+    shift_threshold(network, patches, 7)
+    after = classify(network, patches)[0]
+    assert (after > 0.5).sum() == 7 and (before > 0.5).sum() != 7
+    assert set(np.argsort(after)[-7:]) == set(np.argsort(before)[-7:])
 
 
 def test_the_exported_weights_say_what_they_have_seen(made, tmp_path):

@@ -1,5 +1,7 @@
 """Real cubes as training material: what counts in them, where crops and patches are cut, and that padding tells nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,13 +62,21 @@ def test_nodules_of_neighbouring_cubes_are_known_and_excluded_findings_on_them_l
     one = write_cube(tmp_path, "1.2.3", 0, origin=(0.0, 0.0, 0.0))
     two = write_cube(tmp_path, "1.2.3", 1, origin=(15.0, 0.0, 0.0))
     rows = [
-        {"path": str(path), "mask": str(path).replace("_dcm_", "_seg_"), "seriesuid": "1.2.3", "world_ok": "True", "dataset": "train"}
+        {
+            "path": str(path),
+            "mask": str(path).replace("_dcm_", "_seg_"),
+            "seriesuid": "1.2.3",
+            "world_ok": "True",
+            "dataset": "train",
+            "type": "solid",
+        }
         | {"coordX": 25.0 + k * 15, "coordY": 25.0, "coordZ": 25.0, "diameter_mm": 8.0}
         for k, path in enumerate((one, two))
     ]
     places = {"coordX": [25.0, 10.0, 12.0], "coordY": [25.0, 10.0, 40.0], "coordZ": [26.0, 10.0, 12.0], "diameter_mm": [-1.0, -1.0, -1.0]}
     others = pd.DataFrame({"path": str(one), "kind": ["excluded", "excluded", "false positive"], "dataset": "train"} | places)
     first, second = read_nodule_cubes(Cubes(pd.DataFrame(rows), others))
+    assert first.kind == "solid"
     assert first.nodules[:, 0].tolist() == [25.0, 40.0] and second.nodules[:, 0].tolist() == [40.0, 25.0]
     assert first.ignored.tolist() == [[10.0, 10.0, 10.0, 10.0]] and first.false_positives.tolist() == [[12.0, 40.0, 12.0]]
 
@@ -81,6 +91,12 @@ def test_negative_patches_hold_the_middle_of_no_nodule_and_of_nothing_disputed()
     assert np.linalg.norm(middles - [-15, 0, 0], axis=1).min() < 1.1
     assert np.linalg.norm(middles, axis=1).min() > 8 and np.linalg.norm(middles - [15, 0, 0], axis=1).min() > 4
     assert len(pools[1]) == 4 and (pools[1][torch.arange(4)][:, 0, 17:19, 17:19, 17:19].float().mean((1, 2, 3)) > -400).all()
+
+
+def test_rare_types_of_nodules_are_drawn_by_the_root_of_their_number():
+    cubes = [replace(make_cube(k), kind="solid" if k else "ground_glass") for k in range(10)]
+    rows = cube_pools(cubes, {}, SETTINGS, np.random.default_rng(0))[1].rows
+    assert np.bincount(rows[:, 0]).tolist() == [12] + [4] * 9
 
 
 @pytest.mark.parametrize("own", [False, True])
