@@ -190,7 +190,6 @@ def detect(
     from lungadv.detection.detect import detect as find_nodules
     from lungadv.detection.detect import find_lungs
     from lungadv.detection.outputs import ENDINGS, Findings, write_outputs
-    from lungadv.detection.seen import read_seen
     from lungadv.detection.weights import default_weights, load_detector
     from lungadv.utils.outputs import check_outputs
 
@@ -204,11 +203,10 @@ def detect(
     volume = read_scan(scan, series)
     started = time.perf_counter()
     load_detector(weights)  # what is wrong with them is said before the long search
-    typer.echo(f"the weights have seen: {'; '.join(read_seen(weights).sources)}", err=True)
     mask = find_lungs(volume)
     findings = find_nodules(volume, weights, mask)
     notes = report.scan_warnings(volume, weights, mask)
-    for note in notes:
+    for note in (f"the weights have seen {'; '.join(report.read_seen(weights).sources)}", *notes):
         typer.echo(f"note: {note}", err=True)
     write_outputs(Findings(volume, findings, weights, notes, images), paths)
     likely, seconds = int((findings.probability > 0.5).sum()), time.perf_counter() - started

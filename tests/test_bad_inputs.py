@@ -72,8 +72,8 @@ SAYS = {
     "a model that draws random numbers": ("answers the same patches differently", "is dropout active"),
     "a model that takes nodules for the other class": ("100% of the clean positives and 100% of the clean negatives", "swapped"),
     "patches a little beyond [0, 1]": ("clip them to it",),
-    "an output below a file": ("a.csv", "is a file, not a folder"),
     "a command whose stdout is closed": ("error: 'marks.csv' has no column",),
+    "an output below a file": ("a.csv", "is a file, not a folder"),
     # others
     "truncated .zraw": ("scan.zraw", "cut short"),
     "header and data size differ": ("scan.zraw", "its header says"),

@@ -1,7 +1,7 @@
 """Patches of nodules and of what is none, cut from the same cubes, so that no network can tell the two by where they come from.
 
 A cube of 50 mm has its nodule in the middle. Beside it a patch must be small to hold no nodule and to lie inside the cube: 16 mm fit
-beside a nodule of 10 mm, even when they are stored larger by MARGIN for random shifts. Nothing is cut where a cube has no voxels.
+beside a nodule of 10 mm, even when they are stored larger by `shift_margin` for random shifts. Nothing is cut where a cube has no voxels.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from lungadv.data.hits import hits
 from lungadv.data.nodule_cubes import EXCLUDED, FALSE_POSITIVE, Cubes, load_cube
 from lungadv.data.patches import extract_patches
-from lungadv.data.positions import MARGIN, background_positions, world_positions
+from lungadv.data.positions import background_positions, shift_margin, world_positions
 from lungadv.data.scan import Scan
 from lungadv.data.tables import LUNA16, SMALLEST_MM, XYZ
 
@@ -59,14 +59,15 @@ def cut_cube_patches(cubes: Cubes, size: int, spacing: float, *, count: int, rng
 
     Args:
         cubes: of one data set.
-        size: voxels of a patch of `spacing` mm; they are stored larger by MARGIN on every side.
+        size: voxels of a patch of `spacing` mm; they are stored larger by `shift_margin` on every side.
         rng: draws the offsets of nodules and the places of the others.
 
     Returns a table, a row a patch, and int16 HU (N, 1, Q, Q, Q). Columns: LUNA16's (the patch's centre and the nodule's diameter; NaN for
     others), patient, path, kind ("nodule", "background" or FALSE_POSITIVE), label (1 or 0), type, and has_both: whether the cube gives both
     labels. What lies beside a nodule holds no part of it, of another nodule, or of an excluded finding.
     """
-    width = (size + 2 * MARGIN) * spacing
+    stored = size + 2 * shift_margin(spacing)
+    width = stored * spacing
     tables, patches = [], []
     for cube in tqdm(cubes.table[cubes.table["diameter_mm"] >= SMALLEST_MM].to_dict("records"), desc="patches of cubes", mininterval=2):
         scan, inside = load_cube(cube)
@@ -76,9 +77,9 @@ def cut_cube_patches(cubes: Cubes, size: int, spacing: float, *, count: int, rng
         rows = pd.concat([nodule, others], ignore_index=True)
         rows = rows.assign(seriesuid=cube["seriesuid"], patient=cube["patient"], path=cube["path"], has_both=rows["label"].nunique() == 2)
         tables.append(rows)
-        patches.append(extract_patches(scan, world_positions(rows), size + 2 * MARGIN, spacing).round().to(torch.int16))
+        patches.append(extract_patches(scan, world_positions(rows), stored, spacing).round().to(torch.int16))
     if not tables:
-        return pd.DataFrame(columns=COLUMNS), torch.empty((0, 1, *(size + 2 * MARGIN,) * 3), dtype=torch.int16)
+        return pd.DataFrame(columns=COLUMNS), torch.empty((0, 1, *(stored,) * 3), dtype=torch.int16)
     return pd.concat(tables, ignore_index=True)[COLUMNS], torch.cat(patches)
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SOURCES', 'predict_heatmap', 'find_peaks', 'refine_peaks', 'best_boxes', 'propose_boxes', 'heatmap_candidates',
-           'raw_candidates', 'candidates_on_grid', 'Calibration', 'calibrate', 'calibrated_score', 'merge_sources',
+           'candidates_on_grid', 'raw_candidates', 'Calibration', 'calibrate', 'calibrated_score', 'merge_sources',
            'top_candidates', 'find_candidates']
 
 # %% ../../nbs/06_candidates.ipynb #7cef9632
@@ -133,16 +133,7 @@ def _candidate_table(grid, voxels, scores, source, diameters):
     columns = {"seriesuid": grid.uid, "coordX": world[:, 0], "coordY": world[:, 1], "coordZ": world[:, 2]}
     return pd.DataFrame(columns | {"score": scores.astype(float), "source": source, "diameter_mm": diameters})
 
-# %% ../../nbs/06_candidates.ipynb #a13729d4
-def raw_candidates(networks: Mapping[str, nn.Module], scan: Scan, lungs: np.ndarray, settings: CandidateSettings) -> pd.DataFrame:
-    """Candidates of every source, apart: the columns of `find_candidates`, score being the network's own.
-
-    networks: "blob", "blob-ggo", "rpn"; lungs: bool (z, y, x) on the scan's voxels.
-    Sources: those of `heatmap_candidates`, and 'rpn', the boxes whose centre lies in the lungs.
-    """
-    return candidates_on_grid(networks, *lung_grid(scan, lungs, settings.spacing), settings)
-
-
+# %% ../../nbs/06_candidates.ipynb #c4d1a0b2
 def candidates_on_grid(networks: Mapping[str, nn.Module], grid: Scan, inside: np.ndarray, settings: CandidateSettings) -> pd.DataFrame:
     """`raw_candidates` of a scan on the networks' grid, sides multiples of 4, within `inside`, bool (D, H, W)."""
     sides = anchor_sides(settings.anchors, settings.spacing)
@@ -152,6 +143,15 @@ def candidates_on_grid(networks: Mapping[str, nn.Module], grid: Scan, inside: np
     within = inside[tuple(nearest.T)]
     rpn = _candidate_table(grid, centres[within], scores[within], "rpn", diameters[within] * settings.spacing)
     return pd.concat([heatmap_candidates(networks, grid, inside, settings), rpn], ignore_index=True)
+
+# %% ../../nbs/06_candidates.ipynb #a13729d4
+def raw_candidates(networks: Mapping[str, nn.Module], scan: Scan, lungs: np.ndarray, settings: CandidateSettings) -> pd.DataFrame:
+    """Candidates of every source, apart: the columns of `find_candidates`, score being the network's own.
+
+    networks: "blob", "blob-ggo", "rpn"; lungs: bool (z, y, x) on the scan's voxels.
+    Sources: those of `heatmap_candidates`, and 'rpn', the boxes whose centre lies in the lungs.
+    """
+    return candidates_on_grid(networks, *lung_grid(scan, lungs, settings.spacing), settings)
 
 # %% ../../nbs/06_candidates.ipynb #0f04832e
 @dataclass(frozen=True, eq=False)

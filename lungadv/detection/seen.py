@@ -13,7 +13,7 @@ from lungadv.detection.weights import read_provenance
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import read_json
 
-__all__ = ["PARTS", "SEEN", "Seen", "hash_series", "read_seen", "series_hash"]
+__all__ = ["SEEN", "hash_series", "read_seen"]
 
 SEEN = "seen.json"  # in a folder of weights
 PARTS = {"training": "trained on", "validation": "chosen by"}  # and what a scan of each part was to the weights
@@ -32,18 +32,18 @@ class Seen:
         return [
             f"the weights were {PARTS[part]} this very scan (series {uid}): findings in it say nothing of how they do on others"
             for part, hashes in self.series.items()
-            if series_hash(uid) in hashes
+            if _series_hash(uid) in hashes
         ]
 
 
-def series_hash(uid: str) -> str:
+def _series_hash(uid: str) -> str:
     """The hash of a series uid that stands for it in seen.json."""
     return hashlib.sha256(uid.encode()).hexdigest()[:DIGITS]
 
 
 def hash_series(uids: Iterable[str]) -> list[str]:
     """The hashes of series uids, each once, sorted, so that nothing follows from their order."""
-    return sorted({series_hash(uid) for uid in uids})
+    return sorted({_series_hash(uid) for uid in uids})
 
 
 def read_seen(folder: str | Path) -> Seen:

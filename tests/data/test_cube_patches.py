@@ -7,12 +7,12 @@ import pytest
 from lungadv.data.cube_patches import OFFSET_MM, cube_lung, cut_cube_patches, findings_in, fitting_places
 from lungadv.data.ingest import ingest
 from lungadv.data.nodule_cubes import load_cube, read_cubes
-from lungadv.data.positions import MARGIN
+from lungadv.data.positions import shift_margin
 from lungadv.data.tables import XYZ
 from tests.data.ingest.folders import HEADER
 from tests.data.made_cubes import write_cube
 
-WIDTH = 16 + 2 * MARGIN  # mm, of what is stored
+WIDTH = 16 + 2 * shift_margin(1.0)  # mm, of what is stored
 
 
 def taken(folder, out):

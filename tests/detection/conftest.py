@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import ndimage
 
 from lungadv.data.scan import Scan
 from lungadv.detection.candidates import Calibration
@@ -65,7 +66,7 @@ def ball_at():
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    """A folder that looks like weights, and networks that are certain of what is bright; all that is dark counts as lung."""
+    """A folder that looks like weights, and networks that are certain of what is bright; what is dark, and what lies in it, is lung."""
     strategy = tmp_path / "fpr" / BASELINE
     strategy.mkdir(parents=True)
     (strategy / "weights.safetensors").touch()
@@ -81,7 +82,7 @@ def weights(tmp_path, monkeypatch):
         middle = torch.as_tensor(patches)[:, 0, 7:9, 7:9, 7:9].mean((1, 2, 3))
         return middle, 1 - middle
 
-    monkeypatch.setattr("lungadv.detection.detect.lung_mask", lambda scan: scan.hu < -500)
+    monkeypatch.setattr("lungadv.detection.detect.lung_mask", lambda scan: ndimage.binary_fill_holes(scan.hu < -500))
     monkeypatch.setattr("lungadv.detection.detect.find_candidates", lambda *_: points)
     monkeypatch.setattr("lungadv.detection.detect.predict", predict)
     monkeypatch.setattr("lungadv.detection.weights.load_networks", lambda folder: ({}, Calibration({}, 1)))

@@ -198,3 +198,13 @@ def test_the_readme_shows_gates_and_what_the_baseline_misses(tmp_path):
     lies_on = "benchmark,strategy,on,count,share\nboth,baseline-ce,vessel,3,0.75\nnlst,baseline-ce,scar,1,1\n"
     (tmp_path / "false_positives.csv").write_text(lies_on)
     assert traps(tmp_path) == "vessel 3 (75%)."
+
+
+def test_the_readmes_real_nodules_are_those_of_the_model_card():
+    card = (ROOT / "lungadv" / "weights" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    (row,) = [line.split("|") for line in card.splitlines() if line.startswith("| 6 mm and more |")]
+    (cubes,) = re.findall(r"NODE21 gives them: (\d+) cubes", card)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    share = float(row[4].split()[0])
+    assert f"{cubes} cubes" in readme and f"Of {row[2].strip()} nodules of 6 mm and more" in readme
+    assert f"mark {100 * share:.0f} % at one false positive a litre" in readme
