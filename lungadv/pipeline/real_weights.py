@@ -54,7 +54,7 @@ from lungadv.utils.files import read_json
 __all__ = ["train_on_cubes"]
 
 SHIFTED = 4  # false positives that the threshold is set by, for each that may lie above it
-WIDEST, SURE = 32.0, 1e-3  # the largest shift tried, and how well it is known
+WIDEST, SURE = 32.0, 1e-4  # the largest shift tried, and how well it is known
 WATCHED = 400  # validation patches of each label that the loss is followed on
 HELD_BACK = ("LIDC-IDRI-0001",)  # patients whose whole scan this project tests on: their cubes are neither trained on nor chosen by
 
