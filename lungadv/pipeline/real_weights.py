@@ -56,7 +56,8 @@ __all__ = ["train_on_cubes"]
 SHIFTED = 4  # false positives that the threshold is set by, for each that may lie above it
 WIDEST, SURE = 32.0, 1e-4  # the largest shift tried, and how well it is known
 WATCHED = 400  # validation patches of each label that the loss is followed on
-HELD_BACK = ("LIDC-IDRI-0001",)  # patients whose whole scan this project tests on: their cubes are neither trained on nor chosen by
+# Whose whole scan this project tests on: the patient, and the series where nobody names patients. Neither is trained on nor chosen by.
+HELD_BACK = ("LIDC-IDRI-0001", "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192")
 
 
 def train_on_cubes(run: Run, manifest: str | Path) -> Path:
@@ -87,9 +88,9 @@ def train_on_cubes(run: Run, manifest: str | Path) -> Path:
     return run.path(REAL)
 
 
-def _without(cubes: Cubes, patients: Sequence[str]) -> Cubes:
-    """Cubes without those of some patients."""
-    table = cubes.table[~cubes.table["patient"].isin(patients)].reset_index(drop=True)
+def _without(cubes: Cubes, held_back: Sequence[str]) -> Cubes:
+    """Cubes without those of some patients and series."""
+    table = cubes.table[~cubes.table[["patient", "seriesuid"]].isin(held_back).any(axis=1)].reset_index(drop=True)
     return Cubes(table, cubes.not_nodules[cubes.not_nodules["path"].isin(table["path"])].reset_index(drop=True))
 
 

@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 
 from lungadv.data.ingest.run import ingest
+from lungadv.data.nodule_cubes import Cubes
 from lungadv.detection.detect import classify
 from lungadv.detection.seen import read_seen
 from lungadv.detection.weights import is_weights, load_detector
 from lungadv.models.dense_unet import FPR
 from lungadv.pipeline.export import export_weights
 from lungadv.pipeline.real_weights import HELD_BACK, shift_threshold, train_on_cubes
+from lungadv.pipeline.real_weights import _without as without
 from lungadv.pipeline.runs import REAL, Run
 from lungadv.settings import load_settings
 from lungadv.training.strategies import BASELINE
@@ -109,3 +111,9 @@ def test_a_run_that_is_not_finished_is_not_trained_on(tmp_path, made):
     run = Run("quick", 0, "phantom", load_settings("quick"), tmp_path / "nothing")
     with pytest.raises(InputError, match="datasets is missing"):
         train_on_cubes(run, made[1])
+
+
+def test_a_held_back_scan_is_known_by_its_series_where_nobody_names_patients():
+    table = pd.DataFrame({"patient": [HELD_BACK[1], "1.2", "p"], "seriesuid": [HELD_BACK[1], "1.2", HELD_BACK[1]], "path": list("abc")})
+    left = without(Cubes(table, pd.DataFrame({"path": list("aab")})), HELD_BACK)
+    assert left.table["path"].tolist() == ["b"] and left.not_nodules["path"].tolist() == ["b"]
