@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from lungadv.data.dataset import BENCHMARKS
-from lungadv.data.nodule_cubes import Cubes, read_cubes
+from lungadv.data.nodule_cubes import NOT_NODULES_FILE, Cubes, read_cubes
 from lungadv.data.patches import extract_patches
 from lungadv.data.positions import world_positions
 from lungadv.data.scan import to_unit
@@ -97,9 +97,12 @@ def _without(cubes: Cubes, held_back: Sequence[str]) -> Cubes:
 def _make_stage(run, target, stage, manifest, cubes, build):
     """The folder of a stage under `target`, made by `build` unless it is there already, made from the same.
 
-    Its provenance names the manifest of cubes and the stage of the run that training began with.
+    Its provenance names the tables of cubes, the stage of the run that training began with, and the networks that propose its negatives.
     """
-    folder, made = target / stage, describe(run, stage, {"start": run.path(stage, "provenance.json"), "cubes": Path(manifest)})
+    inputs = {"start": run.path(stage, "provenance.json"), "cubes": Path(manifest)}
+    inputs |= {"not_nodules": Path(manifest).with_name(NOT_NODULES_FILE), "proposing": target / "candidates" / "blob.safetensors"}
+    used = {name: path for name, path in inputs.items() if path.exists() and not (name == "proposing" and stage == "candidates")}
+    folder, made = target / stage, describe(run, stage, used)
     if (folder / "provenance.json").exists():
         known = read_json(folder / "provenance.json")
         if known.get("inputs") == made["inputs"] and _read_by(stage, known["settings"]) == _read_by(stage, made["settings"]):
