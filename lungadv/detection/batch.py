@@ -149,7 +149,7 @@ def _find(job: Job) -> Answer:
     """Search one scan and write its files."""
     started, scan, names = time.perf_counter(), job.scan, dict(job.files)
     files = [fingerprint(file, scan.root) for file in scan.files()]
-    images = structured_report.read_images(scan.root / scan.path, scan.series) if "sr" in names else []
+    images = structured_report.read_images(scan.place, scan.series) if "sr" in names else []
     volume = scan.read()
     mask = find_lungs(volume)
     table = detect(volume, _detector(job.weights, job.key), mask)

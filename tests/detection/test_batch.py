@@ -178,6 +178,20 @@ def test_two_scans_of_one_name_and_two_of_one_id_are_not_mixed(scans, weights, t
     )
 
 
+@pytest.mark.parametrize("spoilt", [(), ("1.2.3",), ("1.2.4",)])
+def test_two_series_in_one_folder_are_two_scans(weights, tmp_path, scan_of, spoilt):
+    for uid in ("1.2.3", "1.2.4"):
+        write_series(replace(scan_of(40), uid=uid), tmp_path / uid)
+        (tmp_path / "in" / "study").mkdir(parents=True, exist_ok=True)
+        for number, file in enumerate(sorted((tmp_path / uid).iterdir())):
+            if not (uid in spoilt and number == 20):  # a gap is refused
+                shutil.move(file, tmp_path / "in" / "study" / f"{uid}_{file.name}")
+    result = search(tmp_path / "in", tmp_path / "out", weights, "--json", "all.json")
+    status = {f"study (series {uid})": "failed" if uid in spoilt else "searched" for uid in ("1.2.3", "1.2.4")}
+    assert state(tmp_path / "out").status.to_dict() == status and result.exit_code == bool(spoilt)
+    assert set(read_marks(tmp_path / "out" / "findings.csv").seriesuid) == {"1.2.3", "1.2.4"} - set(spoilt)
+
+
 def killed_by(number):
     """A job that dies for one number."""
     if number == 3:
