@@ -46,11 +46,13 @@ def find_scans(root: Path, skip: Path | None = None) -> tuple[list[FoundScan], d
     """The scans in a folder and below, `skip` left out -> (scans in the order of paths, {path: why it cannot be one}, other series).
 
     Slices of one SeriesInstanceUID are one scan, in however many folders. Localizers and series of other modalities are counted alone.
-    What may be damaged slices is refused, folder by folder, and so is the second of two scans of one name.
+    What may be damaged slices is refused, folder by folder. So are the second of two scans of one name, and files that
+    are named as cubes of nodules.
     Raises InputError for a folder without a scan.
     """
     contents = find_contents(root, skip)
     series, refused = _find_series(root, contents.folders)
+    refused |= dict.fromkeys(contents.cubes, "is named as a cube of a nodule or its mask: rename it if it is a scan, else move it away")
     others = sum(bool(one.other) for one in series.values())
     found = [FoundScan(root, path, file_uid(path)) for path in contents.scans]
     found += [FoundScan(root, path, Path(path).stem) for path in contents.zips]
