@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +25,14 @@ MOST_HEADER = 2**20
 class DiskArray:
     """An array in a file: slicing gives a copy of that part. The file is mapped only meanwhile, so none of it stays in memory.
 
-    dtype: as numpy writes it; offset: bytes before the first value. It can be sent to another process, and takes no file handle.
+    dtype: as numpy writes it; state: size, time (ns) and number of the file; offset: bytes before the first value.
+    It can be sent to another process, and takes no file handle. Slicing raises InputError once the file is gone or another one.
     """
 
     path: str
     dtype: str
     shape: tuple[int, ...]
+    state: tuple[int, int, int]
     offset: int = 0
 
     def __len__(self) -> int:
@@ -38,14 +41,28 @@ class DiskArray:
     def __getitem__(self, index: Any) -> np.ndarray:
         if not math.prod(self.shape):  # what is empty cannot be mapped
             return np.zeros(self.shape, self.dtype)[index]
-        return np.array(np.memmap(self.path, self.dtype, "r", self.offset, self.shape)[index])
+        try:
+            with open(self.path, "rb") as file:
+                if _state(file) == self.state:
+                    return np.array(np.memmap(file, self.dtype, "r", self.offset, self.shape)[index])
+        except FileNotFoundError:
+            pass
+        raise InputError(f"'{self.path}' is gone or was made again meanwhile: open it again")
 
 
 def write_array(array: np.ndarray, path: str | Path) -> DiskArray:
     """Write an array's bytes as the file `path`, and give it back as a DiskArray."""
     array = np.ascontiguousarray(array)
-    Path(path).write_bytes(array.data)
-    return DiskArray(str(path), array.dtype.str, array.shape)
+    with open(path, "wb") as file:
+        file.write(array.data)
+    with open(path, "rb") as file:
+        return DiskArray(str(path), array.dtype.str, array.shape, _state(file))
+
+
+def _state(file: BinaryIO) -> tuple[int, int, int]:
+    """What tells an open file from another one of its path: size, time (ns) and number."""
+    state = os.fstat(file.fileno())
+    return state.st_size, state.st_mtime_ns, state.st_ino
 
 
 def stored_tensor(path: str | Path, name: str) -> DiskArray:
@@ -54,9 +71,9 @@ def stored_tensor(path: str | Path, name: str) -> DiskArray:
         with open(path, "rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
             known = json.loads(file.read(min(size, MOST_HEADER)))[name]
-            end = file.seek(0, 2)
-        array = DiskArray(str(path), DTYPES[known["dtype"]], tuple(known["shape"]), 8 + size + known["data_offsets"][0])
-        if array.offset + math.prod(array.shape) * np.dtype(array.dtype).itemsize > end:
+            state = _state(file)
+        array = DiskArray(str(path), DTYPES[known["dtype"]], tuple(known["shape"]), state, 8 + size + known["data_offsets"][0])
+        if array.offset + math.prod(array.shape) * np.dtype(array.dtype).itemsize > state[0]:
             raise ValueError("it is cut short")
         return array
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
@@ -87,6 +104,8 @@ class RowWriter:
 
     def finish(self) -> None:
         """Put the tensors together and write the header."""
+        if not self.files:
+            raise InputError(f"'{self.path}' was given no rows: append each tensor at least once, be it without rows")
         header, end, kinds = {}, 0, {numpy: kind for kind, numpy in DTYPES.items()}
         for name, (like, count) in self.rows.items():
             shape = [count, *like.shape[1:]]
@@ -115,7 +134,7 @@ def _copy(source: BinaryIO, target: BinaryIO) -> None:
 
 @contextmanager
 def write_rows(path: str | Path) -> Iterator[RowWriter]:
-    """A `RowWriter` of the safetensors file `path`, which is whole when the block ends well."""
+    """A `RowWriter` of the safetensors file `path`, which is whole when the block ends well. InputError when nothing was appended."""
     writer = RowWriter(Path(path))
     try:
         yield writer

@@ -74,8 +74,8 @@ def cube_name(path: str | Path) -> tuple[str, int, str] | None:
 def read_cubes(path: str | Path) -> Cubes:
     """A manifest of cubes that `lungadv ingest --kind nodule-cubes` wrote, and the table of what is no nodule beside it.
 
-    Raises InputError that names the file and row that is wrong, and the remedy: another kind of manifest, a cube or mask that is gone or
-    has changed, a patient in two data sets.
+    Raises InputError that names the file and row that is wrong, and the remedy: another kind of manifest, a cube or mask that is gone, a
+    cube of another size in bytes, a patient in two data sets. Other changes to a file are not looked for here.
     """
     path = Path(path).resolve()
     try:
@@ -91,7 +91,7 @@ def read_cubes(path: str | Path) -> Cubes:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    """The rows of a manifest of cubes with absolute paths; their files are there and as they were."""
+    """The rows of a manifest of cubes with absolute paths; their files are there, and the cubes have the bytes they had."""
     table = read_table(path, ["seriesuid", "path"])
     if "kind" not in table or (table["kind"] != NODULE_CUBE).any():
         raise InputError(f"'{path}' is no manifest of nodule cubes: write one with `lungadv ingest FOLDER --kind nodule-cubes`")

@@ -21,7 +21,7 @@ from lungadv.detection.outputs import ENDINGS, Findings, write_outputs
 from lungadv.detection.scan_folder import FoundScan, find_scans
 from lungadv.detection.weights import Detector, load_detector, weights_digest
 from lungadv.utils.errors import InputError, one_line, plural
-from lungadv.utils.files import atomic_write, fingerprint, guard_disk, is_unchanged, read_json, replace_folder, sha256
+from lungadv.utils.files import DiskFullError, atomic_write, fingerprint, guard_disk, is_unchanged, read_json, replace_folder, sha256
 from lungadv.utils.locks import hold_alone
 from lungadv.utils.outputs import check_folder
 from lungadv.utils.processes import each_in_processes
@@ -101,12 +101,12 @@ def search_folder(
             shutil.rmtree(half)
         scans, refused, others = find_scans(root, out)
         jobs = [Job(scan, out, tuple(names.items()), weights.resolve(), key) for scan in scans]
-        done = ((jobs[k].scan.path, answer) for k, answer in each_in_processes(_search, jobs, workers))
-        failed = ((path, Answer(path, "failed", said=one_line(Exception(why)))) for path, why in refused.items())
+        done = (answer or _fail(jobs[k], KILLED) for k, answer in each_in_processes(_search, jobs, workers))
+        failed = (Answer(path, "failed", said=one_line(Exception(why))) for path, why in refused.items())
         answers = {}
-        for path, answer in itertools.chain(failed, done):
-            answers[path] = answer or Answer(path, "failed", said=KILLED)
-            tell(f"[{len(answers)}/{len(jobs) + len(refused)}] {answers[path].line()}")
+        for answer in itertools.chain(failed, done):
+            answers[answer.path] = answer
+            tell(f"[{len(answers)}/{len(jobs) + len(refused)}] {answer.line()}")
         for repeated in _repeated(jobs, answers):
             answers[repeated.path] = repeated
             tell(repeated.line())
@@ -115,19 +115,26 @@ def search_folder(
 
 
 def _search(job: Job) -> Answer:
-    """Search one scan, or find that this is done. Whatever goes wrong with it is the answer."""
+    """Search one scan, or find that this is done. Whatever goes wrong with it is the answer, but DiskFullError ends all."""
     try:
         if job.folder.exists() and not (job.folder / RECORD).exists():
             raise InputError(f"'{job.folder}' is there and holds no findings: name another folder with --out, or rename the scan")
         return _unchanged(job) or _find(job)
+    except DiskFullError:
+        raise
     except MemoryError as error:
         said = f"memory ran out ({one_line(error)}): close other programs, or take a larger machine"
     except (InputError, ValueError, OSError) as error:
         said = one_line(error)
     except Exception as error:  # the other scans of a long night do not pay for it
         said = f"{type(error).__name__}: {one_line(error)}"
+    return _fail(job, said)
+
+
+def _fail(job: Job, said: str) -> Answer:
+    """The answer that a scan failed, and why. Findings of the scan as it was, or of other weights, are removed."""
     if (job.folder / RECORD).exists():
-        shutil.rmtree(job.folder)  # of the scan as it was, or of other weights
+        shutil.rmtree(job.folder)
     return Answer(job.scan.path, "failed", said=said)
 
 
@@ -149,7 +156,7 @@ def _find(job: Job) -> Answer:
     """Search one scan and write its files."""
     started, scan, names = time.perf_counter(), job.scan, dict(job.files)
     files = [fingerprint(file, scan.root) for file in scan.files()]
-    images = structured_report.read_images(scan.root / scan.path, scan.series) if "sr" in names else []
+    images = structured_report.read_images(scan.place, scan.series) if "sr" in names else []
     volume = scan.read()
     mask = find_lungs(volume)
     table = detect(volume, _detector(job.weights, job.key), mask)

@@ -15,6 +15,8 @@ from lungadv.data.scan import Scan
 from lungadv.data.slices import thicken
 from lungadv.data.tables import XYZ
 from lungadv.training.candidate_crops import crop_with_nodules, vary_brightness
+from lungadv.utils.errors import InputError
+from lungadv.utils.files import sha256
 
 __all__ = ["SMALLEST_LEARNT_MM", "CubeGrid", "NoduleCube", "cube_crops", "cube_grids", "read_nodule_cubes", "vary_thickness"]
 
@@ -40,7 +42,8 @@ class NoduleCube:
 def read_nodule_cubes(cubes: Cubes, desc: str = "cubes") -> list[NoduleCube]:
     """Every cube of a manifest's part, with the nodules of its series that lie in it, and what is none. desc: names the progress bar.
 
-    An excluded finding on a nodule is left out. Raises ScanError as `load_cube` does.
+    An excluded finding on a nodule is left out. Raises InputError for a cube whose sha256 is not the manifest's, and ScanError as
+    `load_cube` does.
     """
     table = cubes.table.assign(diameter_mm=cubes.table["diameter_mm"].astype(float))
     table[XYZ] = table[XYZ].astype(float)
@@ -49,6 +52,8 @@ def read_nodule_cubes(cubes: Cubes, desc: str = "cubes") -> list[NoduleCube]:
     by_cube = {path: rows for path, rows in others.groupby("path")}
     made = []
     for row in tqdm(table.to_dict("records"), desc=desc):
+        if sha256(row["path"]) != row["sha256"]:
+            raise InputError(f"'{row['path']}' is not the cube that was ingested (its sha256 differs): bring it back, or ingest again")
         scan, own = load_cube(row)[0], _spheres(table[table["path"] == row["path"]])
         more = _spheres(by_series.get(row["seriesuid"], table[:0]))
         more = more[(more != own).any(axis=1) & _inside(scan, more)] if row["world_ok"] != "False" else more[:0]

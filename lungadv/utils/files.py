@@ -14,6 +14,10 @@ from lungadv.utils.errors import InputError
 FULL = 2**20  # bytes free on a full disk, at most
 
 
+class DiskFullError(InputError):
+    """No space is left: nothing else that writes there can go on."""
+
+
 def repo_root(start: str | Path | None = None) -> Path:
     """The clone that holds settings.ini and the Snakefile, searched upwards from `start` (default: the working folder).
 
@@ -100,14 +104,16 @@ def replace_folder(new: Path, old: Path) -> None:
 
 @contextmanager
 def guard_disk(folder: str | Path) -> Iterator[None]:
-    """Writing into a folder; a full disk becomes one InputError, whichever library meets it."""
+    """Writing into a folder; a full disk becomes one DiskFullError, an InputError, whichever library meets it."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # safetensors has an error of its own, SimpleITK's are RuntimeErrors without a word of it
         if _is_of_full_disk(error, folder):
-            raise InputError(f"no space is left on the disk of '{folder}': make room and call again, it goes on where it stopped") from None
+            raise DiskFullError(
+                f"no space is left on the disk of '{folder}': make room and call again, it goes on where it stopped"
+            ) from None
         raise
 
 

@@ -60,6 +60,26 @@ def test_a_file_that_is_cut_short_is_named(tmp_path):
         stored_tensor(tmp_path / "a.safetensors", "hu")
 
 
+def test_a_file_that_was_made_again_or_is_gone_is_not_mixed_with_what_was_opened(tmp_path):
+    for name, shape in (("a", (4, 2)), ("b", (2, 4))):  # of the same size
+        with write_rows(tmp_path / name) as writer:
+            writer.append("hu", numbers(*shape))
+    stored, written = stored_tensor(tmp_path / "a", "hu"), write_array(numbers(4, 2), tmp_path / "c")
+    assert stored[[0, 3]].shape == written[[0, 3]].shape == (2, 2)
+    (tmp_path / "b").replace(tmp_path / "a")
+    (tmp_path / "c").unlink()
+    for array in (stored, written):
+        with pytest.raises(InputError, match="is gone or was made again meanwhile: open it again"):
+            array[[0, 3]]
+    np.testing.assert_array_equal(stored_tensor(tmp_path / "a", "hu")[:], numbers(2, 4))
+
+
+def test_a_file_without_any_rows_is_one_clear_line(tmp_path):
+    with pytest.raises(InputError, match="a.safetensors' was given no rows: append"), write_rows(tmp_path / "a.safetensors"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_reading_all_rows_one_by_one_takes_the_memory_of_one(tmp_path):
     with write_rows(tmp_path / "a.safetensors") as writer:
         for _ in range(64):

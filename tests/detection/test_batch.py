@@ -1,5 +1,6 @@
 """`lungadv detect` of a folder of scans: what is a scan in it, what is done again, what a bad one costs."""
 
+import errno
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from lungadv.detection import batch
 from lungadv.detection.scan_folder import find_scans
 from lungadv.evaluation.marks import read_marks
 from lungadv.utils.processes import each_in_processes
+from tests.data.made_cubes import write_cube
 
 
 @pytest.fixture
@@ -176,6 +178,62 @@ def test_two_scans_of_one_name_and_two_of_one_id_are_not_mixed(scans, weights, t
     assert read_marks(tmp_path / "out" / "findings.csv").seriesuid.value_counts().to_dict() == dict.fromkeys(
         ("file", "packed", "1.2.9", "again"), 2
     )
+
+
+@pytest.mark.parametrize("spoilt", [(), ("1.2.3",), ("1.2.4",)])
+def test_two_series_in_one_folder_are_two_scans(weights, tmp_path, scan_of, spoilt):
+    for uid in ("1.2.3", "1.2.4"):
+        write_series(replace(scan_of(40), uid=uid), tmp_path / uid)
+        (tmp_path / "in" / "study").mkdir(parents=True, exist_ok=True)
+        for number, file in enumerate(sorted((tmp_path / uid).iterdir())):
+            if not (uid in spoilt and number == 20):  # a gap is refused
+                shutil.move(file, tmp_path / "in" / "study" / f"{uid}_{file.name}")
+    result = search(tmp_path / "in", tmp_path / "out", weights, "--json", "all.json")
+    status = {f"study (series {uid})": "failed" if uid in spoilt else "searched" for uid in ("1.2.3", "1.2.4")}
+    assert state(tmp_path / "out").status.to_dict() == status and result.exit_code == bool(spoilt)
+    assert set(read_marks(tmp_path / "out" / "findings.csv").seriesuid) == {"1.2.3", "1.2.4"} - set(spoilt)
+
+
+@pytest.fixture
+def one(tmp_path, scan_of):
+    """A folder with one scan."""
+    (tmp_path / "one").mkdir()
+    write_scan(scan_of(40), tmp_path / "one" / "file.mhd")
+    return tmp_path / "one"
+
+
+def test_a_killed_worker_leaves_no_findings_of_other_weights(one, weights, tmp_path, remake, monkeypatch):
+    out = tmp_path / "out"
+    search(one, out, weights)
+    assert (out / "file" / "findings.csv").exists()
+    remake(commit="another")
+    monkeypatch.setattr(batch, "each_in_processes", lambda function, jobs, workers: ((k, None) for k in range(len(jobs))))
+    search(one, out, weights)
+    assert "was killed" in state(out).said["file.mhd"] and not (out / "file").exists()
+
+
+def test_a_full_disk_ends_the_call_and_is_no_fault_of_a_scan(one, weights, tmp_path, remake, monkeypatch):
+    out = tmp_path / "out"
+    search(one, out, weights)
+    before = (out / "scans.csv").read_bytes()
+    remake(commit="another")
+
+    def full(found, paths):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(batch, "write_outputs", full)
+    result = search(one, out, weights)
+    assert result.exit_code == 1 and result.stderr.endswith(
+        f"error: no space is left on the disk of '{out}': make room and call again, it goes on where it stopped\n"
+    )
+    assert (out / "scans.csv").read_bytes() == before and (out / "file" / "findings.csv").exists()
+
+
+def test_files_named_as_cubes_of_nodules_are_counted(one, weights, tmp_path):
+    write_cube(one, "1.2.3", 1)
+    assert "1 searched, 0 unchanged, 2 failed" in search(one, tmp_path / "out", weights).stdout
+    table = state(tmp_path / "out")
+    assert all("is named as a cube of a nodule or its mask" in table.said[f"1.2.3_{kind}_1.mha"] for kind in ("dcm", "seg"))
 
 
 def killed_by(number):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 import torch
 
 from lungadv.data.nodule_cubes import Cubes
@@ -12,6 +13,8 @@ from lungadv.data.scan import AIR, Scan
 from lungadv.settings import PatchSettings
 from lungadv.training.cube_crops import CubeGrid, NoduleCube, cube_crops, cube_grids, read_nodule_cubes
 from lungadv.training.cube_pools import CubePatches, ThickPatches, cube_pools
+from lungadv.utils.errors import InputError
+from lungadv.utils.files import sha256
 from lungadv.utils.statistics import forest_auc
 
 NOTHING = np.empty((0, 4))
@@ -69,6 +72,7 @@ def test_nodules_of_neighbouring_cubes_are_known_and_excluded_findings_on_them_l
             "world_ok": "True",
             "dataset": "train",
             "type": "solid",
+            "sha256": sha256(path),
         }
         | {"coordX": 25.0 + k * 15, "coordY": 25.0, "coordZ": 25.0, "diameter_mm": 8.0}
         for k, path in enumerate((one, two))
@@ -79,6 +83,9 @@ def test_nodules_of_neighbouring_cubes_are_known_and_excluded_findings_on_them_l
     assert first.kind == "solid"
     assert first.nodules[:, 0].tolist() == [25.0, 40.0] and second.nodules[:, 0].tolist() == [40.0, 25.0]
     assert first.ignored.tolist() == [[10.0, 10.0, 10.0, 10.0]] and first.false_positives.tolist() == [[12.0, 40.0, 12.0]]
+    sitk.WriteImage(sitk.ReadImage(one) + 1, one)  # a cube as good as the other
+    with pytest.raises(InputError, match="1.2.3_dcm_0.mha' is not the cube that was ingested"):
+        read_nodule_cubes(Cubes(pd.DataFrame(rows), others))
 
 
 def test_negative_patches_hold_the_middle_of_no_nodule_and_of_nothing_disputed():
