@@ -115,14 +115,14 @@ LUNA16 (CC BY 4.0) and LIDC-IDRI (CC BY 3.0, The Cancer Imaging Archive); no vox
 REAL_SECTION = """
 On real nodules of {patients:.0f} patients whom no network was trained on, in cubes of 50 mm with {litres:.1f} litres of lung. Shares with
 95 % intervals over patients; sizes are those of the mask. The answers were shifted until one false positive a litre of these cubes lay
-above a probability of 0.5: now {above_half:.2f} a litre do. One a litre is at {threshold_at_one:.2f}. "End to end" is a candidate in the
-nodule above that threshold.
+above a probability of 0.5: now {above_half:.2f} a litre do. One a litre is at {threshold_at_one:.2f}. Sensitivity is that of false-positive
+reduction at the middle of the mask. "Named a candidate" is one among 20 of its cube. "End to end" is one of them above the threshold.
 
 {table}
 
-What these numbers do not say: the networks' recipe was chosen by these patients, so new ones may fare worse. A cube has a nodule in its
-middle and is a small part of a lung, so a litre of cubes is not a litre of a whole scan, and this is not LUNA16's FROC. All are nodules
-that three of four readers of LIDC-IDRI marked. Nothing is said of other scanners, of thick slices, of contrast agent or of children.
+What these numbers do not say: recipe and threshold were chosen by these patients, so new ones may fare worse; perf/README.md has a table of
+test patients. A cube has a nodule in its middle and is a small part of a lung. So a litre of cubes is not a litre of a whole scan, and this
+is not LUNA16's FROC. All are nodules that three of four readers of LIDC-IDRI marked. Nothing is said of other scanners, of thick slices, of contrast agent or of children.
 """
 # The front matter is that of model cards on Hugging Face.
 CARD = """---
