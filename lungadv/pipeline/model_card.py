@@ -120,7 +120,8 @@ reduction at the middle of the mask. "Named a candidate" is one among 20 of its 
 
 {table}
 
-What these numbers do not say: recipe and threshold were chosen by these patients, so new ones may fare worse; perf/README.md has a table of
+What these numbers do not say: recipe and threshold were chosen by these patients, the number of updates
+by the simulated benchmarks above, so new ones may fare worse; perf/README.md has a table of
 test patients. A cube has a nodule in its middle and is a small part of a lung. So a litre of cubes is not a litre of a whole scan, and this
 is not LUNA16's FROC. All are nodules that three of four readers of LIDC-IDRI marked. Nothing is said of other scanners, of thick slices,
 of contrast agent or of children.

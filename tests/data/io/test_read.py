@@ -96,8 +96,8 @@ def test_every_real_file_is_read_or_refused_as_its_readme_says():
     slices = {file for name in volumes for file in (REAL / name).glob("*")}
     for file in sorted(REAL.rglob("*")):
         if file.is_file() and not file.name.lower().endswith(FILE_KINDS) and file not in slices:
-            # tables, annotations, licences; the voxels beside an .mhd
-            with pytest.raises(ScanError, match="no scan file|holds the voxels alone"):
+            said = "holds the voxels alone" if file.suffix == ".zraw" else "no scan file"  # tables, annotations, licences
+            with pytest.raises(ScanError, match=said):
                 read_scan(file)
     for folder, reason in (("lidc_xml", "no DICOM series"), (".", "3 series")):
         with pytest.raises(ScanError, match=reason):
