@@ -7,7 +7,7 @@
 #   make weights CUBES=cubes.csv                               first train those networks on, with real nodules of a manifest of cubes
 #   make accept                                                copy that run's results into figures/<profile>/, its outputs into nbs/
 #   make weights                                               copy that run's networks into lungadv/weights/, with a model card
-#   make readme                                                README.md from nbs/index.ipynb, and the tables of docs/, from figures/quick/
+#   make readme                                                README.md from nbs/index.ipynb, and the tables of docs/, from figures/standard/
 #   make docs                                                  the documentation, into docs/_build/html/
 #   make clean                                                 remove the set-up and the caches; runs/ stays
 

@@ -13,12 +13,12 @@ import pytest
 
 import lungadv
 from lungadv.pipeline.notebooks import notebook_parameters
-from lungadv.pipeline.outputs import output_problems
+from lungadv.pipeline.outputs import SHOWN_PROFILE, output_problems
 from lungadv.pipeline.steps import STEPS
 
 PACKAGE = Path(lungadv.__file__).parent
 NOTEBOOKS = sorted((PACKAGE.parent / "nbs").glob("*.ipynb"))
-FIGURES = PACKAGE.parent / "figures" / "quick"
+FIGURES = PACKAGE.parent / "figures" / SHOWN_PROFILE
 EXPERIMENT, EXPORT = re.compile(r"#\|\s*experiment"), re.compile(r"#\|\s*export\b")
 LONGEST_CELL = 40  # lines of an exported cell
 

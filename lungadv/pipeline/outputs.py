@@ -14,7 +14,7 @@ from lungadv.pipeline.steps import STEPS
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import atomic_write, repo_root
 
-SHOWN_PROFILE = "quick"  # the notebooks and the README show a run of this profile
+SHOWN_PROFILE = "standard"  # the notebooks and the README show a run of this profile
 LARGEST_BYTES = 2**20  # of a committed notebook
 
 UNSTABLE = re.compile(

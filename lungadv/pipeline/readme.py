@@ -6,14 +6,16 @@ from pathlib import Path
 
 from lungadv.pipeline import result_tables
 from lungadv.pipeline.cost import cost_markdown
+from lungadv.pipeline.outputs import SHOWN_PROFILE
 from lungadv.utils.files import atomic_write, repo_root
 
 __all__ = ["PARTS", "fill", "render"]
 
 PARTS = {  # what stands after <!-- name -->
     "calibration": result_tables.calibration,
-    "cost": cost_markdown,
+    "cost": lambda folder: cost_markdown(_of_quick(folder)),
     "counts": result_tables.ledger_counts,
+    "counts_quick": lambda folder: result_tables.ledger_counts(_of_quick(folder)),
     "gates": result_tables.gates,
     "headlines": result_tables.headlines,
     "ledger": result_tables.ledger,
@@ -23,15 +25,20 @@ PARTS = {  # what stands after <!-- name -->
     "table1": result_tables.table1,
     "table2": result_tables.table2_of_the_paper,
     "table2_all": result_tables.table2,
-    "time": lambda folder: cost_markdown(folder).split("\n")[0],
+    "time": lambda folder: cost_markdown(_of_quick(folder)).split("\n")[0],
     "traps": result_tables.traps,
 }
 
 
+def _of_quick(folder):
+    """The results of the small run, beside those that are shown."""
+    return folder.parent / "quick"
+
+
 def render(root: Path | None = None) -> None:
-    """Write README.md, the text of nbs/index.ipynb, and fill the pages of docs/, from figures/quick/."""
+    """Write README.md, the text of nbs/index.ipynb, and fill the pages of docs/, from the results of SHOWN_PROFILE."""
     root = root or repo_root()
-    figures = root / "figures" / "quick"
+    figures = root / "figures" / SHOWN_PROFILE
     cells = json.loads((root / "nbs" / "index.ipynb").read_text(encoding="utf-8"))["cells"]
     text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     text = re.sub(r"\]\(\.\./", "](", text)  # seen from the root: pictures ...

@@ -68,7 +68,15 @@ def seed(folder: Path) -> str:
     commit += " and changes on top" if made["dirty"] else ""
     seed, seeds = made["seed"], made["seeds"]
     pooled = f"pool seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "rest on this one seed"
-    return f"Tables and figures are of **seed {seed}**, {commit}: `make reproduce SEED={seed}`. Claims B1 to B7 {pooled}."
+    command = f"`make reproduce PROFILE={made['profile']} SEED={seed}`"
+    return f"Tables and figures are of **seed {seed}**, {commit}: {command}{_cost(made['run'])}. Claims B1 to B7 {pooled}."
+
+
+def _cost(whole):
+    """What a run took, in words; nothing where nobody measured the whole."""
+    if not whole:
+        return ""
+    return f", {whole['wall_seconds'] / 60:.0f} minutes on {whole['cores']} cores and {whole['peak_memory_mib'] / 1024:.1f} GiB"
 
 
 def headlines(folder: Path) -> str:

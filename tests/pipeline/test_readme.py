@@ -8,6 +8,7 @@ import pytest
 from lungadv.pipeline.accept import accept
 from lungadv.pipeline.cost import BUDGET, BUDGET_STARTING, cost_markdown
 from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.outputs import SHOWN_PROFILE
 from lungadv.pipeline.readme import PARTS, fill, render
 from lungadv.pipeline.result_tables import gates, headlines, misses, real_scan, seed, table2, table2_of_the_paper, traps
 from lungadv.pipeline.steps import STEPS
@@ -26,20 +27,20 @@ def write_sources(clone):
     """A README's notebook and a page of docs, with tables to fill."""
     (clone / "nbs").mkdir()
     (clone / "docs" / "how-to").mkdir(parents=True)
-    (clone / "figures" / "quick").mkdir(parents=True)
-    links = "![](../figures/quick/fig07.png) [moons](00_two_moons.ipynb) [froc](11_benchmarks.ipynb)"
+    (clone / "figures" / SHOWN_PROFILE).mkdir(parents=True)
+    links = "![](../figures/standard/fig07.png) [moons](00_two_moons.ipynb) [froc](11_benchmarks.ipynb)"
     text = f"# T\n\n{links}\n\n<!-- ledger -->\n\n<!-- table1 -->"
     content = {"cells": [{"cell_type": "markdown", "source": text, "metadata": {}}, {"cell_type": "code", "source": "1", "metadata": {}}]}
     (clone / "nbs" / "index.ipynb").write_text(json.dumps(content))
     (clone / "docs" / "how-to" / "a.md").write_text("# A\n\n<!-- ledger -->\n\nEnd, <!-- a remark -->.\n")
-    pd.DataFrame([LEDGER | {"notebook": "12_stress_tests.ipynb"}]).to_csv(clone / "figures" / "quick" / "claims.csv", index=False)
+    pd.DataFrame([LEDGER | {"notebook": "12_stress_tests.ipynb"}]).to_csv(clone / "figures" / SHOWN_PROFILE / "claims.csv", index=False)
 
 
 def test_the_readme_is_filled_from_the_committed_results(clone):
     write_sources(clone)
     render()
     readme = (clone / "README.md").read_text()
-    assert "![](figures/quick/fig07.png) [moons](nbs/00_two_moons.ipynb) [froc](nbs/11_benchmarks.ipynb)" in readme
+    assert "![](figures/standard/fig07.png) [moons](nbs/00_two_moons.ipynb) [froc](nbs/11_benchmarks.ipynb)" in readme
     assert "| [S8](nbs/12_stress_tests.ipynb) | a \\| b |" in readme and "**reproduced**" in readme
     assert "(table1.csv: not made yet;" in readme
 
@@ -52,7 +53,7 @@ def test_pages_of_docs_are_filled_in_place_and_again(clone):
     assert "| [S8](../../nbs/12_stress_tests.ipynb) |" in first and first.endswith("\n<!-- end of ledger -->\n\nEnd, <!-- a remark -->.\n")
     render()
     assert page.read_text() == first
-    pd.DataFrame([LEDGER | {"notebook": "n.ipynb", "measured": "7"}]).to_csv(clone / "figures" / "quick" / "claims.csv", index=False)
+    pd.DataFrame([LEDGER | {"notebook": "n.ipynb", "measured": "7"}]).to_csv(clone / "figures" / SHOWN_PROFILE / "claims.csv", index=False)
     render()
     assert "| 7 |" in page.read_text() and page.read_text().count("end of ledger") == 1
 
@@ -87,8 +88,8 @@ def test_quick_starts_have_at_most_four_lines():
 def test_every_link_and_figure_is_there(page):
     targets = set(re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")))
     local = {target for target in targets if "://" not in target}
-    if not (ROOT / "figures" / "quick").exists():  # nothing has been accepted yet
-        local = {target for target in local if "figures/quick/" not in target}
+    if not (ROOT / "figures" / SHOWN_PROFILE).exists():  # nothing has been accepted yet
+        local = {target for target in local if f"figures/{SHOWN_PROFILE}/" not in target}
     assert [target for target in sorted(local) if not (page.parent / target).exists()] == []
 
 
@@ -119,11 +120,13 @@ def test_the_sentence_on_the_real_scan_is_computed(tmp_path):
 
 def test_the_seed_of_the_tables_is_that_of_their_provenance(tmp_path):
     assert "not made yet" in seed(tmp_path)
-    made = {"seed": 3, "commit": "61f7e02fef314fb4", "dirty": False, "seeds": [0, 3]}
+    whole = {"wall_seconds": 3300.0, "cores": 2, "peak_memory_mib": 5120}
+    made = {"profile": "standard", "seed": 3, "commit": "61f7e02fef314fb4", "dirty": False, "seeds": [0, 3], "run": whole}
     (tmp_path / "provenance.json").write_text(json.dumps(made))
-    assert "**seed 3**, commit 61f7e02: `make reproduce SEED=3`" in seed(tmp_path) and "pool seeds 0, 3." in seed(tmp_path)
-    (tmp_path / "provenance.json").write_text(json.dumps(made | {"commit": None, "dirty": None}))
-    assert ", no commit:" in seed(tmp_path)
+    command = "`make reproduce PROFILE=standard SEED=3`, 55 minutes on 2 cores and 5.0 GiB."
+    assert f"**seed 3**, commit 61f7e02: {command}" in seed(tmp_path) and "pool seeds 0, 3." in seed(tmp_path)
+    (tmp_path / "provenance.json").write_text(json.dumps(made | {"commit": None, "dirty": None, "run": None}))
+    assert ", no commit:" in seed(tmp_path) and "SEED=3`. Claims" in seed(tmp_path)
 
 
 def test_a_headline_says_what_white_box_attacks_do(tmp_path):
@@ -135,7 +138,7 @@ def test_a_headline_says_what_white_box_attacks_do(tmp_path):
 
 
 def test_the_short_table_has_the_rows_of_the_paper_and_its_controls():
-    folder = ROOT / "figures" / "quick"
+    folder = ROOT / "figures" / SHOWN_PROFILE
     assert "beyond the paper" in table2(folder) and "beyond the paper" not in table2_of_the_paper(folder)
 
 
