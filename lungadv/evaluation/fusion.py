@@ -26,9 +26,9 @@ TISSUE_HU = 40.0  # of the even soft tissue on which a halo would show
 def choose_sites(nodules: pd.DataFrame, sites: pd.DataFrame, copies: int, rng: np.random.Generator) -> pd.DataFrame:
     """Up to `copies` sites for each nodule that suit it: a row a pair, with `nodule`, `site` (positions), `axes` and `flips`.
 
-    Both tables have the columns WALL and `noise` (`noise_level`), nodules also diameter_mm. A site is as noisy as the nodule's place,
-    within a factor of SAME_NOISE: in noise a nodule is missed for the noise. On the wall the sites are those whose wall lies most nearly
-    as the nodule's does, once the nodule is turned by `axes` and `flips` (`cube_symmetry`).
+    Both tables have the columns WALL and `noise` (`noise_level`), nodules also diameter_mm, sites `crowding`. A site is as noisy as the
+    nodule's place, within a factor of SAME_NOISE: in noise a nodule is missed for the noise. On the wall the sites are those whose wall
+    lies most nearly as the nodule's does, once the nodule is turned by `axes` and `flips` (`cube_symmetry`).
     """
     rows, inward, noise = [], sites[INWARD].to_numpy(), sites["noise"].to_numpy()
     for k, nodule in enumerate(nodules.to_dict("records")):

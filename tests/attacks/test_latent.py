@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lungadv.attacks.latent import search_latent
+from lungadv.attacks.latent import LARGEST_MM, search_latent
 from lungadv.attacks.pgd import pgd
 from lungadv.data.masks import diameter_mm
 from lungadv.models.synthesizer import blend, draw_latents
@@ -67,3 +67,14 @@ def test_search_latent_keeps_nodules_large_enough_and_makes_small_ones_larger(ba
     assert (diameters(free) < 6).all()  # the ball around each code reaches smaller ones
     found = search_latent(Darkness(), Ball(), backgrounds[:3], z, SETTINGS, SPACING, generator()).best
     assert (diameters(found) >= 6).all()
+
+
+def test_search_latent_lets_no_nodule_grow_into_a_mass(backgrounds):
+    def diameters(codes):
+        return diameter_mm(Ball()(codes)[1], SPACING)
+
+    z = torch.tensor([[3.5, 2.0], [4.6, 2.0]])  # 28 and 33 mm
+    free = pgd(lambda codes: Ball()(codes)[1].flatten(1).sum(1), z, eps=1.5, steps=8, norm="l2", generator=generator()).best
+    assert (diameters(free) > LARGEST_MM).all()  # the ball around each code reaches larger ones
+    found = search_latent(lambda patches: patches.flatten(1).mean(1), Ball(), backgrounds[:2], z, SETTINGS, SPACING, generator()).best
+    assert (diameters(found) <= LARGEST_MM).all()

@@ -15,7 +15,7 @@ SIZE, SPACING = 24, 1.25
 
 def table_of(*rows):
     """Rows of (diameter_mm, depth_mm, inward x, y, z), all at the same wall and as noisy."""
-    return pd.DataFrame(rows, columns=["diameter_mm", *WALL[:4]]).assign(medial=0.9, noise=0.02)
+    return pd.DataFrame(rows, columns=["diameter_mm", *WALL[:4]]).assign(medial=0.9, noise=0.02, crowding=0.0)
 
 
 def unit(hu):

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -13,6 +14,8 @@ import lungadv
 from lungadv.banks.recipes import COLUMNS
 from lungadv.banks.search import BATCH, SearchContext
 from lungadv.banks.shards import SHARD, lock, make_missing_shards, shard_files, summarise
+from lungadv.banks.sites import CROWDED, crowding
+from lungadv.data.scan import to_unit
 from lungadv.data.tables import SMALLEST_MM, XYZ
 from lungadv.pipeline.artefacts import describe, require, stage_output
 from lungadv.pipeline.gates import insist
@@ -22,6 +25,7 @@ from lungadv.pipeline.stages.fpr import load_strategy
 from lungadv.pipeline.stages.fusion import write_fusion
 from lungadv.pipeline.stages.patches import read_patches
 from lungadv.pipeline.stages.synthesizer import load_generator
+from lungadv.training.augment import center_crop
 from lungadv.training.strategies import BASELINE
 from lungadv.utils.device import get_device
 from lungadv.utils.errors import InputError
@@ -62,7 +66,7 @@ def search_context(run: Run) -> SearchContext:
         raise InputError(f"banks.backgrounds {wanted} is above fpr.backgrounds {stored}: lower it")
     table, hu = read_patches(run, "train")
     table = table.rename_axis("place").reset_index()[["place", "kind", "seriesuid", *XYZ, "type", "diameter_mm", "depth_mm"]]
-    sites = table[table["kind"] == "background"].groupby("seriesuid", sort=False).head(settings.banks.backgrounds)
+    sites = _calm_sites(table[table["kind"] == "background"], hu, settings)
     if sites.empty:
         raise InputError("no training scan has a lung patch without a nodule: lower patch.size or patch.spacing")
     items = {
@@ -73,6 +77,14 @@ def search_context(run: Run) -> SearchContext:
     items = {kind: rows.reset_index(drop=True).rename_axis("item").reset_index() for kind, rows in items.items()}
     network, generator = load_strategy(run, BASELINE).to(device), load_generator(run).to(device)
     return SearchContext(settings, network, generator, hu, items)
+
+
+def _calm_sites(sites, hu, settings):
+    """The first background patches of each scan, as many as a bank has; those that vessels crowd only where there are no others."""
+    patches = center_crop(to_unit(hu[torch.from_numpy(sites["place"].to_numpy())].float()), settings.patch.size)
+    crowded = crowding(patches, sites["depth_mm"], settings.patch.spacing) > CROWDED
+    calm_first = sites.iloc[np.argsort(crowded, kind="stable")]
+    return calm_first.groupby("seriesuid", sort=False).head(settings.banks.backgrounds).sort_index()
 
 
 def shard_folder(run: Run) -> Path:

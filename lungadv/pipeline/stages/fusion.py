@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from lungadv.banks.sites import crowding
 from lungadv.data.cutouts import cut_out_dataset
 from lungadv.data.walls import WALL, on_wall
 from lungadv.detection.weights import is_weights, load_detector, shipped_folder
@@ -57,7 +58,8 @@ def validation_fusion(run: Run) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, t
     in_place, backgrounds = in_place[:], backgrounds[:]
     table = annotations.join(placed[WALL])  # both go through the scans in order
     noise = [noise_level(patches) for patches in (in_place, backgrounds)]
-    pairs = choose_sites(table.assign(noise=noise[0]), sites.assign(noise=noise[1]), COPIES, run.rng("banks", "fusion"))
+    sites = sites.assign(noise=noise[1], crowding=crowding(backgrounds, sites["depth_mm"], patch.spacing))
+    pairs = choose_sites(table.assign(noise=noise[0]), sites, COPIES, run.rng("banks", "fusion"))
     cubes = {"in_place": in_place, "nodules": nodules, "masks": masks, "sites": backgrounds}
     return table, pairs, cubes | {"elsewhere": fuse_elsewhere(pairs, nodules, masks, backgrounds)}
 

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from lungadv.banks.sites import CROWDED, crowding
 from lungadv.data.similarity import ssim
 from lungadv.evaluation.detector import StressedModel
 from lungadv.evaluation.stress import Stimulus, evaluate, is_wrong, minimal_radius, noise_stimuli, pgd_stimuli
@@ -109,15 +110,17 @@ def measure_steps(run: Run, detectors: Mapping[str, StressedModel], positives: t
 
 
 def measure_synthetic(run: Run, detectors: Mapping[str, StressedModel]) -> pd.DataFrame:
-    """The table of `synthetic_nodules` on random lung positions of the benchmarks; some of the first are also searched at random.
+    """The table of `synthetic_nodules` on lung positions of the benchmarks that no vessels crowd.
 
-    Items are `<seriesuid>:<k>`: the scan of the background and the number of the nodule.
+    Some of the first are also searched at random. Items are `<seriesuid>:<k>`: the scan of the background and the number of the nodule.
     """
     settings, device = run.settings, detectors[SOURCE].device
     synthesizer, generator = load_generator(run).to(device), run.generator("stress", "synthetic", device=device)
     sites, read = benchmark_patches(run, ("background",))
     shown, tables = {name: detectors[name] for name in ALL_NETWORKS}, []
     order = run.rng("stress", "backgrounds").permutation(len(sites))
+    crowded = crowding(read(order), sites["depth_mm"].to_numpy()[order], settings.patch.spacing) > CROWDED
+    order = order[~crowded] if not crowded.all() else order
     order = torch.from_numpy(np.resize(order, settings.stress.synthetic_nodules))
     for number, rows in enumerate(tqdm(order.split(CHUNK), desc="synthetic nodules")):
         searched = max(0, min(len(rows), settings.stress.random_search_nodules - number * CHUNK))

@@ -4,6 +4,7 @@ import json
 import os
 from contextlib import contextmanager
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -131,6 +132,20 @@ def test_more_backgrounds_than_are_cut_are_an_input_error(tmp_path, monkeypatch)
     greedy = open_run("tiny", banks={"backgrounds": 9}, fpr={"backgrounds": 4})
     with pytest.raises(InputError, match=r"banks.backgrounds 9 is above fpr.backgrounds 4"):
         search_context(greedy)
+
+
+def test_the_first_backgrounds_of_a_scan_are_taken_but_crowded_ones_last(tmp_path, monkeypatch):
+    """A patch's HU is that of its whole middle: soft tissue far from any wall is a crowd of vessels."""
+    monkeypatch.setenv("LUNGADV_RUNS", str(tmp_path))
+    soft = {"a": [0, 1, 0, 0], "b": [1, 1, 0, 1]}  # of scan a the second is crowded, of b all but the third
+    rows = [{"seriesuid": uid, "kind": "background", "depth_mm": 16.0} for uid in soft for _ in soft[uid]]
+    table = pd.DataFrame(rows).assign(coordX=0.0, coordY=0.0, coordZ=0.0, type="", diameter_mm=np.nan)
+    hu = torch.tensor(sum(soft.values(), [])).mul(900).sub(850).to(torch.int16).reshape(-1, 1, 1, 1, 1).expand(-1, 1, 20, 20, 20)
+    monkeypatch.setattr(stages_banks, "read_patches", lambda run, dataset: (table, hu))
+    for name in ("load_strategy", "load_generator"):
+        monkeypatch.setattr(stages_banks, name, lambda *_: torch.nn.Identity())
+    items = search_context(open_run("tiny", banks={"backgrounds": 2, "samples": 1})).items["synthetic"]
+    assert items["place"].tolist() == [0, 2, 4, 6]
 
 
 def test_a_bank_that_lacks_a_shard_is_an_input_error(run):
