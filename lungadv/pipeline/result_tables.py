@@ -69,12 +69,13 @@ def seed(folder: Path) -> str:
     seed, seeds = made["seed"], made["seeds"]
     pooled = f"pool seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "rest on this one seed"
     command = f"`make reproduce PROFILE={made['profile']} SEED={seed}`"
-    return f"Tables and figures are of **seed {seed}**, {commit}: {command}{_cost(made['run'])}. Claims B1 to B7 {pooled}."
+    return f"Tables and figures are of **seed {seed}**, {commit}: {command}{_cost(made)}. Claims B1 to B7 {pooled}."
 
 
-def _cost(whole):
-    """What a run took, in words; nothing where nobody measured the whole."""
-    if not whole:
+def _cost(made):
+    """What a run took, in words; nothing for one that went on where another had stopped."""
+    whole = made["run"]
+    if not whole or set(whole["stages_built"]) != set(made["stages"]):
         return ""
     return f", {whole['wall_seconds'] / 60:.0f} minutes on {whole['cores']} cores and {whole['peak_memory_mib'] / 1024:.1f} GiB"
 

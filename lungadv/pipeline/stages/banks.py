@@ -81,7 +81,7 @@ def search_context(run: Run) -> SearchContext:
 
 def _calm_sites(sites, hu, settings):
     """The first background patches of each scan, as many as a bank has; those that vessels crowd only where there are no others."""
-    patches = center_crop(to_unit(hu[torch.from_numpy(sites["place"].to_numpy())].float()), settings.patch.size)
+    patches = center_crop(to_unit(hu[torch.tensor(sites["place"].to_numpy())].float()), settings.patch.size)
     crowded = crowding(patches, sites["depth_mm"], settings.patch.spacing) > CROWDED
     calm_first = sites.iloc[np.argsort(crowded, kind="stable")]
     return calm_first.groupby("seriesuid", sort=False).head(settings.banks.backgrounds).sort_index()
