@@ -94,7 +94,8 @@ class RealSettings:
 
     candidate_updates: int  # of the first candidate network
     candidate_finetune_updates: int  # of each candidate network that starts from it
-    updates: int  # of the network of false-positive reduction
+    members: int  # networks of false-positive reduction whose evidence is averaged
+    updates: int  # of each of them
     batch_size: int  # patches of an update, half of them nodules
     real_share: float  # of either half, how much comes from cubes
     learning_rate: float  # the largest of its schedule

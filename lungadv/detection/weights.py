@@ -84,10 +84,10 @@ def read_provenance(folder: str | Path) -> tuple[dict, dict]:
         raise InputError(f"{folder} holds no weights: give a finished run's folder, or one with its candidates/ and fpr/{BASELINE}/")
     files = [Path(folder) / "candidates" / "provenance.json", _fpr_weights(folder).parent / "provenance.json"]
     first, second = map(_read_stage_provenance, files)
-    for key in ("profile", "seed", "settings"):
-        if first[key] != second[key]:
-            what = "other settings" if key == "settings" else f"{key} {first[key]} and {second[key]}"
-            raise InputError(f"{folder} mixes the networks of two runs ({what}): give candidates/ and fpr/ of one run")
+    others = [f"{key} {first[key]} and {second[key]}" for key in ("profile", "seed") if first[key] != second[key]]
+    others += [f"other settings of {part}" for part in NEEDED_SETTINGS if first["settings"][part] != second["settings"][part]]
+    if others:
+        raise InputError(f"{folder} mixes the networks of two runs ({others[0]}): give candidates/ and fpr/ of one run")
     return first, second
 
 

@@ -94,7 +94,7 @@ def test_a_header_of_gigabytes_is_refused_before_memory_is_taken(tmp_path, lengt
     [
         ({"profile": "full"}, "profile full and quick"),
         ({"seed": 4}, "seed 4 and 3"),
-        ({"settings": as_dict(load_settings("full"))}, "other settings"),
+        ({"settings": as_dict(load_settings("full"))}, "other settings of patch"),
     ],
 )
 def test_networks_of_two_runs_do_not_fit_together(weights, changes, said, scan_of, remake):
