@@ -94,8 +94,7 @@ class RealSettings:
 
     candidate_updates: int  # of the first candidate network
     candidate_finetune_updates: int  # of each candidate network that starts from it
-    members: int  # networks of false-positive reduction whose evidence is averaged
-    updates: int  # of each of them
+    updates: int  # of the network of false-positive reduction
     batch_size: int  # patches of an update, half of them nodules
     real_share: float  # of either half, how much comes from cubes
     learning_rate: float  # the largest of its schedule

@@ -6,9 +6,7 @@ import pandas as pd
 
 from lungadv.detection.seen import read_seen
 from lungadv.evaluation.cube_detection import markdown_table
-from lungadv.models.ensemble import members_of
 from lungadv.pipeline.runs import REAL, Run
-from lungadv.training.checkpoint import load_network
 from lungadv.training.strategies import BASELINE, STRATEGIES
 from lungadv.utils.files import read_json, sha256
 
@@ -51,7 +49,6 @@ def _fill(run, folder, provenance, half, card, table, **texts):
         origin=card["origin"].format(**provenance),
         meaning=card["meaning"],
         benchmarks=card["benchmarks"],
-        weighing=_weighing(folder),
         scans=(scans["dataset"] == "train").sum(),
         nodules=(nodules["dataset"] == "train").sum(),
         **texts,
@@ -62,13 +59,6 @@ def _fill(run, folder, provenance, half, card, table, **texts):
         sums="\n".join(f"    {sha256(path)}  {path.relative_to(folder)}" for path in sorted(folder.rglob("*.safetensors"))),
         **{key: provenance[key] for key in ("profile", "seed", "commit", "device", "precision", "data_sha256")},
     )
-
-
-def _weighing(folder):
-    """What weighs the candidates: one network, or some whose evidence is averaged."""
-    count = len(members_of(load_network(folder / "fpr" / BASELINE)))
-    several = f"{count} networks of the kind `{BASELINE}`, DenseUNets, whose evidence for and against a nodule in each is averaged"
-    return several if count > 1 else f"the DenseUNet `{BASELINE}` that weighs the evidence for and against a nodule in each"
 
 
 def _measured_rows(run, table):
@@ -158,7 +148,7 @@ model-index:
 
 ## What it is
 
-Three ResUNets that name candidates, and {weighing}. Input: a CT
+Three ResUNets that name candidates, and the DenseUNet `{strategy}` that weighs the evidence for and against a nodule in each. Input: a CT
 of the chest in HU. Output: places in LPS mm, probability, uncertainty (high where there is little evidence). Diameters are measured in the
 scan, not learnt.
 

@@ -1,15 +1,13 @@
 """Weights that have seen real nodules: a finished run's networks trained on, on its simulated scans and on cubes of real nodules together.
 
 What is made lies in the run's folder real/: candidates/ and fpr/<BASELINE>/ as `load_detector` reads them, seen.json, and what was
-measured: nodules.csv and operating.csv on validation patients, benchmarks.csv on the run's benchmarks. False-positive reduction is an
-ensemble: each of its networks is trained in members/<number>/, from the run's network, with other draws.
+measured: nodules.csv and operating.csv on validation patients, benchmarks.csv on the run's benchmarks.
 """
 
 import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,7 +31,6 @@ from lungadv.detection.weights import Detector, load_detector
 from lungadv.evaluation.cube_detection import nodule_table, operating_point, score_cubes
 from lungadv.evaluation.froc import froc
 from lungadv.models.dense_unet import FPR, predict
-from lungadv.models.ensemble import Ensemble, members_of
 from lungadv.pipeline.artefacts import describe, replace_folder, require, write_json
 from lungadv.pipeline.runs import REAL, Run
 from lungadv.pipeline.stages.datasets import load
@@ -53,12 +50,10 @@ from lungadv.training.sampling import classification_batches
 from lungadv.training.strategies import BASELINE
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import read_json
-from lungadv.utils.processes import map_in_processes
 
 __all__ = ["train_on_cubes"]
 
 PROPOSED = "proposed.csv"  # of candidate generation: path, XYZ of the best places in all cubes
-WORKERS = 2  # networks that are trained at once, each in a process of one thread
 SHIFTED = 4  # false positives that the threshold is set by, for each that may lie above it
 WIDEST, SURE = 32.0, 1e-4  # the largest shift tried, and how well it is known
 WATCHED = 400  # validation patches of each label that the loss is followed on
@@ -69,8 +64,8 @@ HELD_BACK = ("LIDC-IDRI-0001", "1.3.6.1.4.1.14519.5.2.1.6279.6001.17904937363643
 def train_on_cubes(run: Run, manifest: str | Path) -> Path:
     """Train a finished run's networks on, with the training cubes of a manifest; returns the folder, see the module.
 
-    Candidate generation comes first, then the networks of false-positive reduction with what it proposes in the cubes. A call that was
-    stopped in between goes on with the networks that were ready, if the settings and the cubes are the same.
+    Candidate generation comes first, then false-positive reduction with what it proposes in the cubes. A call that was stopped in between
+    goes on with its candidate networks, if the settings and the cubes are the same.
     Raises InputError for a run that is not finished, and as `read_cubes` does.
     """
     cubes = _without(read_cubes(manifest), HELD_BACK)
@@ -81,17 +76,14 @@ def train_on_cubes(run: Run, manifest: str | Path) -> Path:
         require(run, stage)
     temporary = run.path(f".{REAL}")
     torch.set_num_threads(1)
-    make = partial(_make_stage, run, temporary, manifest, cubes)
-    make("candidates")
-    members = [f"members/{number}" for number in range(run.settings.real.members)]
-    map_in_processes(make, members, WORKERS, "networks that learn from real nodules", "close other programs; the same command goes on")
-    _join(run, temporary, members)
+    known = {part: read_nodule_cubes(cubes.of(part), desc=f"{part} cubes") for part in ("train", "validation")}
+    for stage, build in (("candidates", _train_candidates), (f"fpr/{BASELINE}", _train_fpr)):
+        _make_stage(run, temporary, stage, manifest, known, build)
     write_json(temporary / SEEN, _seen(run, cubes))
-    detector, unseen = load_detector(temporary), cubes.of("validation")
-    known = read_nodule_cubes(unseen, desc="validation cubes")
-    _set_threshold(detector, known, unseen.table)
+    detector, unseen = load_detector(temporary), cubes.of("validation").table
+    _set_threshold(detector, known["validation"], unseen)
     save_network(detector.fpr_network, temporary / "fpr" / BASELINE)
-    _measure_cubes(detector, known, unseen.table, temporary)
+    _measure_cubes(detector, known["validation"], unseen, temporary)
     _measure_benchmarks(run, detector).to_csv(temporary / "benchmarks.csv", index=False)
     replace_folder(temporary, run.path(REAL))
     return run.path(REAL)
@@ -103,35 +95,23 @@ def _without(cubes: Cubes, held_back: Sequence[str]) -> Cubes:
     return Cubes(table, cubes.not_nodules[cubes.not_nodules["path"].isin(table["path"])].reset_index(drop=True))
 
 
-def _make_stage(run, target, manifest, cubes, stage):
-    """The folder of a stage under `target`, "candidates" or one of members/, made unless it is there already, made from the same.
+def _make_stage(run, target, stage, manifest, cubes, build):
+    """The folder of a stage under `target`, made by `build` unless it is there already, made from the same.
 
     Its provenance names the tables of cubes, the stage of the run that training began with, and what candidate generation proposed.
     """
-    start = "candidates" if stage == "candidates" else f"fpr/{BASELINE}"
-    inputs = {"start": run.path(start, "provenance.json"), "cubes": Path(manifest)}
+    inputs = {"start": run.path(stage, "provenance.json"), "cubes": Path(manifest)}
     inputs |= {"not_nodules": Path(manifest).with_name(NOT_NODULES_FILE), "proposed": target / "candidates" / PROPOSED}
     used = {name: path for name, path in inputs.items() if path.exists() and not (name == "proposed" and stage == "candidates")}
-    folder, made = target / stage, describe(run, start, used)
+    folder, made = target / stage, describe(run, stage, used)
     if (folder / "provenance.json").exists():
         known = read_json(folder / "provenance.json")
         if known.get("inputs") == made["inputs"] and _read_by(stage, known["settings"]) == _read_by(stage, made["settings"]):
             return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    build = _train_candidates if stage == "candidates" else _train_fpr
-    build(run, {part: read_nodule_cubes(cubes.of(part), desc=f"{part} cubes") for part in ("train", "validation")}, folder)
+    build(run, cubes, folder)
     write_json(folder / "provenance.json", made)
-
-
-def _join(run, target, members):
-    """Write the ensemble of the networks in the folders `members` under `target`, and its provenance."""
-    folder = target / "fpr" / BASELINE
-    folder.mkdir(parents=True, exist_ok=True)
-    networks = [load_network(target / member) for member in members]
-    save_network(Ensemble(networks) if len(networks) > 1 else networks[0], folder)
-    inputs = {member: target / member / "weights.safetensors" for member in members}
-    write_json(folder / "provenance.json", describe(run, f"fpr/{BASELINE}", inputs))
 
 
 def _read_by(stage, settings):
@@ -169,9 +149,9 @@ def _candidate_settings(settings: Settings) -> CandidateSettings:
 def _train_fpr(run: Run, cubes: dict[str, list[NoduleCube]], folder: Path) -> None:
     """Train the network of false-positive reduction on; its negatives are what candidate generation proposed.
 
-    learning.csv has the loss, AUC and Brier score of patches of the validation cubes on the way. Each folder has draws of its own.
+    learning.csv has the loss, AUC and Brier score of patches of the validation cubes on the way.
     """
-    own, rng, generator = run.settings.real, run.rng(REAL, folder.name, "patches"), run.generator(REAL, folder.name, "fpr")
+    own, rng, generator = run.settings.real, run.rng(REAL, "patches"), run.generator(REAL, "fpr")
     proposed = pd.read_csv(folder.parents[1] / "candidates" / PROPOSED)
     places = {name: rows[XYZ].to_numpy(float) for name, rows in proposed.groupby("path")}
     pools, unseen = (cube_pools(cubes[part], places, run.settings.patch, rng) for part in ("train", "validation"))
@@ -225,26 +205,21 @@ def _set_threshold(detector: Detector, cubes: Sequence[NoduleCube], table: pd.Da
         shift_threshold(detector.fpr_network, to_unit(torch.cat(cut)), allowed)
 
 
-def shift_threshold(network: FPR | Ensemble, patches: torch.Tensor, allowed: int) -> None:
-    """Shift the bias of each member's head so that `allowed` of the patches (N, 1, P, P, P) in [0, 1] lie above 0.5, as `classify` has it.
+def shift_threshold(network: FPR, patches: torch.Tensor, allowed: int) -> None:
+    """Shift the bias of a network's head so that `allowed` of the patches (N, 1, P, P, P) in [0, 1] lie above 0.5, as `classify` has it.
 
     The shift is found by halving, to SURE in the outputs before softplus or softmax: as many as possible lie above, but no more.
     """
-    biases = [member.head[-1].bias.data for member in members_of(network)]  # against a nodule, and for one
-    starts, low, high = [bias.clone() for bias in biases], -WIDEST, WIDEST
-
-    def move(shift):
-        for bias, start in zip(biases, starts, strict=True):
-            bias.copy_(start + torch.tensor([shift, -shift]) / 2)
-
+    bias = network.head[-1].bias.data  # against a nodule, and for one
+    start, low, high = bias.clone(), -WIDEST, WIDEST
     while high - low > SURE:
         shift = (low + high) / 2
-        move(shift)
+        bias.copy_(start + torch.tensor([shift, -shift]) / 2)
         if (classify(network, patches)[0] > 0.5).sum() > allowed:
             low = shift
         else:
             high = shift
-    move(high)
+    bias.copy_(start + torch.tensor([high, -high]) / 2)
 
 
 def _measure_cubes(detector: Detector, cubes: Sequence[NoduleCube], table: pd.DataFrame, folder: Path) -> None:

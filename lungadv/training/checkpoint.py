@@ -1,6 +1,6 @@
-"""Networks of false-positive reduction in a folder: weights.safetensors, and network.json with output, width, middle and members.
+"""Networks of false-positive reduction in a folder: weights.safetensors, and network.json with output, width and middle.
 
-A network.json without middle is of one that looks at two voxels, one without members is of a single network: the most common by far.
+A network.json without middle is of one that looks at two voxels, the most common by far.
 
 What a file promises is not taken on trust: no network is made before its width is known to be one of ours, none is used with weights that
 are no numbers.
@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lungadv.models.dense_unet import FPR, MIDDLE
-from lungadv.models.ensemble import Ensemble, members_of
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import read_json
 
@@ -22,28 +21,20 @@ __all__ = ["load_network", "load_weights", "read_facts", "save_network"]
 
 
 WIDEST = 256  # channels
-MOST_MEMBERS = 16
-ASSUMED = {"middle": MIDDLE, "members": 1}  # of a network.json that does not say
 
 
-def save_network(network: FPR | Ensemble, folder: Path) -> None:
+def save_network(network: FPR, folder: Path) -> None:
     """Write weights.safetensors and network.json into `folder`."""
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / "weights.safetensors")
-    members = members_of(network)
-    said = {"middle": members[0].middle, "members": len(members)}
-    facts = {"output": network.output, "width": members[0].unet.width} | {name: said[name] for name in said if said[name] != ASSUMED[name]}
+    facts = {"output": network.output, "width": network.unet.width} | ({} if network.middle == MIDDLE else {"middle": network.middle})
     (folder / "network.json").write_text(json.dumps(facts))
 
 
-def load_network(folder: Path) -> FPR | Ensemble:
+def load_network(folder: Path) -> FPR:
     """The network saved in `folder`, in evaluation mode, its parameters frozen. Raises InputError if there is none."""
     if not (folder / "weights.safetensors").exists():
         raise InputError(f"no network in {folder}: weights.safetensors is missing; give a folder that `make reproduce` has filled")
-    most = {"width": WIDEST, "middle": WIDEST, "members": MOST_MEMBERS}
-    facts = read_facts(folder / "network.json", most, texts=("output",), assumed=ASSUMED)
-    count = facts.pop("members")
-    members = [FPR(**facts) for _ in range(count)]
-    network = Ensemble(members) if len(members) > 1 else members[0]
+    network = FPR(**read_facts(folder / "network.json", {"width": WIDEST, "middle": WIDEST}, texts=("output",), assumed={"middle": MIDDLE}))
     load_weights(network, folder / "weights.safetensors")
     return network.to(memory_format=torch.channels_last_3d).eval().requires_grad_(False)
 

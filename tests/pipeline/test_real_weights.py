@@ -1,5 +1,6 @@
 """A run's networks trained on with cubes of real nodules, exported, and what they say of it."""
 
+import json
 import shutil
 
 import pandas as pd
@@ -13,13 +14,11 @@ from lungadv.detection.detect import classify
 from lungadv.detection.seen import read_seen
 from lungadv.detection.weights import is_weights, load_detector
 from lungadv.models.dense_unet import FPR
-from lungadv.models.ensemble import Ensemble
 from lungadv.pipeline.export import export_weights
 from lungadv.pipeline.real_weights import HELD_BACK, shift_threshold, train_on_cubes
 from lungadv.pipeline.real_weights import _without as without
 from lungadv.pipeline.runs import REAL, Run
 from lungadv.settings import load_settings
-from lungadv.training.checkpoint import load_network
 from lungadv.training.strategies import BASELINE
 from lungadv.utils.errors import InputError
 from tests.data.made_cubes import clone
@@ -67,12 +66,10 @@ class Brightness(FPR):
         return F.softplus(out.flip(1)) if self.output == "evidence" else out
 
 
-@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("output", ["evidence", "logits"])
 @pytest.mark.parametrize("allowed", [0, 7, 29])
-def test_a_shifted_network_calls_as_many_patches_nodules_as_are_allowed_and_ranks_them_as_before(output, allowed, count):
-    members, bright = [Brightness(output, width=4).eval().requires_grad_(False) for _ in range(count)], torch.randperm(30) / 30
-    network = Ensemble(members) if count > 1 else members[0]
+def test_a_shifted_network_calls_as_many_patches_nodules_as_are_allowed_and_ranks_them_as_before(output, allowed):
+    network, bright = Brightness(output, width=4).eval().requires_grad_(False), torch.randperm(30) / 30
     shift_threshold(network, torch.ones(30, 1, 8, 8, 8) * bright[:, None, None, None, None], allowed)
     above = classify(network, torch.ones(30, 1, 8, 8, 8) * bright[:, None, None, None, None])[0] > 0.5
     assert above.tolist() == (bright * 30 >= 29.5 - allowed).tolist()
@@ -86,28 +83,18 @@ def test_the_exported_weights_say_what_they_have_seen(made, tmp_path):
     assert "10 cubes of 5 patients for training" in seen.sources[1]
     assert any("trained on" in line for line in seen.warnings("1.2.0")) and any("chosen by" in line for line in seen.warnings("1.2.5"))
     card = (target / "MODEL_CARD.md").read_text(encoding="utf-8")
-    said = ("Not for clinical use", "2 networks", "| 6 mm and more | 2 |", "What these numbers do not say", "CUBES=cubes.csv")
-    for text in (*said, *seen.sources):
+    for text in ("Not for clinical use", "| 6 mm and more | 2 |", "What these numbers do not say", "CUBES=cubes.csv", *seen.sources):
         assert text in card
 
 
-def test_a_stopped_call_goes_on_with_the_networks_that_were_ready(made, monkeypatch):
+def test_a_stopped_call_goes_on_with_its_candidate_networks(made, monkeypatch):
     run, manifest = made
     run.path(REAL).rename(run.path(f".{REAL}"))
-    for gone in ("fpr", "members/1"):
-        shutil.rmtree(run.path(f".{REAL}", gone))
-    ready = ("candidates/provenance.json", "members/0/weights.safetensors")
-    before = [run.path(f".{REAL}", name).read_bytes() for name in ready]
+    shutil.rmtree(run.path(f".{REAL}", "fpr"))
+    before = json.loads(run.path(f".{REAL}", "candidates", "provenance.json").read_text())
     monkeypatch.setattr("lungadv.pipeline.real_weights._train_candidates", None)  # would fail
     train_on_cubes(run, manifest)
-    assert [run.path(REAL, name).read_bytes() for name in ready] == before
-
-
-def test_the_members_differ_and_answer_together(made):
-    members = [load_network(made[0].path(REAL, f"members/{number}")) for number in range(2)]
-    x = torch.rand(4, 1, 16, 16, 16)
-    assert not torch.allclose(members[0](x), members[1](x), rtol=1e-3)
-    assert len(load_detector(made[0].path(REAL)).fpr_network.members) == 2
+    assert json.loads(run.path(REAL, "candidates", "provenance.json").read_text()) == before
 
 
 def test_patients_whose_whole_scan_is_a_test_are_left_out(made, tmp_path):
