@@ -19,12 +19,19 @@ from lungadv.pipeline.gates import insist
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.datasets import load
 from lungadv.training.synthesizer import encode, train_synthesizer
+from lungadv.utils.lengths import whole_voxels
 
 __all__ = ["PARTS", "build", "load_cutouts", "load_generator", "load_networks"]
 
 PARTS = ("encoder", "generator", "critic")
 COLLAPSED = 4  # a code of fewer active numbers draws one nodule, over and over
+CUTOUT_MM = 40.0  # the largest nodules fit, whatever the size of a patch
 SAMPLES = 1000  # codes at least, as many near every training nodule
+
+
+def cutout_size(spacing: float) -> int:
+    """Voxels of `spacing` mm along an edge of a cut-out of CUTOUT_MM."""
+    return whole_voxels(CUTOUT_MM, spacing)
 
 
 def build(run: Run) -> Path:
@@ -35,17 +42,17 @@ def build(run: Run) -> Path:
     requested.csv: what was requested of the generator, and what it drew.
     Raises InputError when the code says nothing.
     """
-    patch, settings = run.settings.patch, run.settings.synthesizer
+    spacing, settings = run.settings.patch.spacing, run.settings.synthesizer
     with stage_output(run, "synthesizer") as folder:
-        data = load(run)
-        *cutouts, table = cut_out_dataset(data, "train", patch.size, patch.spacing, settings.edge)
-        held_out = cut_out_dataset(data, "validation", patch.size, patch.spacing, settings.edge)[:2]
+        data, terms = load(run), (cutout_size(spacing), spacing, settings.edge)
+        *cutouts, table = cut_out_dataset(data, "train", *terms)
+        held_out = cut_out_dataset(data, "validation", *terms)[:2]
         save_file({"nodules": cutouts[0].half(), "masks": cutouts[1].half()}, folder / "cutouts.safetensors")
         table.to_csv(folder / "cutouts.csv", index=False)
         gates = []
         for critic, terms in (("without", replace(settings, critic_weight=0.0)), ("with", settings)):
             generator = run.generator("synthesizer", "training")
-            *networks, losses = train_synthesizer(*cutouts, encode_traits(table), patch.spacing, terms, generator)
+            *networks, losses = train_synthesizer(*cutouts, encode_traits(table), spacing, terms, generator)
             networks = [network.cpu() for network in networks]
             gates.append(_write_quality(run, folder, held_out, cutouts, table, *networks[:2]).assign(critic=critic))
         losses.to_csv(folder / "training.csv", index=False)
@@ -88,13 +95,14 @@ def _requested(run, generator_net, real):
 
 def load_networks(run: Run) -> tuple[Encoder, Generator, Critic]:
     """The trained encoder, generator and critic of a run, on the CPU, in eval mode and frozen."""
-    folder, patch, settings = require(run, "synthesizer"), run.settings.patch, run.settings.synthesizer
+    folder, spacing, settings = require(run, "synthesizer"), run.settings.patch.spacing, run.settings.synthesizer
+    size = cutout_size(spacing)
     weights = {name: load_file(folder / f"{name}.safetensors") for name in PARTS}
     remembered = weights["generator"]["prior.traits"].shape
     networks = {
         "encoder": Encoder(settings.latent_size - GRAINS, settings.width),
-        "generator": Generator(patch.size, patch.spacing, settings.edge, settings.latent_size, settings.width, *remembered),
-        "critic": Critic(patch.size, settings.width),
+        "generator": Generator(size, spacing, settings.edge, settings.latent_size, settings.width, *remembered),
+        "critic": Critic(size, settings.width),
     }
     return tuple(_load(network, weights[name]) for name, network in networks.items())
 
@@ -105,8 +113,10 @@ def _load(network: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:
 
 
 def load_generator(run: Run) -> Generator:
-    """The trained generator of a run: code (N, latent_size) -> nodule and mask, each (N, 1, P, P, P) in [0, 1]."""
-    return load_networks(run)[1]
+    """The trained generator of a run: code (N, latent_size) -> nodule and mask, each (N, 1, P, P, P) in [0, 1] of the run's patches."""
+    generator = load_networks(run)[1]
+    generator.size = run.settings.patch.size
+    return generator
 
 
 def load_cutouts(run: Run) -> tuple[torch.Tensor, torch.Tensor, pd.DataFrame]:
