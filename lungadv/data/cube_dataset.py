@@ -1,5 +1,6 @@
 """Cubes of nodules as a data set of small scans: what stages ask of a `Data`, each cube a scan with one nodule."""
 
+import functools
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from lungadv.data.cube_patches import cube_lung, fitting_places
 from lungadv.data.dataset import FILES, MIMICS, NODULES, Data
 from lungadv.data.lidc import SPICULATED
 from lungadv.data.nodule_cubes import DATASETS, Cubes, cube_name, load_cube
+from lungadv.data.scan import Scan
 from lungadv.data.tables import SMALLEST_MM, XYZ
 
 __all__ = ["CubeData", "cubes_as_data", "usable_cubes", "without"]
@@ -26,9 +28,25 @@ class CubeData(Data):
         """The three data sets."""
         return list(DATASETS)
 
+    def scan(self, uid: str) -> Scan:
+        """The cube of a uid."""
+        return replace(self._cube(uid)[0], uid=uid)
+
+    def labels(self, uid: str) -> np.ndarray:
+        """uint8 (z, y, x): 1 in the cube's nodule."""
+        return self._cube(uid)[1].astype(np.uint8)
+
     def lungs(self, uid: str) -> np.ndarray:
         """The lung in a cube, bool (z, y, x), see `cube_lung`."""
-        return cube_lung(self.scan(uid), self.labels(uid) > 0)
+        return cube_lung(*self._cube(uid))
+
+    def _cube(self, uid):
+        return _load(self._file(uid, "path"), self._file(uid, "labels"))
+
+
+@functools.lru_cache(maxsize=1)  # stages ask for a cube's scan, labels and lungs one after the other
+def _load(path, mask):
+    return load_cube({"path": path, "mask": mask})
 
 
 def without(cubes: Cubes, held_back: Collection[str]) -> Cubes:
