@@ -3,16 +3,16 @@
 import csv
 from pathlib import Path
 
-__all__ = ["CUBES", "KINDS", "NODULE_CUBE", "PHANTOM", "SCANS", "kind_of"]
+__all__ = ["CUBES", "NODULE_CUBE", "PHANTOM", "SCANS", "kind_of"]
 
-KINDS = PHANTOM, SCANS, CUBES = "phantom", "scans", "cubes"
+PHANTOM, SCANS, CUBES = "phantom", "scans", "cubes"
 NODULE_CUBE = "nodule-cube"  # the column `kind` of a manifest of cubes, see `nodule_cubes`
 
 
 def kind_of(data: str | Path) -> str:
-    """Which of KINDS a run's `data` are, "phantom" or the path of a manifest. Cubes are told by the manifest's first row.
+    """Which of PHANTOM, SCANS and CUBES a run's `data` are, "phantom" or the path of a manifest.
 
-    What cannot be read as a table counts as SCANS; `read_manifest` says what is wrong with it.
+    Cubes are told by the manifest's first row. What cannot be read as a table counts as SCANS; `read_manifest` says what is wrong with it.
     """
     if data == PHANTOM:
         return PHANTOM

@@ -78,6 +78,7 @@ CUBE_STAGES = _without(  # of a run on nodule cubes: no toy, no candidate genera
         "datasets": Stage("lungadv.pipeline.stages.cube_datasets", 1, (), ("patch",)),
         "patches": Stage("lungadv.pipeline.stages.cube_patches", 1, ("datasets",), ("patch", "fpr")),
         SEARCH: Stage("lungadv.pipeline.stages.search", 1, ("datasets", *FPR_STAGES), ("patch", "froc")),
+        "stress": replace(STAGES["stress"], threads=1),  # beside the search
     },
     {"two_moons", "candidates", "benchmarks", "claims", *ORACLES},
 )

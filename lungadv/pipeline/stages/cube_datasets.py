@@ -14,7 +14,7 @@ from lungadv.pipeline.artefacts import require, stage_output
 from lungadv.pipeline.runs import Run
 from lungadv.utils.errors import InputError
 
-__all__ = ["HELD_BACK", "LEAST", "build", "check_cubes", "load_cubes"]
+__all__ = ["HELD_BACK", "build", "check_cubes", "load_cubes"]
 
 # Whose whole scan this project tests on: the patient, and the series where nobody names patients. Neither is trained on nor chosen by.
 HELD_BACK = ("LIDC-IDRI-0001", "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192")

@@ -14,7 +14,7 @@ from lungadv.pipeline.stages.cube_datasets import load_cubes
 from lungadv.pipeline.stages.fpr import load_strategy
 from lungadv.training.strategies import BASELINE, STRATEGIES, strategies_of
 
-__all__ = ["SEARCHED", "build", "load_search"]
+__all__ = ["build", "load_search"]
 
 SEARCHED = ("validation", "test")
 TABLES = ("cubes", "nodules", "excluded")
