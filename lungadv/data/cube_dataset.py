@@ -61,7 +61,7 @@ def _rows(cubes, chosen):
 
 
 def usable_cubes(cubes: Cubes, width: float) -> Cubes:
-    """The cubes around whose nodule a patch of `width` mm lies inside the cube; those of nodules under SMALLEST_MM are kept as they are.
+    """The cubes around whose nodule a patch of `width` mm lies inside the cube, and one a voxel off it; those under SMALLEST_MM are kept.
 
     All cubes and masks are read: raises ScanError as `load_cube` does.
     """
@@ -72,7 +72,7 @@ def usable_cubes(cubes: Cubes, width: float) -> Cubes:
 def _fits(cube, width):
     scan, _ = load_cube(cube)
     middle = np.rint(scan.to_voxel([[cube[name] for name in XYZ]])[0]).astype(int)
-    return cube["diameter_mm"] < SMALLEST_MM or bool(fitting_places(scan, width)[tuple(middle)])
+    return cube["diameter_mm"] < SMALLEST_MM or bool(fitting_places(scan, width + 2 * max(scan.spacing))[tuple(middle)])
 
 
 def cubes_as_data(cubes: Cubes) -> CubeData:

@@ -65,7 +65,7 @@ def cut_cube_patches(
     Args:
         cubes: of one data set.
         size: voxels of a patch of `spacing` mm; they are stored larger by `shift_margin` on every side.
-        positives, negatives: of a cube, at most. The first positive has the nodule in its middle, the others are off it.
+        positives, negatives: of a cube, at most. The first positive has the nodule within half a voxel of its middle.
         rng: draws the offsets of nodules and the places of the others.
 
     Returns a table, a row a patch, int16 HU (N, 1, Q, Q, Q), and the masks of the rows of kind "nodule", uint8 (M, 1, Q, Q, Q). Columns:
@@ -93,10 +93,10 @@ def cut_cube_patches(
 
 
 def _offset_centres(cube, scan, fits, count, rng):
-    """The nodule's centre, and others at random offsets from it, where a patch fits."""
+    """A place within half a voxel of the nodule's middle, and others at random offsets from it, where a patch fits."""
     steps = rng.standard_normal((TRIES * count, 3))
     steps *= (rng.random(len(steps)) ** (1 / 3) * min(OFFSET * cube["diameter_mm"], OFFSET_MM) / np.linalg.norm(steps, axis=1))[:, None]
-    steps[:1] = 0
+    steps[:1] = rng.uniform(-0.5, 0.5, 3) * scan.spacing  # as negatives lie: interpolated noise tells how far a place is from voxels
     places = _kept(np.array([cube[name] for name in XYZ]) + steps, scan, fits)[:count]
     known = {"kind": "nodule", "label": 1, "type": cube["type"], "diameter_mm": cube["diameter_mm"]}
     return pd.DataFrame(places, columns=XYZ).assign(**known)

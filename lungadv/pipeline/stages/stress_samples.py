@@ -52,6 +52,7 @@ def benchmark_patches(run: Run, kinds: Collection[str]) -> tuple[pd.DataFrame, C
     starts = np.cumsum([0, *map(len, tables)])
 
     def read(rows):
+        rows = np.asarray(rows)
         part = np.searchsorted(starts, rows, side="right") - 1
         found = [patches[k][[row - starts[k]]] for k, row in zip(part, rows.tolist(), strict=True)]
         return torch.cat(found) if found else patches[0][:0]
