@@ -1,6 +1,6 @@
 # Two doors: `make reproduce` and `make test`. Each sets up what it needs in .venv first.
 #
-#   make reproduce PROFILE=quick SEED=0 DATA=phantom CORES=2   every figure and table of the paper, into runs/
+#   make reproduce PROFILE=quick SEED=0 DATA=phantom CORES=2   every figure and table of the paper, into runs/; DATA: or a manifest
 #   make setup                                                 what both need, in .venv
 #   make test                                                  notebooks and package in step, style, tests
 #   make export                                                write the modules that notebooks export

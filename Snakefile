@@ -65,6 +65,7 @@ for step in steps.steps_of(run):
             input:
                 sources=steps.sources(step),
                 stages=[f"{name}/provenance.json" for name in step.needs(run)],
+                manifest=steps.manifest_files(run) if step.stage == "datasets" else [],
             output:
                 steps.outputs(step),
             params:

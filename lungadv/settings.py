@@ -196,22 +196,28 @@ LARGEST = 1e15  # of a setting; "1e999" would be infinite
 PARTS = {field.name: field.type for field in dataclasses.fields(Settings)}
 
 
-def load_settings(profile: str, **overrides: dict) -> Settings:
-    """The settings of a profile from settings.ini; `overrides` gives a part other values, as in `fpr={"updates": 5}`.
+CUBES = "cubes"  # [part:cubes] and [part:profile:cubes] hold what a run on nodule cubes has otherwise
 
+
+def load_settings(profile: str, cubes: bool = False, **overrides: dict) -> Settings:
+    """The settings of a profile from settings.ini, with `cubes` those of a run on nodule cubes.
+
+    `overrides` gives a part other values, as in `fpr={"updates": 5}`.
     Raises InputError for an unknown profile, part or key, a key that is missing, and a value of another type.
     """
     parser = _parse(repo_root() / "settings.ini")
     profiles = list(parser["profiles"])
     if profile not in profiles:
         raise InputError(f"unknown profile '{profile}': choose one of {', '.join(profiles)}")
-    known = {"profiles", *PARTS, *(f"{part}:{name}" for part in PARTS for name in profiles)}
+    terms = [*profiles, CUBES, *(f"{name}:{CUBES}" for name in profiles)]
+    known = {"profiles", *PARTS, *(f"{part}:{name}" for part in PARTS for name in terms)}
     if strange := sorted(set(parser.sections()) - known):
         choices = f"the parts are {', '.join(PARTS)}, the profiles {', '.join(profiles)}"
         raise InputError(f"settings.ini: unknown section [{strange[0]}]: {choices}")
     if strange := sorted(set(overrides) - set(PARTS)):
         raise InputError(f"unknown settings '{strange[0]}': the parts are {', '.join(PARTS)}")
-    return Settings(**{part: _read_part(parser, part, profile, overrides.get(part, {})) for part in PARTS})
+    chosen = [profile, CUBES, f"{profile}:{CUBES}"] if cubes else [profile]
+    return Settings(**{part: _read_part(parser, part, chosen, overrides.get(part, {})) for part in PARTS})
 
 
 def _parse(path):
@@ -227,11 +233,10 @@ def _parse(path):
     return parser
 
 
-def _read_part(parser, part, profile, overrides):
-    """The dataclass of one part."""
+def _read_part(parser, part, terms, overrides):
+    """The dataclass of one part; the sections of later terms have the last word."""
     values = dict(parser[part]) if part in parser else {}
-    own = f"{part}:{profile}"
-    if own in parser:
+    for own in (f"{part}:{term}" for term in terms if f"{part}:{term}" in parser):
         if strange := sorted(set(parser[own]) - set(values)):
             raise InputError(f"settings.ini [{own}]: '{strange[0]}' is not in [{part}]: correct its name, or add it there")
         values |= dict(parser[own])

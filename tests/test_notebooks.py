@@ -14,7 +14,7 @@ import pytest
 import lungadv
 from lungadv.pipeline.notebooks import notebook_parameters
 from lungadv.pipeline.outputs import SHOWN_PROFILE, output_problems
-from lungadv.pipeline.steps import STEPS
+from lungadv.pipeline.steps import CUBE_STEPS, STEPS
 
 PACKAGE = Path(lungadv.__file__).parent
 NOTEBOOKS = sorted((PACKAGE.parent / "nbs").glob("*.ipynb"))
@@ -87,7 +87,7 @@ def test_nothing_refers_forward(path):
 
 def test_every_notebook_with_an_experiment_is_a_step_and_every_step_has_its_notebook():
     experiments = {path.stem for path in NOTEBOOKS if any(EXPERIMENT.match(code) for code in code_of(path))}
-    assert experiments == {step.notebook for step in STEPS if step.notebook}
+    assert experiments == {step.notebook for step in (*STEPS, *CUBE_STEPS) if step.notebook}
 
 
 def kept(stem, mark, kind):

@@ -29,6 +29,13 @@ def test_a_patch_is_40_mm_wide_in_every_profile():
     assert [patch.size * patch.spacing for patch in patches] == [40.0] * 4
 
 
+def test_a_run_on_cubes_has_patches_that_fit_beside_a_nodule():
+    for profile in ("tiny", "quick", "standard", "full"):
+        plain, cubes = (load_settings(profile, cubes=cubes) for cubes in (False, True))
+        assert (cubes.patch.size, cubes.patch.spacing, cubes.synthesizer.edge) == (16, 1.0, 2.5)
+        assert cubes.attack == plain.attack and cubes.stress == plain.stress
+
+
 def test_profiles_share_the_defaults_and_override_them():
     tiny, _, full = (load_settings(profile) for profile in PROFILES)
     assert tiny.attack.eps == full.attack.eps == 0.02

@@ -48,10 +48,12 @@ class Data:
     excluded: pd.DataFrame
     mimics: pd.DataFrame
 
+    known = (*DATASETS, *EXTRA_TESTS)  # names of data sets
+
     def of(self, dataset: str) -> "Data":
-        """The part that belongs to one of DATASETS or EXTRA_TESTS; InputError for another name."""
-        if dataset not in (*DATASETS, *EXTRA_TESTS):
-            raise InputError(f"unknown data set '{dataset}': choose one of {', '.join((*DATASETS, *EXTRA_TESTS))}")
+        """The part that belongs to one of the `known` data sets; InputError for another name."""
+        if dataset not in self.known:
+            raise InputError(f"unknown data set '{dataset}': choose one of {', '.join(self.known)}")
         tables = ("scans", "annotations", "excluded", "mimics")
         return replace(self, **{name: self._rows(name, "dataset", dataset) for name in tables})
 
@@ -173,8 +175,8 @@ def write_data(data: Data, folder: Path) -> None:
     data.mimics.to_csv(folder / "mimics.csv", index=False)
 
 
-def load_data(folder: Path) -> Data:
-    """The data set that `write_data` wrote into a folder, with absolute paths of files."""
+def load_data(folder: Path, kind: type[Data] = Data) -> Data:
+    """The data set that `write_data` wrote into a folder, with absolute paths of files, as a `Data` or a kind of it."""
 
     def table(name):
         return pd.read_csv(folder / f"{name}.csv", dtype=dict.fromkeys(("seriesuid", *FILES), str), keep_default_na=False)
@@ -182,7 +184,7 @@ def load_data(folder: Path) -> Data:
     scans = table("scans")
     for column in FILES:
         scans[column] = [str(folder / name) if name else "" for name in scans[column]]
-    return Data(scans, *(set_types(table(name)) for name in ("annotations", "annotations_excluded", "mimics")))
+    return kind(scans, *(set_types(table(name)) for name in ("annotations", "annotations_excluded", "mimics")))
 
 
 def set_types(table: pd.DataFrame) -> pd.DataFrame:

@@ -20,10 +20,12 @@ from lungadv.data.scan import Scan
 from lungadv.data.tables import LUNA16, UNSPECIFIED, XYZ, AnnotationError, quoted
 
 __all__ = [
-    "FINDINGS", "cluster_outlines", "consensus", "equivalent_diameter", "fill_outline", "is_spiculated", "nodule_type", "nodule_voxels",
+    "FINDINGS", "SPICULATED", "cluster_outlines", "consensus", "equivalent_diameter", "fill_outline", "is_spiculated", "nodule_type",
+    "nodule_voxels",
 ]  # fmt: skip
 
 MIN_READERS = 3  # to be part of the reference standard, as in LUNA16
+SPICULATED = 4  # of the ratings 1 (none) to 5 (marked)
 MIN_DIAMETER_MM = 3.0  # smaller nodules were marked by a point
 FINDINGS = [*LUNA16, "type", "attachment", "spiculated", "label", "readers", "kind"]
 
@@ -173,9 +175,9 @@ def nodule_type(nodules: Sequence[Finding]) -> str:
 
 
 def is_spiculated(nodules: Sequence[Finding]) -> bool:
-    """Whether the median rating of spiculation, 1 (none) to 5 (marked), is 4 or more; False where nobody rated."""
+    """Whether the median rating of spiculation is SPICULATED or more; False where nobody rated."""
     ratings = _ratings(nodules, "spiculation")
-    return bool(ratings) and bool(np.median(ratings) >= 4)
+    return bool(ratings) and bool(np.median(ratings) >= SPICULATED)
 
 
 def _ratings(nodules: Sequence[Finding], name: str) -> list[int]:

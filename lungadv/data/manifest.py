@@ -19,16 +19,16 @@ import pandas as pd
 from lungadv.data import luna16
 from lungadv.data.dataset import DATASETS, EXTRA_TESTS, FILES, MIMICS, NODULES, Data, open_store, same_grid, series_in, set_types
 from lungadv.data.io.read import files_of, read_header
+from lungadv.data.kinds import NODULE_CUBE
 from lungadv.data.orientation import check_positions
 from lungadv.data.scan import AIR, Scan, ScanError
 from lungadv.data.tables import LUNA16, SMALLEST_MM, UNSPECIFIED, AnnotationError, at_line, check_types, read_nodules, read_table
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import read_json
 
-__all__ = ["GEOMETRY", "NODULE_CUBE", "TABLES", "check_patients", "companion", "empty_scan", "read_manifest", "root_of", "scan_files"]
+__all__ = ["GEOMETRY", "TABLES", "check_patients", "companion", "empty_scan", "read_manifest", "root_of", "scan_files"]
 
 GEOMETRY = ["shape", "spacing", "origin", "direction"]  # columns of an ingested manifest
-NODULE_CUBE = "nodule-cube"  # the column `kind` of a manifest of cubes, see `nodule_cubes`
 TABLES = ("annotations.csv", "annotations_excluded.csv", "mimics.csv")  # beside a manifest
 
 

@@ -21,8 +21,9 @@ import pandas as pd
 
 from lungadv.data.dataset import same_grid
 from lungadv.data.io.read import read_scan
+from lungadv.data.kinds import NODULE_CUBE
 from lungadv.data.lidc import equivalent_diameter
-from lungadv.data.manifest import NODULE_CUBE, check_patients, root_of
+from lungadv.data.manifest import check_patients, root_of
 from lungadv.data.scan import Scan, ScanError
 from lungadv.data.tables import LUNA16, XYZ, AnnotationError, at_line, check_types, read_table
 from lungadv.utils.errors import InputError

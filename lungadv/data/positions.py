@@ -11,7 +11,7 @@ from lungadv.data.tables import XYZ
 from lungadv.data.walls import WALL, wall_context
 from lungadv.utils.lengths import whole_voxels
 
-__all__ = ["background_positions", "label_candidates", "patch_positions", "shift_margin", "world_positions"]
+__all__ = ["background_positions", "label_candidates", "patch_positions", "shift_margin", "wall_columns", "world_positions"]
 
 SHIFT_MM = 2.5  # by which a training patch is shifted at random along each axis, at most
 
@@ -89,14 +89,14 @@ def patch_positions(
     lungs = data.lungs(uid)
     places = background_positions(lungs, scan, findings, width, backgrounds, rng, data.labels(uid))
     rows = [
-        nodules.assign(kind="nodule", label=1, **_wall_columns(lungs, scan, world_positions(nodules))),
+        nodules.assign(kind="nodule", label=1, **wall_columns(lungs, scan, world_positions(nodules))),
         found.assign(kind="candidate", label=label_candidates(found, nodules, excluded)),
-        pd.DataFrame(places, columns=XYZ).assign(seriesuid=uid, kind="background", label=0, **_wall_columns(lungs, scan, places)),
+        pd.DataFrame(places, columns=XYZ).assign(seriesuid=uid, kind="background", label=0, **wall_columns(lungs, scan, places)),
     ]
     columns = ["seriesuid", *XYZ, "kind", "label", "type", "diameter_mm", "score", *WALL]
     return pd.concat(rows, ignore_index=True).reindex(columns=columns)
 
 
-def _wall_columns(lungs, scan, points):
+def wall_columns(lungs: np.ndarray, scan: Scan, points: np.ndarray) -> dict[str, np.ndarray]:
     """The result of `wall_context` as columns of a table."""
     return dict(zip(WALL, wall_context(lungs, scan, points).T, strict=True))

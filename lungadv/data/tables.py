@@ -19,8 +19,8 @@ from lungadv.utils.errors import printable
 from lungadv.utils.files import atomic_write
 
 __all__ = [
-    "FORMULA", "LUNA16", "SMALLEST_MM", "TYPES", "UNSPECIFIED", "XYZ", "AnnotationError", "at_line", "check_scans", "check_types",
-    "read_nodules", "read_table", "read_uids", "to_numbers", "write_table",
+    "FORMULA", "LUNA16", "SMALLEST_MM", "SUBSOLID", "TYPES", "UNSPECIFIED", "XYZ", "AnnotationError", "at_line", "check_scans",
+    "check_types", "read_nodules", "read_table", "read_uids", "to_numbers", "write_table",
 ]  # fmt: skip
 
 XYZ = ["coordX", "coordY", "coordZ"]  # LPS mm
@@ -28,6 +28,7 @@ LUNA16 = ["seriesuid", *XYZ, "diameter_mm"]  # the columns of LUNA16's annotatio
 NUMBERS = (*XYZ, "diameter_mm", "probability")  # every other column of a table is text
 SMALLEST_MM = 6.0  # smaller nodules are left out of training and scoring, as in the paper
 TYPES = ("solid", "fully_calcified", "part_solid", "ground_glass")
+SUBSOLID = ("part_solid", "ground_glass")  # under-represented in training
 UNSPECIFIED = "unspecified"  # the type of a nodule whose table does not say it, such as LUNA16's
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for a formula begins so, unless it is a number
 ID_COLUMNS = ("seriesuid", "seriesuids", "seriesinstanceuid", "seriesid", "scanid", "uid", "uids", "id")  # how lists of scans are headed

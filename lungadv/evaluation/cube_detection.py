@@ -12,7 +12,7 @@ from tqdm import tqdm
 from lungadv.data.hits import hits
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import to_unit
-from lungadv.data.tables import SMALLEST_MM, XYZ
+from lungadv.data.tables import SMALLEST_MM, SUBSOLID, XYZ
 from lungadv.detection.cube_candidates import LUNG_HU, cube_candidates
 from lungadv.detection.detect import classify
 from lungadv.detection.weights import Detector
@@ -25,7 +25,6 @@ CANDIDATES = 20  # of a cube
 LITRE = 1e6  # mm3
 FREE_MM = 4.0  # a candidate nearer to a nodule is neither it nor a false positive
 SIZES = {"6 mm and more": (6, 99), "6 to 8 mm": (6, 8), "8 to 12 mm": (8, 12), "over 12 mm": (12, 99), "8 mm and more": (8, 99)}
-SUBSOLID = ("part_solid", "ground_glass")
 TYPES = {"solid": ("solid",), "fully calcified": ("fully_calcified",), "sub-solid": SUBSOLID, "unspecified": ("unspecified",)}
 
 

@@ -14,8 +14,8 @@ import torch
 
 from lungadv.data.cube_patches import cube_lung
 from lungadv.data.cutouts import cut_out
-from lungadv.data.io.read import read_scan
 from lungadv.data.masks import surroundings
+from lungadv.data.nodule_cubes import cube_name, load_cube, measure_mask
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import to_unit
 from lungadv.data.tables import SMALLEST_MM, UNSPECIFIED
@@ -41,8 +41,8 @@ def read_cubes(folder: Path, count: int, rng: np.random.Generator, size: int, sp
     rows, cubes = [], []
     for row in listed.iloc[rng.permutation(len(listed))[:count]].itertuples():
         path = folder / FOLDER / "nodule_patches" / row.file
-        scan, inside = read_scan(path), read_scan(path.with_name(row.file.replace("_dcm_", "_seg_"))).hu > 0
-        center = scan.to_world([np.argwhere(inside).mean(axis=0)])
+        scan, inside = load_cube({"path": path, "mask": path.with_name(cube_name(path)[2])})
+        center = measure_mask(scan, inside)[0][None]
         lung = cube_lung(scan, inside)
         context = wall_context(lung, scan, center)[0]
         patch = to_unit(extract_patches(scan, center, size, spacing))

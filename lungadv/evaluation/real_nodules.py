@@ -18,11 +18,12 @@ from lungadv.data.patches import extract_patches
 from lungadv.data.scan import to_unit
 from lungadv.data.tables import SMALLEST_MM, XYZ
 from lungadv.detection.candidates import find_peaks
+from lungadv.evaluation.cube_detection import operating_point
 from lungadv.evaluation.froc import match_events
 from lungadv.models.dense_unet import predict
 from lungadv.utils.statistics import forest_auc, percentile_interval, resample_weights
 
-__all__ = ["RATES", "Searched", "border_auc", "search_cubes", "sensitivity_per_litre"]
+__all__ = ["RATES", "Searched", "apply_thresholds", "border_auc", "compare_networks", "search_cubes", "sensitivity_per_litre"]
 
 RATES = (1, 2, 4, 8, 16)  # false positives a litre
 STEP_MM = 3.0  # between places; a ball of 6 mm holds one wherever it lies
@@ -101,18 +102,70 @@ def sensitivity_per_litre(
     groups: {name: bool (N,)}, which nodules are of it, as of `marks.size_masks`; marks on those of other groups count neither way.
     Columns: network, group, nodules, patients, per_litre, sensitivity, lower, upper: a 95 % interval over resampled patients.
     """
-    patient, people = pd.factorize(searched.cubes["patient"])
-    weights = resample_weights(len(people), bootstraps, 0)[:, patient]
-    once, rows = np.ones((1, len(patient)), np.int32), []
-    points = np.asarray(rates, float) * searched.cubes["litres"].sum() / len(patient)  # false positives a cube
-    for name, marks in searched.marks.items():
+    rows, (patient, weights) = [], _resampled(searched, bootstraps)
+    for name in searched.marks:
         for group, chosen in groups.items():
-            others = pd.concat([searched.excluded, searched.nodules[~chosen]], ignore_index=True)
-            nodules = searched.nodules[chosen].reset_index(drop=True)
-            events, _ = match_events(marks, nodules, others, len(patient))
-            value, spread = events.sensitivity(once, points)[0], events.sensitivity(weights, points)
-            known = {"network": name, "group": group, "nodules": len(nodules), "patients": len(set(patient[nodules["scan"]]))}
+            value, spread = _sensitivity(_events(searched, name, chosen), searched, rates, weights)
+            patients = len(set(patient[searched.nodules["scan"][chosen]]))
+            known = {"network": name, "group": group, "nodules": int(chosen.sum()), "patients": patients}
             for rate, share, samples in zip(rates, value, spread.T, strict=True):
                 lower, upper = percentile_interval(samples)
                 rows.append(known | {"per_litre": rate, "sensitivity": share, "lower": lower, "upper": upper})
     return pd.DataFrame(rows)
+
+
+def compare_networks(
+    searched: Searched, pairs: Sequence[tuple[str, str]], rates: Sequence[float] = RATES, bootstraps: int = 1000
+) -> pd.DataFrame:
+    """How much more one network finds than another: the difference of the mean sensitivity at `rates`, a row a pair.
+
+    Columns: network, other, difference, lower, upper: a 95 % interval over patients, resampled for both networks alike.
+    """
+    everything, weights = np.ones(len(searched.nodules), bool), _resampled(searched, bootstraps)[1]
+    found = {name: _sensitivity(_events(searched, name, everything), searched, rates, weights) for name in dict.fromkeys(sum(pairs, ()))}
+    rows = []
+    for name, other in pairs:
+        value, spread = (found[name][k].mean(axis=-1) - found[other][k].mean(axis=-1) for k in (0, 1))
+        lower, upper = percentile_interval(spread)
+        rows.append({"network": name, "other": other, "difference": value, "lower": lower, "upper": upper})
+    return pd.DataFrame(rows)
+
+
+def apply_thresholds(chosen_on: Searched, searched: Searched, rates: Sequence[float] = RATES, bootstraps: int = 1000) -> pd.DataFrame:
+    """What thresholds do on other patients: a row a network and rate.
+
+    chosen_on: where a threshold leaves `per_litre` false positives a litre. Columns: network, per_litre, threshold, and of `searched`
+    false_per_litre, sensitivity, lower, upper, as of `sensitivity_per_litre`.
+    """
+    patient, weights = _resampled(searched, bootstraps)
+    rows = []
+    for name in searched.marks:
+        known, events = (_events(part, name, np.ones(len(part.nodules), bool)) for part in (chosen_on, searched))
+        for rate in rates:
+            threshold = operating_point(known.probability[~known.true], chosen_on.cubes["litres"].sum(), rate)
+            above = events.probability > threshold
+            hit = np.bincount(events.scan[above & events.true], minlength=len(patient))
+            with np.errstate(invalid="ignore"):
+                lower, upper = percentile_interval((weights @ hit) / (weights @ events.nodules))
+            false = (above & ~events.true).sum() / searched.cubes["litres"].sum()
+            found = {"false_per_litre": false, "sensitivity": hit.sum() / len(searched.nodules), "lower": lower, "upper": upper}
+            rows.append({"network": name, "per_litre": rate, "threshold": threshold} | found)
+    return pd.DataFrame(rows)
+
+
+def _resampled(searched, bootstraps):
+    """The patient of each cube, int (N,), and how often each cube counts in each resample of patients, (bootstraps, N)."""
+    patient, people = pd.factorize(searched.cubes["patient"])
+    return patient, resample_weights(len(people), bootstraps, 0)[:, patient]
+
+
+def _events(searched, name, chosen):
+    """The events of a network; marks on nodules that are not `chosen`, bool (N,), count neither way."""
+    others = pd.concat([searched.excluded, searched.nodules[~chosen]], ignore_index=True)
+    return match_events(searched.marks[name], searched.nodules[chosen].reset_index(drop=True), others, len(searched.cubes))[0]
+
+
+def _sensitivity(events, searched, rates, weights):
+    """Sensitivity at `rates` false positives a litre: of all cubes (K,), and of each resample (B, K)."""
+    points = np.asarray(rates, float) * searched.cubes["litres"].sum() / len(searched.cubes)  # false positives a cube
+    return events.sensitivity(np.ones((1, len(searched.cubes)), np.int32), points)[0], events.sensitivity(weights, points)

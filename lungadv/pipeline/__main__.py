@@ -6,6 +6,7 @@ import time
 from contextlib import redirect_stderr
 from pathlib import Path
 
+from lungadv.data.kinds import CUBES, kind_of
 from lungadv.pipeline.accept import accept
 from lungadv.pipeline.artefacts import build_stage
 from lungadv.pipeline.notebooks import ProgressLines, run_notebook
@@ -47,7 +48,8 @@ def _run_command(options):
         render()
     elif options.command == "accept":
         run = open_run(options.profile, options.seed, options.data)
-        print(f"the results of {run.folder.name} are now those of {accept(run)}")
+        if kind_of(run.data) != CUBES:  # what is measured on cubes is shown in their notebook alone
+            print(f"the results of {run.folder.name} are now those of {accept(run)}")
         if run.profile == SHOWN_PROFILE:
             print(f"its outputs are now those of {plural(len(keep_outputs(run)), 'notebook')} in nbs/")
     elif options.command == "weights":

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from lungadv.data.kinds import CUBES, kind_of
 from lungadv.pipeline.artefacts import write_json
-from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.graph import stages_of
 from lungadv.pipeline.runs import DEVELOPMENT_SEEDS, Run, data_sha256
 from lungadv.pipeline.steps import STEPS
 from lungadv.settings import as_dict
@@ -60,6 +61,8 @@ def accept(run: Run) -> Path:
 
     Raises InputError while the run is not finished, or when it was made with other settings or data than those of now.
     """
+    if kind_of(run.data) == CUBES:
+        raise InputError(f"{run.folder} is a run on nodule cubes: only runs on scans become the committed results")
     missing = [name for name in expected_figures() if not (run.figures / name).exists()]
     if missing:
         raise InputError(
@@ -113,7 +116,7 @@ def provenance(run: Run) -> dict:
     cost = ("commit", "dirty", "wall_seconds", "peak_memory_mib", "threads")
     shared = ("profile", "seed", "data", "settings", "commit", "dirty", "versions", "python", "device")
     stages = {}
-    for name in STAGES:
+    for name in stages_of(run.data):
         if (path := run.path(name) / "provenance.json").exists():
             stages[name] = read_json(path)
             if missing := {*cost, *shared} - set(stages[name]):

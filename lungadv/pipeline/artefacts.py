@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from lungadv.pipeline.graph import STAGES, stages_of
+from lungadv.data.kinds import kind_of
+from lungadv.pipeline.graph import stages_of
 from lungadv.pipeline.runs import Run, data_sha256
 from lungadv.settings import as_dict
 from lungadv.utils.errors import InputError
@@ -36,9 +37,10 @@ def require(run: Run, stage: str) -> Path:
 
 def build_stage(run: Run, stage: str) -> Path:
     """Build one stage of a run, whatever is there already; returns its folder."""
-    if stage not in STAGES:
-        raise InputError(f"unknown stage '{stage}': choose one of {', '.join(STAGES)}")
-    build = importlib.import_module(STAGES[stage].module).build
+    stages = stages_of(run.data)
+    if stage not in stages:
+        raise InputError(f"unknown stage '{stage}': choose one of {', '.join(stages)}")
+    build = importlib.import_module(stages[stage].module).build
     build(run, *stage.split("/")[1:])  # "fpr/beta+syn" is built by build(run, "beta+syn")
     return run.path(stage)
 
@@ -52,8 +54,9 @@ def stage_output(run: Run, stage: str) -> Iterator[Path]:
     import torch
 
     started, threads = time.perf_counter(), torch.get_num_threads()
-    torch.set_num_threads(STAGES[stage].threads)
-    inputs = {name: require(run, name) / "provenance.json" for name in stages_of(run.data)[stage].needs}
+    known = stages_of(run.data)[stage]
+    torch.set_num_threads(known.threads)
+    inputs = {name: require(run, name) / "provenance.json" for name in known.needs}
     provenance = describe(run, stage, inputs)
     final = run.path(stage)
     temporary = final.with_name(f".{final.name}.{os.getpid()}")
@@ -87,6 +90,7 @@ def describe(run: Run, stage: str, inputs: dict[str, Path]) -> dict:
         "profile": run.profile,
         "seed": run.seed,
         "data": Path(run.data).name,
+        "kind": kind_of(run.data),
         "data_sha256": data_sha256(run),
         "settings": as_dict(run.settings),
         **git_state(),
@@ -94,7 +98,7 @@ def describe(run: Run, stage: str, inputs: dict[str, Path]) -> dict:
         "python": platform.python_version(),
         "device": str(get_device()),
         "precision": str(fast_dtype(get_device())).removeprefix("torch."),  # of the convolutions
-        "threads": STAGES[stage].threads,
+        "threads": stages_of(run.data)[stage].threads,
         "inputs": {name: sha256(path) for name, path in inputs.items()},
     }
 

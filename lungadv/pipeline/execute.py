@@ -16,9 +16,10 @@ from typing import IO
 
 import psutil
 
+from lungadv.data.kinds import CUBES, PHANTOM, kind_of
 from lungadv.pipeline.artefacts import write_json
 from lungadv.pipeline.gates import ALLOW
-from lungadv.pipeline.graph import STAGES, stages_of
+from lungadv.pipeline.graph import stages_of
 from lungadv.pipeline.guard import guarded
 from lungadv.pipeline.progress import log_path, show_progress
 from lungadv.pipeline.runs import Run
@@ -39,11 +40,7 @@ def reproduce(run: Run, cores: int, allow_unconverged: bool = False, engine: Pat
     engine: the folder of a Snakemake profile, by which steps run elsewhere; peak_memory_mib is then that of this machine.
     Raises InputError when the manifest or what it names is wrong, a step fails, or the same run is being made already.
     """
-    if run.data != "phantom":  # what is wrong with it is said at once, in one line
-        from lungadv.data.dataset import check_nodules
-        from lungadv.data.manifest import read_manifest
-
-        check_nodules(read_manifest(run.data))
+    _check_data(run.data)
     run.folder.mkdir(parents=True, exist_ok=True)
     before = _made(run)
     with _locked(run) as lock:
@@ -69,6 +66,19 @@ def reproduce(run: Run, cores: int, allow_unconverged: bool = False, engine: Pat
         if built != ["claims"] or not _timed(run):  # another seed only renews the ledger: the time of the run stays
             write_json(run.folder / "run.json", record)
         return record
+
+
+def _check_data(data):
+    """Raise InputError for what is wrong with a manifest: at once, in one line."""
+    if kind_of(data) == CUBES:
+        from lungadv.pipeline.stages.cube_datasets import check_cubes
+
+        check_cubes(data)
+    elif kind_of(data) != PHANTOM:
+        from lungadv.data.dataset import check_nodules
+        from lungadv.data.manifest import read_manifest
+
+        check_nodules(read_manifest(data))
 
 
 def _watched(command, run, lock, environment):
@@ -129,14 +139,14 @@ def _locked(run) -> AbstractContextManager[IO]:
 
 def _sweep(run):
     """Remove what a killed run left half-made."""
-    for stage in STAGES:
+    for stage in stages_of(run.data):
         folder = run.path(stage)
         for half_made in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
             shutil.rmtree(half_made)
 
 
 def _made(run):
-    return {name: sha256(path) for name in STAGES if (path := run.path(name) / "provenance.json").exists()}
+    return {name: sha256(path) for name in stages_of(run.data) if (path := run.path(name) / "provenance.json").exists()}
 
 
 def _timed(run):

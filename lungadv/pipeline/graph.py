@@ -1,8 +1,10 @@
 """The graph of stages: where each is built, with how many threads, what it reads of settings and of other stages."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lungadv.training.strategies import BASELINE, SEGMENTATION, STRATEGIES, strategies_of
+from lungadv.data.kinds import CUBES, PHANTOM, SCANS, kind_of
+from lungadv.training.strategies import BASELINE, SEGMENTATION, STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,34 @@ STAGES = {  # each needs only stages above it
 }
 
 
-def stages_of(data: str) -> dict[str, Stage]:
-    """The stages of a run on `data`, "phantom" or a manifest; a manifest has no oracle, nor the rows that read it."""
-    rows = {f"fpr/{name}" for name in strategies_of(data)}
-    left_out = {name for name in FPR_STAGES if name not in rows} | (set() if data == "phantom" else {"oracle"})
+
+
+def _without(stages: Mapping[str, Stage], left_out: set[str]) -> dict[str, Stage]:
+    """Stages but for some, which no other one needs any more."""
     return {
         name: replace(stage, needs=tuple(need for need in stage.needs if need not in left_out))
-        for name, stage in STAGES.items()
+        for name, stage in stages.items()
         if name not in left_out
     }
+
+
+ORACLES = {"oracle", *(name for name, stage in FPR_STAGES.items() if "oracle" in stage.needs)}
+SEARCH = "search"  # of cubes, where scans have benchmarks
+CUBE_STAGES = _without(  # of a run on nodule cubes: no toy, no candidate generation, no FROC, no claims
+    STAGES
+    | {
+        "datasets": Stage("lungadv.pipeline.stages.cube_datasets", 1, (), ("patch",)),
+        "patches": Stage("lungadv.pipeline.stages.cube_patches", 1, ("datasets",), ("patch", "fpr")),
+        SEARCH: Stage("lungadv.pipeline.stages.search", 1, ("datasets", *FPR_STAGES), ("patch", "froc")),
+        "stress": replace(STAGES["stress"], threads=1),  # beside the search
+    },
+    {"two_moons", "candidates", "benchmarks", "claims", *ORACLES},
+)
+
+
+STAGES_BY_KIND = {PHANTOM: STAGES, SCANS: _without(STAGES, ORACLES), CUBES: CUBE_STAGES}
+
+
+def stages_of(data: str) -> dict[str, Stage]:
+    """The stages of a run on `data`, "phantom" or a manifest; a manifest has no oracle, nor the rows that read it."""
+    return STAGES_BY_KIND[kind_of(data)]

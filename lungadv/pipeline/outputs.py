@@ -8,9 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from lungadv.data.kinds import CUBES, kind_of
 from lungadv.pipeline.notebooks import run_notebook
 from lungadv.pipeline.runs import Run
-from lungadv.pipeline.steps import STEPS
+from lungadv.pipeline.steps import CUBE_STEPS, STEPS, steps_of
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import atomic_write, repo_root
 
@@ -29,10 +30,14 @@ UNSTABLE = re.compile(
 def keep_outputs(run: Run) -> list[Path]:
     """Copy the outputs of a finished run into nbs/; a notebook that no step runs is run here, as it opens.
 
+    Of a run on nodule cubes they are those of the notebooks that no other run has, which runs on scans leave as they are.
     Returns the notebooks. Raises InputError when a notebook was not run, has changed since, or its outputs cannot be committed.
     """
     contents = {}
+    of_cubes = {step.notebook for step in CUBE_STEPS} - {step.notebook for step in STEPS}
     for path in sorted((repo_root() / "nbs").glob("[0-9]*.ipynb")):
+        if (path.stem in of_cubes) != (kind_of(run.data) == CUBES):
+            continue
         executed = _executed(run, path)
         content = say_terms(with_outputs(_read(path), _read(executed), path.name), _terms(run, path))
         for problem in output_problems(content):
@@ -45,7 +50,7 @@ def keep_outputs(run: Run) -> list[Path]:
 
 def _executed(run, path):
     """The executed notebook of a run; made now where the pipeline has no step for it."""
-    steps = [step for step in STEPS if step.notebook == path.stem]
+    steps = [step for step in steps_of(run) if step.notebook == path.stem]
     executed = run.path("notebooks", f"{steps[0].name if steps else path.stem}.ipynb")
     if not steps:
         run_notebook(path, executed, {})
@@ -56,7 +61,7 @@ def _executed(run, path):
 
 def _terms(run, path):
     """What the outputs of a notebook are of: profile, seed, strategy where there is one, and commit."""
-    steps = [step for step in STEPS if step.notebook == path.stem]
+    steps = [step for step in steps_of(run) if step.notebook == path.stem]
     stage = steps[0].stage if steps and steps[0].stage else "claims"  # the last stage tells of a notebook without one
     commit = _read(run.path(stage, "provenance.json"))["commit"] or "unknown"
     strategy = [f"strategy {value}" for step in steps for name, value in step.parameters.items() if name == "strategy"]

@@ -11,16 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
+from lungadv.data.kinds import CUBES, kind_of
 from lungadv.pipeline.accept import committed_folder
 from lungadv.pipeline.graph import STAGES
 from lungadv.pipeline.runs import Run
-from lungadv.pipeline.steps import STEPS
+from lungadv.pipeline.steps import STEPS, STEPS_BY_KIND, steps_of
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.live import Live
 
-THREADS = {step.name: step.threads for step in STEPS}
+THREADS = {step.name: step.threads for steps in STEPS_BY_KIND.values() for step in steps}
 PRIOR = 0.1  # the committed run counts as much as a tenth of this one, so that the first steps do not decide alone
 BAR = re.compile(r"(.*?)[: ]*(\d+ ?%)\|")  # what tqdm draws
 STEP_LINE = re.compile(r"\[([^\]]+)\] (.+)")
@@ -45,11 +46,11 @@ def committed_cost(run: Run) -> Cost:
     path = committed_folder(run) / "provenance.json"
     made = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"stages": {}, "run": None}
     known = {step.name: made["stages"][step.stage] for step in STEPS if step.stage in made["stages"]}
-    whole = made["run"]
-    if not known or not whole or set(whole["stages_built"]) != set(STAGES):
-        return Cost(dict.fromkeys(THREADS, 1.0), None)
+    whole, names = made["run"], [step.name for step in steps_of(run)]
+    if kind_of(run.data) == CUBES or not known or not whole or set(whole["stages_built"]) != set(STAGES):
+        return Cost(dict.fromkeys(names, 1.0), None)
     work = {name: stage["wall_seconds"] * stage["threads"] for name, stage in known.items()}
-    work = {name: work.get(name, statistics.median(work.values())) for name in THREADS}
+    work = {name: work.get(name, statistics.median(work.values())) for name in names}
     # what stages do not count: starting, drawing, waiting
     beside = max(0.0, whole["wall_seconds"] * whole["cores"] - sum(work.values())) / len(work)
     return Cost({name: value + beside for name, value in work.items()}, whole["wall_seconds"])
@@ -70,7 +71,7 @@ class RunState:
     def take(self, line: str, now: float) -> str | None:
         """Learn from a line of the log; returns the line for a reader, None when it tells of nothing that begins or ends."""
         found = STEP_LINE.fullmatch(line)
-        if found and (name := found[1].replace("/", "-")) in THREADS:  # a stage fpr/<row> is the step fpr-<row>
+        if found and (name := found[1].replace("/", "-")) in self.cost.work:  # a stage fpr/<row> is the step fpr-<row>
             return self._step(name, found[2], now)
         if line.startswith("error: "):
             return line
@@ -82,7 +83,7 @@ class RunState:
     def _step(self, name, text, now):
         if text == "starts":
             self.running[name] = (now, "")
-            self.planned = self.planned or list(THREADS)
+            self.planned = self.planned or list(self.cost.work)
             return f"{name} starts"
         if re.fullmatch(r"done in \d+ s", text):
             self.running.pop(name, None)
@@ -102,7 +103,7 @@ class RunState:
             self._in_plan, self.planned = True, []
         elif name == "total":
             self._in_plan = False
-        elif self._in_plan and name in THREADS:
+        elif self._in_plan and name in self.cost.work:
             self.planned.append(name)
 
     def share(self, now: float) -> float:

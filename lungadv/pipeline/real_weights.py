@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from lungadv.data.cube_dataset import without
 from lungadv.data.dataset import BENCHMARKS
 from lungadv.data.nodule_cubes import NOT_NODULES_FILE, Cubes, read_cubes
 from lungadv.data.patches import extract_patches
@@ -33,6 +34,7 @@ from lungadv.evaluation.froc import froc
 from lungadv.models.dense_unet import FPR, predict
 from lungadv.pipeline.artefacts import describe, replace_folder, require, write_json
 from lungadv.pipeline.runs import REAL, Run
+from lungadv.pipeline.stages.cube_datasets import HELD_BACK
 from lungadv.pipeline.stages.datasets import load
 from lungadv.pipeline.stages.patches import real_patches
 from lungadv.settings import CandidateSettings, Settings
@@ -57,8 +59,6 @@ PROPOSED = "proposed.csv"  # of candidate generation: path, XYZ of the best plac
 SHIFTED = 4  # false positives that the threshold is set by, for each that may lie above it
 WIDEST, SURE = 32.0, 1e-4  # the largest shift tried, and how well it is known
 WATCHED = 400  # validation patches of each label that the loss is followed on
-# Whose whole scan this project tests on: the patient, and the series where nobody names patients. Neither is trained on nor chosen by.
-HELD_BACK = ("LIDC-IDRI-0001", "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192")
 
 
 def train_on_cubes(run: Run, manifest: str | Path) -> Path:
@@ -68,7 +68,7 @@ def train_on_cubes(run: Run, manifest: str | Path) -> Path:
     goes on with its candidate networks, if the settings and the cubes are the same.
     Raises InputError for a run that is not finished, and as `read_cubes` does.
     """
-    cubes = _without(read_cubes(manifest), HELD_BACK)
+    cubes = without(read_cubes(manifest), HELD_BACK)
     for part in ("train", "validation"):
         if cubes.of(part).table.empty:
             raise InputError(f"'{manifest}' has no cube of data set '{part}' to use: ingest more cubes of nodules")
@@ -87,12 +87,6 @@ def train_on_cubes(run: Run, manifest: str | Path) -> Path:
     _measure_benchmarks(run, detector).to_csv(temporary / "benchmarks.csv", index=False)
     replace_folder(temporary, run.path(REAL))
     return run.path(REAL)
-
-
-def _without(cubes: Cubes, held_back: Sequence[str]) -> Cubes:
-    """Cubes without those of some patients and series."""
-    table = cubes.table[~cubes.table[["patient", "seriesuid"]].isin(held_back).any(axis=1)].reset_index(drop=True)
-    return Cubes(table, cubes.not_nodules[cubes.not_nodules["path"].isin(table["path"])].reset_index(drop=True))
 
 
 def _make_stage(run, target, stage, manifest, cubes, build):

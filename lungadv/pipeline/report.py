@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from lungadv.data.kinds import PHANTOM, SCANS
 from lungadv.evaluation.claims import read_rules
 from lungadv.pipeline.accept import committed_folder, compare_expected
-from lungadv.pipeline.graph import STAGES
-from lungadv.pipeline.report_tables import table1_rows, table2_parts
+from lungadv.pipeline.graph import CUBE_STAGES, STAGES, STAGES_BY_KIND
+from lungadv.pipeline.report_tables import real_rows, table1_rows, table2_parts
 from lungadv.pipeline.runs import Run
-from lungadv.pipeline.steps import STEPS, outputs
+from lungadv.pipeline.steps import STEPS_BY_KIND, outputs
 from lungadv.settings import load_settings
 from lungadv.training.strategies import STRATEGIES
 from lungadv.utils.errors import InputError
@@ -40,6 +41,11 @@ class RunFolder:
         """The provenance of the last finished stage."""
         return list(self.stages.values())[-1]
 
+    @property
+    def kind(self) -> str:
+        """What its data are, see `data.kinds`; runs of earlier versions do not say it."""
+        return self.last.get("kind", PHANTOM if self.last.get("data") == PHANTOM else SCANS)
+
     def table(self, name: str, columns: tuple[str, ...] = ()) -> pd.DataFrame | None:
         """A table of its figures as text, None if it is not there. Raises InputError for one without these columns."""
         return read_table(self.path / "figures" / name, columns)
@@ -58,12 +64,14 @@ def write_report(folder: str | Path) -> Path:
         path,
         "report.html",
         name=run.path.name,
+        kind=run.kind,
         terms={key: run.last.get(key) for key in ("profile", "seed", "data")},
         missing=missing_stages(folder),
         verdicts=Counter() if claims is None else Counter(claims["verdict"]),
         order=VERDICTS,
         ledger=ledger_rows(claims, figures),
         table1=table1_rows(run.table("table1.csv")),
+        real=real_rows(run.table("real_nodules.csv")),
         table2=table2_parts(run.table("table2.csv", ("benchmark", "strategy", "cpm", "lower", "upper"))),
         figures=figures,
         differences=differences(run, claims),
@@ -79,7 +87,7 @@ def open_folder(folder: str | Path) -> RunFolder:
     path = Path(folder).resolve()
     if not path.is_dir():
         raise InputError(f"'{folder}' is no folder: name the folder of a run, such as runs/phantom-quick-0")
-    stages = {name: read_json(made) for name in STAGES if (made := path / name / "provenance.json").is_file()}
+    stages = {name: read_json(made) for name in STAGES | CUBE_STAGES if (made := path / name / "provenance.json").is_file()}
     if not stages:
         raise InputError(f"'{folder}' is no run: no stage in it is finished; name the folder of a run, such as runs/phantom-quick-0")
     return RunFolder(path, stages)
@@ -87,7 +95,8 @@ def open_folder(folder: str | Path) -> RunFolder:
 
 def missing_stages(folder: str | Path) -> list[str]:
     """The stages of a run, or notebooks without one, whose outputs are not all there."""
-    return [step.stage or step.name for step in STEPS if not all((Path(folder) / name).is_file() for name in outputs(step))]
+    steps = STEPS_BY_KIND[open_folder(folder).kind]
+    return [step.stage or step.name for step in steps if not all((Path(folder) / name).is_file() for name in outputs(step))]
 
 
 def read_json(path: Path) -> dict:
@@ -202,4 +211,5 @@ def cost(run: RunFolder) -> dict:
     whole = read_json(path) if (path := run.path / "run.json").is_file() else None
     if whole is not None and not RUN_KEYS <= set(whole):
         raise InputError(f"'{path}' is damaged (it lacks {', '.join(sorted(RUN_KEYS - set(whole)))}): remove it")
-    return {"stages": stages, "whole": whole, "all_built": whole is not None and set(whole["stages_built"]) >= set(STAGES)}
+    all_built = whole is not None and set(whole["stages_built"]) >= set(STAGES_BY_KIND[run.kind])
+    return {"stages": stages, "whole": whole, "all_built": all_built}

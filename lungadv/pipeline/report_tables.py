@@ -4,7 +4,7 @@ import pandas as pd
 
 from lungadv.utils.errors import InputError
 
-__all__ = ["table1_rows", "table2_parts"]
+__all__ = ["real_rows", "table1_rows", "table2_parts"]
 
 POINTS = ("0.125", "0.25", "0.5", "1", "2", "4", "8")  # false positives a scan
 
@@ -14,6 +14,25 @@ def table1_rows(table: pd.DataFrame | None) -> dict | None:
     if table is None:
         return None
     return {"columns": [name.replace("_", " ") for name in table.columns], "rows": table.to_numpy().tolist()}
+
+
+def real_rows(table: pd.DataFrame | None) -> dict | None:
+    """Sensitivity on the test patients' cubes (search/sensitivity.csv, as text) as `rates` and `rows`, all text; None without one.
+
+    A row has a network and, of each rate of false positives a litre, (sensitivity, its interval). Raises InputError for a broken table.
+    """
+    if table is None:
+        return None
+    try:
+        chosen = table[(table["dataset"] == "test") & (table["group"] == "all")]
+        numbers = chosen.astype(dict.fromkeys(("per_litre", "sensitivity", "lower", "upper"), float))
+    except (KeyError, ValueError) as error:
+        raise InputError(f"real_nodules.csv is damaged ({error}): make the run again") from None
+    rows = [
+        {"network": name, "cells": [(f"{row.sensitivity:.2f}", f"{row.lower:.2f} to {row.upper:.2f}") for row in part.itertuples()]}
+        for name, part in numbers.groupby("network", sort=False)
+    ]
+    return {"rates": [f"{rate:g}" for rate in numbers["per_litre"].unique()], "rows": rows}
 
 
 def table2_parts(table: pd.DataFrame | None) -> list[dict]:

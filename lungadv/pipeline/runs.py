@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lungadv.data.kinds import CUBES, kind_of
 from lungadv.settings import Settings, load_settings
 from lungadv.utils.errors import InputError, check_name
 from lungadv.utils.files import repo_root, runs_folder, sha256
@@ -62,7 +63,7 @@ def open_run(profile: str = "tiny", seed: int = 0, data: str = "phantom", **over
     manifests of one name do not share it. `overrides` gives a part of the settings other values: `fpr={"updates": 5}`.
     Raises InputError for terms that make no run.
     """
-    settings = load_settings(profile, **overrides)
+    settings = load_settings(profile, cubes=kind_of(data) == CUBES, **overrides)
     if not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed {seed!r} is not a whole number from 0 up")
     if data != "phantom" and not Path(data).exists():

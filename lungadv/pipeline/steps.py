@@ -3,10 +3,12 @@
 import ast
 import functools
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from lungadv.pipeline.graph import STAGES, stages_of
+from lungadv.data.kinds import CUBES, PHANTOM, SCANS, kind_of
+from lungadv.pipeline.graph import CUBE_STAGES, SEARCH, STAGES, STAGES_BY_KIND, Stage, stages_of
 from lungadv.pipeline.runs import Run
 from lungadv.settings import Settings
 from lungadv.training.strategies import BASELINE, STRATEGIES
@@ -23,11 +25,17 @@ class Step:
     figures: tuple[str, ...] = ()  # file names in the run's figures
     parameters: dict = field(default_factory=dict)  # of the notebook
     reads: tuple[str, ...] = ()  # data files, as patterns from the repository's root
+    graph: Mapping[str, Stage] = field(default_factory=lambda: STAGES, repr=False)  # where its stage stands
+
+    @property
+    def node(self) -> Stage | None:
+        """The stage in the graph, None without one."""
+        return self.graph[self.stage] if self.stage else None
 
     @property
     def threads(self) -> int:
         """Threads that the step computes with."""
-        return STAGES[self.stage].threads if self.stage else 1
+        return self.node.threads if self.node else 1
 
     def needs(self, run: Run) -> tuple[str, ...]:
         """Stages of a run that the step reads."""
@@ -67,15 +75,33 @@ NOTEBOOK_STEPS = (
     _notebook_step("12_stress_tests", "stress", _figures(*range(9, 15))),
     _notebook_step("13_claims", "claims", ("claims.csv",), reads=("lungadv/paper/*.csv",)),
 )
-STEPS = (  # a stage that no notebook tells of is built by its module alone
-    *NOTEBOOK_STEPS,
-    *(Step(name.replace("/", "-"), stage=name) for name in STAGES if name not in {step.stage for step in NOTEBOOK_STEPS}),
+
+
+def _with_others(notebook_steps, graph):
+    """Steps with notebooks, and those of the other stages: a stage that no notebook tells of is built by its module alone."""
+    shown = {step.stage for step in notebook_steps}
+    others = [Step(name.replace("/", "-"), stage=name) for name in graph if name not in shown]
+    return tuple(replace(step, graph=graph) for step in (*notebook_steps, *others))
+
+
+STEPS = _with_others(NOTEBOOK_STEPS, STAGES)
+CUBE_STEPS = _with_others(
+    (
+        *(step for step in NOTEBOOK_STEPS if step.stage in set(CUBE_STAGES) - {"datasets"}),
+        _notebook_step("16_real_nodules", SEARCH, ("table1.csv", "real_nodules.png", "real_groups.png", "real_misses.png")),
+    ),
+    CUBE_STAGES,
 )
+STEPS_BY_KIND = {
+    PHANTOM: STEPS,
+    SCANS: tuple(step for step in STEPS if step.stage is None or step.stage in STAGES_BY_KIND[SCANS]),
+    CUBES: CUBE_STEPS,
+}
 
 
 def steps_of(run: Run) -> list[Step]:
-    """The steps of a run: those of its stages, and those without one."""
-    return [step for step in STEPS if step.stage is None or step.stage in stages_of(run.data)]
+    """The steps of a run: those of its stages, and on scans those without one."""
+    return list(STEPS_BY_KIND[kind_of(run.data)])
 
 
 def priority(step: Step) -> int:
@@ -84,14 +110,14 @@ def priority(step: Step) -> int:
     A step without a stage goes before the controls: while steps of one thread run, there is a core for it.
     """
     if not step.stage:
-        return 1 + max(len(_descendants(f"fpr/{name}")) for name, strategy in STRATEGIES.items() if strategy.control)
-    return len(_descendants(step.stage))
+        return 1 + max(len(_descendants(f"fpr/{name}", step.graph)) for name, strategy in STRATEGIES.items() if strategy.control)
+    return len(_descendants(step.stage, step.graph))
 
 
-def _descendants(stage):
+def _descendants(stage, graph):
     """The stages that need this one, directly or not."""
-    direct = {name for name, other in STAGES.items() if stage in other.needs}
-    return direct.union(*(_descendants(name) for name in direct))
+    direct = {name for name, other in graph.items() if stage in other.needs}
+    return direct.union(*(_descendants(name, graph) for name in direct))
 
 
 def outputs(step: Step) -> list[str]:
@@ -107,13 +133,13 @@ def notebook_path(step: Step) -> Path | None:
 
 def step_settings(step: Step, settings: Settings) -> dict:
     """The parts of the settings that a step's stage declares: a change of another one does not concern it."""
-    return {part: asdict(getattr(settings, part)) for part in STAGES[step.stage].settings} if step.stage else {}
+    return {part: asdict(getattr(settings, part)) for part in step.node.settings} if step.node else {}
 
 
 def sources(step: Step) -> list[str]:
     """The files that a step's results follow from beside its notebook: every module of the package that it imports, and its data."""
     root = repo_root()
-    code = f"import {STAGES[step.stage].module}\n" if step.stage else ""
+    code = f"import {step.node.module}\n" if step.node else ""
     found = set()
     if step.notebook:
         code += notebook_code(notebook_path(step))
@@ -155,6 +181,6 @@ def manifest_files(run: Run) -> list[str]:
         return []
     from lungadv.data import manifest
 
-    tables = ("annotations.csv", "annotations_excluded.csv", "mimics.csv")
+    tables = ("annotations.csv", "annotations_excluded.csv", "mimics.csv", "not_nodules.csv")
     beside = [manifest.companion(run.data), *(Path(run.data).with_name(name) for name in tables)]
     return [run.data, *(str(path) for path in beside if path.exists())]

@@ -2,16 +2,17 @@
 
 import pandas as pd
 
+from lungadv.data.kinds import CUBES, kind_of
 from lungadv.pipeline.accept import committed_folder, compare_expected
 from lungadv.pipeline.progress import log_path
 from lungadv.pipeline.result_tables import VERDICTS
 from lungadv.pipeline.runs import Run
 
+PER_LITRE = 4  # false positives, at which the sensitivity of cubes is told
+
 
 def summary_lines(run: Run, made: dict | None) -> list[str]:
     """What a finished run found and took. `made`: the record of `reproduce`, None when nothing was to do."""
-    ledger = _verdicts(run.path("claims", "claims.csv"))
-    counts = ", ".join(f"{(ledger == verdict).sum()} {verdict}" for verdict in VERDICTS)
     if made:
         minutes, gib = made["wall_seconds"] / 60, made["peak_memory_mib"] / 1024
         cost = f"took {minutes:.1f} minutes on {made['cores']} cores, at most {gib:.2f} GiB of memory"
@@ -20,10 +21,31 @@ def summary_lines(run: Run, made: dict | None) -> list[str]:
     report = run.folder / "report.html"
     places = {"figures and tables": run.figures, "report": report if report.exists() else None, "log": log_path(run)}
     return [
-        f"claims of the paper: {counts}",
-        *_differences(run, ledger),
+        *(_real_lines(run) if kind_of(run.data) == CUBES else _claim_lines(run)),
         cost,
         *(f"{name}: {path}" for name, path in places.items() if path),
+    ]
+
+
+def _claim_lines(run):
+    """What a run on scans found: the claims, and what differs from the committed results."""
+    ledger = _verdicts(run.path("claims", "claims.csv"))
+    counts = ", ".join(f"{(ledger == verdict).sum()} {verdict}" for verdict in VERDICTS)
+    return [f"claims of the paper: {counts}", *_differences(run, ledger)]
+
+
+def _real_lines(run):
+    """What a run on nodule cubes found on its test patients, whether its synthesizer passed its gates, and what it leaves out."""
+    found = pd.read_csv(run.path("search", "sensitivity.csv"))
+    found = found[(found["dataset"] == "test") & (found["group"] == "all") & (found["per_litre"] == PER_LITRE)]
+    shown = ", ".join(f"{row.network} {row.sensitivity:.2f} ({row.lower:.2f} to {row.upper:.2f})" for row in found.itertuples())
+    gates = pd.read_csv(run.path("synthesizer", "gates.csv")).query("critic == 'with'")
+    missed = ", ".join(gates.loc[~gates["passed"].astype(bool), "gate"])
+    counted = f"{found['nodules'].iloc[0]} nodules of {found['patients'].iloc[0]} test patients"
+    return [
+        f"sensitivity at {PER_LITRE} false positives a litre of lung, {counted}, intervals over patients: {shown}",
+        f"synthesizer: {len(gates) - gates['passed'].sum()} of {len(gates)} gates missed{': ' if missed else ''}{missed}",
+        "not LUNA16's FROC: a cube has a nodule in its middle; candidate generation, the oracle, two moons and the claims are left out",
     ]
 
 

@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lungadv.data.cube_patches import OFFSET_MM, cube_lung, cut_cube_patches, findings_in, fitting_places
 from lungadv.data.ingest import ingest
 from lungadv.data.nodule_cubes import load_cube, read_cubes
 from lungadv.data.positions import shift_margin
 from lungadv.data.tables import XYZ
+from lungadv.evaluation.real_nodules import border_auc
 from tests.data.ingest.folders import HEADER
 from tests.data.made_cubes import write_cube
 
@@ -21,7 +23,7 @@ def taken(folder, out):
 
 
 def cut(cubes, count=3, seed=0):
-    return cut_cube_patches(cubes, 16, 1.0, count=count, rng=np.random.default_rng(seed))
+    return cut_cube_patches(cubes, 16, 1.0, positives=count, negatives=count, rng=np.random.default_rng(seed))
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def folder(tmp_path):
 
 def test_both_labels_come_from_one_cube_and_lie_inside_it(folder, out):
     cubes = taken(folder, out)
-    table, hu = cut(cubes)
+    table, hu, _ = cut(cubes)
     assert hu.shape[1:] == (1, WIDTH, WIDTH, WIDTH) and len(hu) == len(table)
     assert hu.min() >= -890 and hu.max() <= 70  # what the cubes hold: no air beyond them
     for path, rows in table.groupby("path"):
@@ -47,7 +49,7 @@ def test_both_labels_come_from_one_cube_and_lie_inside_it(folder, out):
 
 
 def test_what_lies_beside_a_nodule_holds_nothing_of_it(folder, out):
-    table, hu = cut(taken(folder, out))
+    table, hu, _ = cut(taken(folder, out))
     brightest = hu.amax(dim=(1, 2, 3, 4)).numpy()
     assert (brightest[table["label"] == 0] < -700).all() and (brightest[table["label"] == 1] > -30).all()
     both = table[table["has_both"]]
@@ -55,7 +57,7 @@ def test_what_lies_beside_a_nodule_holds_nothing_of_it(folder, out):
 
 
 def test_a_nodule_too_large_gives_none_beside_it_and_a_small_one_nothing(folder, out):
-    table, _ = cut(taken(folder, out))
+    table, _, _ = cut(taken(folder, out))
     large = table[table["seriesuid"] == "1.2.2"]
     assert set(large["label"]) == {1} and not large["has_both"].any()
     assert "1.2.3" not in set(table["seriesuid"])
@@ -63,11 +65,31 @@ def test_a_nodule_too_large_gives_none_beside_it_and_a_small_one_nothing(folder,
 
 def test_nodules_are_off_the_middle_by_less_than_their_radius(folder, out):
     cubes = taken(folder, out)
-    table, _ = cut(cubes, count=8)
+    table, _, _ = cut(cubes, count=8)
     middles = cubes.table.set_index("path")[XYZ]
     nodules = table[table["label"] == 1]
     away = np.linalg.norm(nodules[XYZ].to_numpy() - middles.loc[nodules["path"]].to_numpy(), axis=1)
     assert (away < np.minimum(0.3 * nodules["diameter_mm"], OFFSET_MM) + 1e-6).all() and away.std() > 0.2
+    first = nodules.drop_duplicates("path")
+    near = first[XYZ].to_numpy() - middles.loc[first["path"]].to_numpy()
+    assert (np.abs(near) <= 0.5).all() and (near != 0).all()  # in voxels of 1 mm; on their grid noise would tell nodules
+
+
+def test_noise_tells_nothing_of_the_label(tmp_path, out):
+    """Nodules in the middle of voxels, lung anywhere: were patches cut so, noise would be smoother in one of the two."""
+    for k in range(40):
+        write_cube(tmp_path / "cubes", f"1.3.{k}", 0, 3.2)
+    table, hu, _ = cut(taken(tmp_path / "cubes", out), count=1)
+    assert 0.25 < border_auc(table, hu[:, :, 2:-2, 2:-2, 2:-2].float() / 1400) < 0.75
+
+
+def test_each_nodule_has_its_mask_and_its_depth_in_the_lung(folder, out):
+    table, hu, masks = cut(taken(folder, out))
+    nodules = (table["label"] == 1).to_numpy()
+    bright = hu[torch.from_numpy(nodules.copy())] > -400
+    assert masks.dtype == torch.uint8 and masks.shape == bright.shape
+    assert ((masks > 0) == bright).float().mean() > 0.97  # trilinear edges differ by less than a voxel
+    assert table["depth_mm"].notna().all() and (table["depth_mm"] > 0).all()
 
 
 def test_one_seed_gives_one_set_of_patches(folder, out):
@@ -86,7 +108,7 @@ def test_excluded_findings_and_other_nodules_are_kept_out_of_negatives(tmp_path,
     first = cubes.table.iloc[0].to_dict()
     found = findings_in(cubes, first, load_cube(first)[0])
     assert sorted(found[XYZ].to_numpy().round().tolist()) == [[-75, -8, -275], [-58, -25, -275]]
-    table, _ = cut(cubes, count=12)
+    table, _, _ = cut(cubes, count=12)
     beside = table[(table["label"] == 0) & (table["path"] == first["path"])]
     assert len(beside)
     for place in found[XYZ].to_numpy():
@@ -98,7 +120,7 @@ def test_a_detectors_false_positive_is_a_negative_where_its_patch_fits(tmp_path,
     write_cube(folder, "1.2.0", 0, 3.5)
     rows = [f"1.2.0_dcm_0.mha,1.2.0,{x},-25,-275,,false positive of a detector" for x in (-61, -52, -80)]  # fits; does not; the nodule
     (folder / "not_nodules.csv").write_text("\n".join(["file,seriesuid,coordX,coordY,coordZ,diameter_mm,source", *rows, ""]))
-    table, _ = cut(taken(folder, out))
+    table, _, _ = cut(taken(folder, out))
     assert table[table["kind"] == "false positive"]["coordX"].tolist() == [-61]
     assert (table["label"] == 0).sum() == 3
 

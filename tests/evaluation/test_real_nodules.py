@@ -11,7 +11,14 @@ from torch import nn
 
 from lungadv.data.ingest import ingest
 from lungadv.data.nodule_cubes import read_cubes
-from lungadv.evaluation.real_nodules import Searched, border_auc, search_cubes, sensitivity_per_litre
+from lungadv.evaluation.real_nodules import (
+    Searched,
+    apply_thresholds,
+    border_auc,
+    compare_networks,
+    search_cubes,
+    sensitivity_per_litre,
+)
 from lungadv.utils.files import repo_root
 from tests.data.made_cubes import write_cube
 
@@ -74,6 +81,32 @@ def test_intervals_are_over_patients_not_cubes():
     assert widths[0] < 0.4 and widths[1] == 1.0
 
 
+def two_networks(marks_of_other):
+    """Forty cubes of as many patients, one nodule each: `good` marks all but ten, `other` as given; each has false marks, too."""
+    nodules = pd.DataFrame([PLACE | {"scan": k, "diameter_mm": 8.0, "type": "solid"} for k in range(40)])
+    cubes = pd.DataFrame({"path": "a", "patient": range(40), "litres": 0.1})
+    false = [(k, 30.0, 0.3 + k / 100) for k in range(40)]
+    found = {"good": marks(*[(k, 0.0, 0.9) for k in range(30)], *false), "other": marks(*marks_of_other, *false)}
+    return Searched(cubes, nodules, nodules[:0], found)
+
+
+def test_a_difference_between_networks_is_over_the_same_patients():
+    less = two_networks([(k, 0.0, 0.9) for k in range(20)])
+    (row,) = compare_networks(less, [("good", "other")], rates=(1, 2)).to_dict("records")
+    assert row["difference"] == pytest.approx(0.25) and 0.1 < row["lower"] < 0.25 < row["upper"] < 0.4
+    same = compare_networks(two_networks([(k, 0.0, 0.8) for k in range(30)]), [("good", "other")], rates=(1, 2))
+    assert (same[["difference", "lower", "upper"]].to_numpy() == 0).all()  # the same nodules are found at every rate
+
+
+def test_thresholds_of_some_patients_are_applied_to_others(searched):
+    known = two_networks([])
+    known.marks.pop("other")
+    known.marks["net"] = known.marks.pop("good")  # one false positive a litre: four of forty, above 0.65
+    table = apply_thresholds(known, searched, rates=(1,))
+    assert table[["threshold", "false_per_litre", "sensitivity"]].to_numpy().tolist() == [[pytest.approx(0.65), 1.0, 1.0]]
+    assert table["lower"].item() == table["upper"].item() == 1.0
+
+
 def test_a_search_finds_the_ball_and_says_how_much_lung_it_saw(tmp_path):
     for k, radius in enumerate((4.0, 2.0)):
         write_cube(tmp_path / "cubes", f"1.2.{k}", 0, radius)
@@ -123,4 +156,4 @@ def test_the_notebook_says_why_it_shows_nothing_where_no_cubes_are(monkeypatch, 
         for cell in json.loads((repo_root() / "nbs" / "16_real_nodules.ipynb").read_text(encoding="utf-8"))["cells"]:
             if cell["cell_type"] == "code":
                 exec("".join(cell["source"]), names)
-    assert capsys.readouterr().out == "no folder luna16_nodules in LUNGADV_REAL_CT, and no manifest: nothing is shown below\n"
+    assert capsys.readouterr().out == "no folder luna16_nodules in LUNGADV_REAL_CT, and no manifest of cubes: nothing is shown below\n"

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from lungadv.pipeline.graph import STAGES, stages_of
+from lungadv.data.kinds import NODULE_CUBE
+from lungadv.pipeline.graph import CUBE_STAGES, STAGES, stages_of
 from lungadv.settings import PARTS
 from lungadv.training.strategies import BASELINE, STRATEGIES
 
 
-def test_stages_need_only_stages_listed_before_them():
+@pytest.mark.parametrize("stages", [STAGES, CUBE_STAGES])
+def test_stages_need_only_stages_listed_before_them(stages):
     seen = set()
-    for name, stage in STAGES.items():
+    for name, stage in stages.items():
         assert set(stage.needs) <= seen, name
         seen.add(name)
 
@@ -33,15 +35,23 @@ def test_a_manifest_has_no_oracle_nor_what_reads_it():
     assert not any(left_out & set(stage.needs) for stage in stages.values())
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_a_stage_declares_the_settings_that_its_module_reads(name):
+def test_a_manifest_of_nodule_cubes_has_a_graph_without_scans(tmp_path):
+    (tmp_path / "cubes.csv").write_text(f"seriesuid,kind\n1.2,{NODULE_CUBE}\n")
+    stages = stages_of(str(tmp_path / "cubes.csv"))
+    rows = {f"fpr/{name}" for name, strategy in STRATEGIES.items() if not strategy.oracle}
+    assert set(stages) == {"datasets", "synthesizer", "patches", "segmentation", "banks", "search", "stress", *rows}
+    assert rows <= set(stages["search"].needs)
+
+
+@pytest.mark.parametrize(("graph", "name"), [(STAGES, name) for name in STAGES] + [(CUBE_STAGES, name) for name in CUBE_STAGES])
+def test_a_stage_declares_the_settings_that_its_module_reads(graph, name):
     """`run.settings.<part>` or `settings.<part>` in a stage's module: each part must be declared, for Snakemake looks at no other."""
-    stage = STAGES[name]
+    stage = graph[name]
     tree = ast.parse(Path(importlib.util.find_spec(stage.module).origin).read_text(encoding="utf-8"))
     read = {
         node.attr
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and node.attr in PARTS and ast.unparse(node.value).endswith("settings")
     }
-    declared = set().union(*(other.settings for other in STAGES.values() if other.module == stage.module))
+    declared = set().union(*(other.settings for other in graph.values() if other.module == stage.module))
     assert read <= declared <= set(PARTS)

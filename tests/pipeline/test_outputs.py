@@ -75,6 +75,23 @@ def test_kept_outputs_name_their_run(clone, finish):
         assert text == TEXT
 
 
+def test_the_notebook_of_cubes_keeps_the_outputs_of_a_run_on_cubes_alone(clone, finish):
+    (clone / "cubes.csv").write_text("seriesuid,kind\n1.2,nodule-cube\n")
+    runs = {kind: finish(0, 0.7, data) for kind, data in (("scans", "phantom"), ("cubes", "cubes.csv"))}
+    (clone / "nbs").mkdir()
+    for name in ("08_synthesizer", "16_real_nodules"):
+        (clone / "nbs" / f"{name}.ipynb").write_text(json.dumps(notebook()))
+    for kind, run in runs.items():
+        run.path("notebooks").mkdir()
+        for name in ("08_synthesizer", "16_real_nodules"):
+            run.path("notebooks", f"{name}.ipynb").write_text(json.dumps(notebook(TEXT | {"text": kind})))
+    assert {kind: [path.stem for path in keep_outputs(run)] for kind, run in runs.items()} == {
+        "scans": ["08_synthesizer"],
+        "cubes": ["16_real_nodules"],
+    }
+    assert json.loads((clone / "nbs" / "16_real_nodules.ipynb").read_text())["cells"][1]["outputs"][0]["text"] == "cubes"
+
+
 def test_a_palette_makes_a_picture_smaller_and_leaves_it_as_it_looks():
     marked = SCAN.copy()
     marked[20:30, 20:30] = (213, 94, 0)

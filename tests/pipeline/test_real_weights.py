@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lungadv.data.cube_dataset import without
 from lungadv.data.ingest.run import ingest
 from lungadv.data.nodule_cubes import Cubes
 from lungadv.detection.detect import classify
@@ -15,9 +16,9 @@ from lungadv.detection.seen import read_seen
 from lungadv.detection.weights import is_weights, load_detector
 from lungadv.models.dense_unet import FPR
 from lungadv.pipeline.export import export_weights
-from lungadv.pipeline.real_weights import HELD_BACK, shift_threshold, train_on_cubes
-from lungadv.pipeline.real_weights import _without as without
+from lungadv.pipeline.real_weights import shift_threshold, train_on_cubes
 from lungadv.pipeline.runs import REAL, Run
+from lungadv.pipeline.stages.cube_datasets import HELD_BACK
 from lungadv.settings import load_settings
 from lungadv.training.strategies import BASELINE
 from lungadv.utils.errors import InputError

@@ -13,7 +13,7 @@ from lungadv.cli import app
 from lungadv.evaluation.claims import CLAIMS
 from lungadv.pipeline.graph import STAGES
 from lungadv.pipeline.report import find_figures, missing_stages, read_table, write_report
-from lungadv.pipeline.steps import STEPS
+from lungadv.pipeline.steps import CUBE_STEPS, STEPS
 from lungadv.utils.files import repo_root
 from tests.browser import open_browser
 from tests.web_pages import HOSTILE, Elements, assert_sound
@@ -87,7 +87,7 @@ def test_every_claim_leads_to_a_figure_or_to_table_2(small):
 
 
 def test_every_figure_of_the_pipeline_has_a_caption():
-    drawn = {name.removesuffix(".png") for step in STEPS for name in step.figures if name.endswith(".png")}
+    drawn = {name.removesuffix(".png") for step in (*STEPS, *CUBE_STEPS) for name in step.figures if name.endswith(".png")}
     drawn |= {path.stem for path in COMMITTED.glob("*.png")}
     assert {name for name in drawn if not name.startswith("training-")} <= set(CAPTIONS["name"])
     assert (CAPTIONS[["title", "caption", "alt"]].map(len) > 4).all(axis=None)

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import lungadv
 from lungadv.pipeline.accept import expected_figures
-from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.graph import CUBE_STAGES, STAGES
 from lungadv.pipeline.runs import open_run
-from lungadv.pipeline.steps import STEPS, manifest_files, priority, sources, step_settings, steps_of
+from lungadv.pipeline.steps import CUBE_STEPS, STEPS, manifest_files, priority, sources, step_settings, steps_of
 from lungadv.settings import load_settings
 from lungadv.training.strategies import STRATEGIES
 
@@ -48,6 +48,19 @@ def test_a_run_on_a_manifest_has_no_step_of_the_oracle(clone):
     assert steps_of(open_run("quick")) == list(STEPS)
 
 
+def test_a_run_on_cubes_has_the_steps_of_its_own_graph(clone):
+    (clone / "cubes.csv").write_text("seriesuid,kind\n1.2,nodule-cube\n")
+    steps = steps_of(open_run("quick", 0, "cubes.csv"))
+    assert {step.stage for step in steps} == set(CUBE_STAGES) and len({step.name for step in steps}) == len(steps)
+    (patches,) = [step for step in steps if step.stage == "patches"]
+    found = {Path(path).name for path in sources(patches)}
+    assert {"cube_patches.py", "nodule_cubes.py"} <= found and "simulate.py" not in found
+    made = [name for step in steps for name in step.figures]
+    assert {"fig04.png", "fig05.png", "fig08.png", "real_nodules.png"} <= set(made) and len(made) == len(set(made))
+    waiting = {step.stage: priority(step) for step in CUBE_STEPS}
+    assert waiting["datasets"] == max(waiting.values()) and waiting["search"] == 0
+
+
 def test_a_setting_concerns_the_steps_that_declare_its_part_alone():
     settings = load_settings("tiny")
     concerned = {step.stage: step_settings(step, settings) for step in STEPS if step.stage in ("two_moons", "stress", None)}
@@ -57,10 +70,10 @@ def test_a_setting_concerns_the_steps_that_declare_its_part_alone():
 
 
 def test_the_tables_beside_a_manifest_are_inputs_too(clone):
-    for name in ("scans.csv", "annotations.csv", "mimics.csv"):
+    for name in ("scans.csv", "annotations.csv", "mimics.csv", "not_nodules.csv"):
         (clone / name).touch()
     files = manifest_files(open_run("quick", 0, "scans.csv"))
-    assert files == [str(clone / name) for name in ("scans.csv", "annotations.csv", "mimics.csv")]
+    assert files == [str(clone / name) for name in ("scans.csv", "annotations.csv", "mimics.csv", "not_nodules.csv")]
     assert manifest_files(open_run("quick")) == []
 
 

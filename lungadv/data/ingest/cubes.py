@@ -15,7 +15,8 @@ from lungadv.data.ingest.cube_tables import join_nodules, join_not_nodules
 from lungadv.data.ingest.files import report_file, write_json, written_files
 from lungadv.data.ingest.report import compare_card
 from lungadv.data.ingest.split import fold_of, read_patients
-from lungadv.data.manifest import NODULE_CUBE, check_patients, companion
+from lungadv.data.kinds import NODULE_CUBE
+from lungadv.data.manifest import check_patients, companion
 from lungadv.data.nodule_cubes import COLUMNS, DATASETS, NOT_NODULES, NOT_NODULES_FILE, RATINGS, cube_name, load_cube, measure_mask
 from lungadv.data.scan import ScanError
 from lungadv.data.tables import UNSPECIFIED, XYZ, read_table, write_table

@@ -19,7 +19,7 @@ from lungadv.data.scan import to_unit
 from lungadv.data.tables import SMALLEST_MM, XYZ
 from lungadv.pipeline.artefacts import describe, require, stage_output
 from lungadv.pipeline.gates import insist
-from lungadv.pipeline.graph import STAGES
+from lungadv.pipeline.graph import stages_of
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.fpr import load_strategy
 from lungadv.pipeline.stages.fusion import write_fusion
@@ -101,7 +101,7 @@ def shard_folder(run: Run) -> Path:
 def make_shards(run: Run) -> Path:
     """Make every shard of a run's banks that is missing or damaged; returns their folder. Any number of processes can share the work."""
     context, folder, threads = search_context(run), shard_folder(run), torch.get_num_threads()
-    torch.set_num_threads(STAGES["banks"].threads)
+    torch.set_num_threads(stages_of(run.data)["banks"].threads)
     try:
         make_missing_shards(context, folder, lambda kind, number: run.generator("banks", kind, number, device=context.device))
     finally:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lungadv.data.dataset import BENCHMARKS
+from lungadv.data.tables import SUBSOLID
 from lungadv.evaluation.calibration import calibration_tables
 from lungadv.evaluation.froc import OPERATING_POINTS, Froc, compare_scores, froc, froc_by_group
 from lungadv.evaluation.marks import type_masks
@@ -22,7 +23,6 @@ from lungadv.utils.statistics import percentile_interval
 
 __all__ = ["MARK_COLUMNS", "MEASURES", "PAIRS", "STUDIED", "build", "printed_table2", "score_strategies", "table2", "validation_marks"]
 
-SUBSOLID = ("ground_glass", "part_solid")  # under-represented in training
 STUDIED = ("baseline-ce", "baseline-beta-finetune")  # the plain baseline, and the network that `lungadv detect` uses
 PAIRS = (  # differences that the claims B1-B7 ask for, and, last, those of what is beyond the paper
     ("baseline-beta", "baseline-ce"),

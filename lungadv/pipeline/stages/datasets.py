@@ -6,7 +6,9 @@ from importlib import resources
 import pandas as pd
 
 from lungadv.data import luna16
+from lungadv.data.cube_dataset import CubeData
 from lungadv.data.dataset import BENCHMARKS, DATASETS, EXTRA_TESTS, Data, check_nodules, load_data, write_data
+from lungadv.data.kinds import CUBES, kind_of
 from lungadv.data.manifest import read_manifest
 from lungadv.data.tables import TYPES
 from lungadv.phantom.dataset import FIRST_INDEX, ScanJob, deal_recipes, simulate_scans
@@ -16,7 +18,7 @@ from lungadv.pipeline.runs import Run
 from lungadv.utils.errors import InputError
 from lungadv.utils.files import repo_root
 
-__all__ = ["build", "load", "recipes", "table1"]
+__all__ = ["benchmarks_of", "build", "load", "recipes", "table1"]
 
 
 def recipes(run: Run) -> list[tuple[str, int, dict]]:
@@ -60,7 +62,12 @@ def build(run: Run) -> None:
 
 def load(run: Run) -> Data:
     """The run's data sets, from the finished stage (at tiny size made if missing)."""
-    return load_data(require(run, "datasets"))
+    return load_data(require(run, "datasets"), CubeData if kind_of(run.data) == CUBES else Data)
+
+
+def benchmarks_of(run: Run) -> tuple[str, ...]:
+    """The data sets that a run is tested on: both benchmarks, or the test patients of cubes."""
+    return ("test",) if kind_of(run.data) == CUBES else BENCHMARKS
 
 
 def table1(data: Data) -> pd.DataFrame:

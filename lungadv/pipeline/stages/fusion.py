@@ -7,6 +7,7 @@ import torch
 
 from lungadv.banks.sites import crowding
 from lungadv.data.cutouts import cut_out_dataset
+from lungadv.data.kinds import CUBES, kind_of
 from lungadv.data.walls import WALL, on_wall
 from lungadv.detection.weights import is_weights, load_detector, shipped_folder
 from lungadv.evaluation.fusion import choose_sites, fuse_elsewhere, fusion_table, noise_level, rim_table
@@ -29,11 +30,11 @@ PLACE = {True: "on the wall", False: "free"}
 def write_fusion(run: Run, folder: Path) -> None:
     """Write fusion.csv (`fusion_table`) and fusion_rim.csv (`rim_table`, of solid nodules in the free lung) into a folder.
 
-    Their column `nodules_of` is "validation", judged by BASELINE. Where real nodules are at hand, it is also "LUNA16", judged by the
-    shipped weights.
+    Their column `nodules_of` is "validation", judged by BASELINE. Where real nodules are at hand beside scans, it is also "LUNA16", judged
+    by the shipped weights.
     """
     parts = {"validation": _judge_validation(run)}
-    if not missing_real_nodules():
+    if kind_of(run.data) != CUBES and not missing_real_nodules():
         parts["LUNA16"] = _judge_real(run)
     for name, tables in zip(("fusion", "fusion_rim"), zip(*parts.values(), strict=True), strict=True):
         pd.concat(dict(zip(parts, tables, strict=True)), names=["nodules_of"]).reset_index(0).to_csv(folder / f"{name}.csv", index=False)

@@ -28,7 +28,7 @@ from lungadv.pipeline.stages.stress_samples import (
     load_detectors,
     validation_thresholds,
 )
-from lungadv.pipeline.stages.synthesizer import load_cutouts
+from lungadv.pipeline.stages.synthesizer import cutout_grid, load_cutouts
 
 __all__ = ["build", "load_results"]
 
@@ -89,7 +89,7 @@ def build(run: Run) -> Path:
 def _real_nodules(run):
     """Diameter, mean HU and share of solid voxels of the training nodules as cut out for the synthesizer, with their known type."""
     nodules, masks, table = load_cutouts(run)
-    shapes = describe_nodules(nodules, masks, run.settings.patch.spacing)
+    shapes = describe_nodules(nodules, masks, cutout_grid(run).spacing)
     return shapes.assign(item=[f"real:{k}" for k in range(len(shapes))], type=table["type"].to_numpy())
 
 

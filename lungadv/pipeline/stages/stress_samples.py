@@ -10,6 +10,7 @@ from lungadv.evaluation.detector import StressedModel
 from lungadv.evaluation.thresholds import threshold_at_rate
 from lungadv.pipeline.artefacts import require
 from lungadv.pipeline.runs import Run
+from lungadv.pipeline.stages.datasets import benchmarks_of
 from lungadv.pipeline.stages.fpr import load_strategy
 from lungadv.pipeline.stages.patches import load_patches
 from lungadv.training.strategies import BASELINE, BEYOND, STRATEGIES
@@ -43,15 +44,17 @@ def load_detectors(run: Run) -> dict[str, StressedModel]:
 
 
 def benchmark_patches(run: Run, kinds: Collection[str]) -> tuple[pd.DataFrame, Callable[[np.ndarray], torch.Tensor]]:
-    """The table of the patches of these kinds ("nodule", "candidate", "background") of both benchmarks, and what reads rows of it.
+    """The table of the patches of these kinds ("nodule", "candidate", "background") of the `benchmarks_of` a run, and what reads its rows.
 
     It gives (n, 1, P, P, P) in [0, 1] of rows (n,).
     """
-    tables, patches = zip(*(load_patches(run, dataset, kinds) for dataset in ("in-house", "nlst")), strict=True)
-    first = len(tables[0])
+    tables, patches = zip(*(load_patches(run, dataset, kinds) for dataset in benchmarks_of(run)), strict=True)
+    starts = np.cumsum([0, *map(len, tables)])
 
     def read(rows):
-        found = [patches[0][[row]] if row < first else patches[1][[row - first]] for row in rows.tolist()]
+        rows = np.asarray(rows)
+        part = np.searchsorted(starts, rows, side="right") - 1
+        found = [patches[k][[row - starts[k]]] for k, row in zip(part, rows.tolist(), strict=True)]
         return torch.cat(found) if found else patches[0][:0]
 
     return pd.concat(tables, ignore_index=True), read

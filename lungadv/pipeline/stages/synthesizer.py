@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lungadv.data.cutouts import cut_out_dataset
+from lungadv.data.kinds import CUBES, kind_of
 from lungadv.evaluation.synthesis import active_numbers, compare, measure, nodule_features, quality_gates, volume_spectrum
 from lungadv.models.conditioning import conditioning_grid, draw_conditioned, encode_traits
 from lungadv.models.cubes import to_cubes
@@ -18,13 +19,19 @@ from lungadv.pipeline.artefacts import require, stage_output
 from lungadv.pipeline.gates import insist
 from lungadv.pipeline.runs import Run
 from lungadv.pipeline.stages.datasets import load
+from lungadv.settings import PatchSettings, load_settings
 from lungadv.training.synthesizer import encode, train_synthesizer
 
-__all__ = ["PARTS", "build", "load_cutouts", "load_generator", "load_networks"]
+__all__ = ["PARTS", "build", "cutout_grid", "load_cutouts", "load_generator", "load_networks"]
 
 PARTS = ("encoder", "generator", "critic")
 COLLAPSED = 4  # a code of fewer active numbers draws one nodule, over and over
 SAMPLES = 1000  # codes at least, as many near every training nodule
+
+
+def cutout_grid(run: Run) -> PatchSettings:
+    """The size and spacing of cut-outs: those of a patch on scans, of 40 mm, since the largest nodules do not fit into a patch of cubes."""
+    return load_settings(run.profile).patch if kind_of(run.data) == CUBES else run.settings.patch
 
 
 def build(run: Run) -> Path:
@@ -35,17 +42,17 @@ def build(run: Run) -> Path:
     requested.csv: what was requested of the generator, and what it drew.
     Raises InputError when the code says nothing.
     """
-    patch, settings = run.settings.patch, run.settings.synthesizer
+    grid, settings = cutout_grid(run), run.settings.synthesizer
     with stage_output(run, "synthesizer") as folder:
         data = load(run)
-        *cutouts, table = cut_out_dataset(data, "train", patch.size, patch.spacing, settings.edge)
-        held_out = cut_out_dataset(data, "validation", patch.size, patch.spacing, settings.edge)[:2]
+        *cutouts, table = cut_out_dataset(data, "train", grid.size, grid.spacing, settings.edge)
+        held_out = cut_out_dataset(data, "validation", grid.size, grid.spacing, settings.edge)[:2]
         save_file({"nodules": cutouts[0].half(), "masks": cutouts[1].half()}, folder / "cutouts.safetensors")
         table.to_csv(folder / "cutouts.csv", index=False)
         gates = []
         for critic, terms in (("without", replace(settings, critic_weight=0.0)), ("with", settings)):
             generator = run.generator("synthesizer", "training")
-            *networks, losses = train_synthesizer(*cutouts, encode_traits(table), patch.spacing, terms, generator)
+            *networks, losses = train_synthesizer(*cutouts, encode_traits(table), grid.spacing, terms, generator)
             networks = [network.cpu() for network in networks]
             gates.append(_write_quality(run, folder, held_out, cutouts, table, *networks[:2]).assign(critic=critic))
         losses.to_csv(folder / "training.csv", index=False)
@@ -60,7 +67,7 @@ def _write_quality(run, folder, held_out, cutouts, table, encoder, generator_net
 
     The groups are held-out nodules, training nodules, the held-out ones rebuilt, samples, and samples of 6 mm and up.
     """
-    spacing, draws = run.settings.patch.spacing, run.generator("synthesizer", "samples")
+    spacing, draws = cutout_grid(run).spacing, run.generator("synthesizer", "samples")
     mean, log_variance = encode(encoder, to_cubes(*held_out, spacing, run.settings.synthesizer.edge))
     active = active_numbers(mean, log_variance)
     insist(active >= COLLAPSED, f"the synthesizer has collapsed, {active} numbers of its code say anything: raise synthesizer.updates")
@@ -81,20 +88,20 @@ def _requested(run, generator_net, real):
     """Nodules to order, requested and measured, beside the median of the training nodules of that type."""
     requested = conditioning_grid(generator_net, run.settings.synthesizer.requested_sizes)
     pairs = draw_conditioned(generator_net, requested, run.generator("synthesizer", "requested"))
-    measured = nodule_features(*pairs, run.settings.patch.spacing).rename(columns={"diameter_mm": "measured_mm"})
+    measured = nodule_features(*pairs, cutout_grid(run).spacing).rename(columns={"diameter_mm": "measured_mm"})
     training = requested["type"].map(real.groupby("type")["mean_hu"].median())
     return requested.join(measured).assign(training_hu=training)
 
 
 def load_networks(run: Run) -> tuple[Encoder, Generator, Critic]:
     """The trained encoder, generator and critic of a run, on the CPU, in eval mode and frozen."""
-    folder, patch, settings = require(run, "synthesizer"), run.settings.patch, run.settings.synthesizer
+    folder, grid, settings = require(run, "synthesizer"), cutout_grid(run), run.settings.synthesizer
     weights = {name: load_file(folder / f"{name}.safetensors") for name in PARTS}
     remembered = weights["generator"]["prior.traits"].shape
     networks = {
         "encoder": Encoder(settings.latent_size - GRAINS, settings.width),
-        "generator": Generator(patch.size, patch.spacing, settings.edge, settings.latent_size, settings.width, *remembered),
-        "critic": Critic(patch.size, settings.width),
+        "generator": Generator(grid.size, grid.spacing, settings.edge, settings.latent_size, settings.width, *remembered),
+        "critic": Critic(grid.size, settings.width),
     }
     return tuple(_load(network, weights[name]) for name, network in networks.items())
 
@@ -105,8 +112,10 @@ def _load(network: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:
 
 
 def load_generator(run: Run) -> Generator:
-    """The trained generator of a run: code (N, latent_size) -> nodule and mask, each (N, 1, P, P, P) in [0, 1]."""
-    return load_networks(run)[1]
+    """The trained generator of a run: code (N, latent_size) -> nodule and mask, each (N, 1, P, P, P) in [0, 1] of the run's patches."""
+    generator = load_networks(run)[1]
+    generator.size, generator.spacing = run.settings.patch.size, run.settings.patch.spacing
+    return generator
 
 
 def load_cutouts(run: Run) -> tuple[torch.Tensor, torch.Tensor, pd.DataFrame]:

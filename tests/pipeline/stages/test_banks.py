@@ -54,6 +54,7 @@ def stage(run, tmp_path, monkeypatch):
                 pq.write_table(table, folder / f"{kind}-{number:06d}.parquet")
 
     class Run:
+        data = "phantom"
         settings = load_settings("tiny")
 
         def path(self, *names):
