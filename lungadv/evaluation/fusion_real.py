@@ -15,7 +15,7 @@ import torch
 from lungadv.data.cube_patches import cube_lung
 from lungadv.data.cutouts import cut_out
 from lungadv.data.masks import surroundings
-from lungadv.data.nodule_cubes import cube_name, load_cube, measure_mask
+from lungadv.data.nodule_cubes import load_cube, measure_mask
 from lungadv.data.patches import extract_patches
 from lungadv.data.scan import to_unit
 from lungadv.data.tables import SMALLEST_MM, UNSPECIFIED
@@ -41,7 +41,7 @@ def read_cubes(folder: Path, count: int, rng: np.random.Generator, size: int, sp
     rows, cubes = [], []
     for row in listed.iloc[rng.permutation(len(listed))[:count]].itertuples():
         path = folder / FOLDER / "nodule_patches" / row.file
-        scan, inside = load_cube({"path": path, "mask": path.with_name(cube_name(path)[2])})
+        scan, inside = load_cube({"path": path, "mask": path.with_name(row.file.replace("_dcm_", "_seg_"))})
         center = measure_mask(scan, inside)[0][None]
         lung = cube_lung(scan, inside)
         context = wall_context(lung, scan, center)[0]
