@@ -79,7 +79,8 @@ def load_patches(run, dataset, kinds):
     levels = {"nodule": 0.41, "background": 0.1, "candidate": 0.2}
     kind = [name for name in kinds for _ in range(9)]
     level = torch.tensor([levels[name] for name in kind]).reshape(-1, 1, 1, 1, 1)
-    table = pd.DataFrame({"seriesuid": SCANS[dataset], "kind": kind, "label": [1 * (name == "nodule") for name in kind]})
+    label = [1 * (name == "nodule") for name in kind]
+    table = pd.DataFrame({"seriesuid": SCANS[dataset], "kind": kind, "label": label, "depth_mm": 16.0})
     return table, (level + 0.1 * torch.rand(len(kind), 1, 16, 16, 16, generator=generator)).clamp(0, 1)
 
 
