@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import os
-import pickle
 import resource
 import signal
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +22,7 @@ from lungadv.data.patches import extract_patches
 from lungadv.data.scan import Scan, ScanError
 from lungadv.utils.errors import InputError
 from tests.data.real_files import REAL, UID, real
+from tests.processes import hand_over
 
 LIDC = REAL / "lidc_idri_0001" / f"{UID}.mhd"
 
@@ -137,10 +137,10 @@ def test_many_processes_read_at_once(stored, start, workers):
         assert list(pool.map(digest, [(opened, seed) for seed in range(24)])) == [digest((scan, seed)) for seed in range(24)]
 
 
-def test_a_pickled_scan_is_small_and_keeps_no_file_open(stored):
+def test_a_scan_handed_to_a_process_is_small_and_keeps_no_file_open(stored):
     opened = store.open_scan(stored[1])
-    text = pickle.dumps(opened)  # as a pool of processes does; nothing that comes from elsewhere is ever unpickled
-    assert len(text) < 2000 and (pickle.loads(text).hu[4] == stored[0].hu[4]).all()
+    found, size = hand_over(opened)
+    assert size < 2000 and (found.hu[4] == stored[0].hu[4]).all()
     assert not any(os.path.realpath(f"/proc/self/fd/{fd}") == str(stored[1]) for fd in os.listdir("/proc/self/fd"))
 
 

@@ -1,13 +1,13 @@
 """Messages, and what can be written."""
 
 import os
-import pickle
 
 import pytest
 
 from lungadv.data.scan import ScanError
 from lungadv.data.tables import AnnotationError
 from lungadv.utils.errors import SHOWN, InputError, check_name, printable
+from tests.processes import hand_over
 
 LATIN = os.fsdecode(b"M\xfcller")  # a name as an old Windows wrote it
 
@@ -16,8 +16,7 @@ def test_what_is_not_utf8_is_shown_by_its_bytes():
     assert printable(LATIN) == "M\\xfcller" and printable("Müller 肺") == "Müller 肺" and printable("\ud800") == "\\ud800"
     assert "Müller".encode("ascii", SHOWN) == b"M\\xfcller"  # on a terminal of fewer letters
     for kind in (InputError, ScanError, AnnotationError):
-        # a pool of processes hands errors on so; nothing that comes from elsewhere is ever unpickled
-        error = pickle.loads(pickle.dumps(kind(f"'{LATIN}' is wrong")))
+        error, _ = hand_over(kind(f"'{LATIN}' is wrong"))  # as a pool of processes hands errors on
         assert str(error) == "'M\\xfcller' is wrong"
 
 
